@@ -1,0 +1,92 @@
+# Branchline. `make` or `make help` lists the targets.
+SHELL       := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+MAKEFLAGS   += --no-builtin-rules
+.DEFAULT_GOAL := help
+
+VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+WEB_SRC   := $(shell find web -path web/node_modules -prune -o -path web/dist -prune -o -type f -print)
+GO_SRC    := $(shell find . -name '*.go' -not -path '*/node_modules/*') go.mod go.sum
+GO_FLAGS  := -trimpath -ldflags '-X main.version=$(VERSION)'
+ARTEFACTS := $(CURDIR)/artefacts
+
+.PHONY: help demo build test test-go test-web test-browser race fuzz lint generate bench clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
+
+demo: build ## run the main job: a hub, two branches, four cameras (ARGS="--http :8480 --for 60s")
+	@bin/branchline demo $(ARGS)
+
+build: bin/branchline ## build bin/branchline, the console embedded
+
+test: test-go test-web test-browser ## run all tests
+
+test-go: build | need-go ## test the Go code, with real processes and links
+	go vet ./...
+	BRANCHLINE=$(CURDIR)/bin/branchline go test -timeout 20m ./...
+
+test-web: web/node_modules/.installed ## check and test the console's own code
+	cd web && npm run --silent check && npm run --silent test
+
+test-browser: build e2e/web/node_modules/.installed | need-chromium ## drive the console in Chromium; screenshots in artefacts/
+	mkdir -p $(ARTEFACTS)
+	cd e2e/web && BRANCHLINE=$(CURDIR)/bin/branchline ARTEFACTS=$(ARTEFACTS) npm run --silent test
+
+race: | need-go ## test the Go code under the race detector
+	go test -race -timeout 30m ./...
+
+fuzz: | need-go ## run each fuzz target for FUZZTIME (10s)
+	@for p in $$(grep -rlE '^func Fuzz' --include='*_test.go' . | xargs -n1 dirname | sort -u); do \
+	  for f in $$(grep -hoE '^func Fuzz[A-Za-z0-9_]*' $$p/*_test.go | cut -c6-); do \
+	    echo "$$p $$f"; go test -run '^$$' -fuzz "^$$f$$" -fuzztime $${FUZZTIME:-10s} $$p; done; done
+
+lint: bin/golangci-lint tools/node_modules/.installed | need-go ## golangci-lint, buf lint, buf breaking against main
+	bin/golangci-lint run
+	tools/node_modules/.bin/buf lint proto
+	@if git cat-file -e origin/main:proto/branchline.proto 2>/dev/null; then \
+	  tools/node_modules/.bin/buf breaking proto --against '.git#branch=origin/main,subdir=proto'; \
+	elif git cat-file -e HEAD:proto/branchline.proto 2>/dev/null; then \
+	  tools/node_modules/.bin/buf breaking proto --against '.git#ref=HEAD,subdir=proto'; \
+	else echo "buf breaking: nothing committed to compare with"; fi
+
+generate: tools/node_modules/.installed web/node_modules/.installed | need-go ## make the generated code again: wire format, API, its types
+	cd tools && go build -o ../bin/ google.golang.org/protobuf/cmd/protoc-gen-go github.com/oapi-codegen/oapi-codegen/v2/cmd/oapi-codegen
+	cd proto && PATH="$(CURDIR)/bin:$$PATH" ../tools/node_modules/.bin/buf generate
+	cd hub/api && ../../bin/oapi-codegen -config oapi-codegen.yaml openapi.yaml
+	cd web && npm run --silent generate
+
+bench: build ## run the benchmarks of bench/
+	go test -run '^$$' -bench . -benchmem ./bench/...
+
+clean: ## delete all that was built or installed here
+	rm -rf bin artefacts web/node_modules e2e/web/node_modules tools/node_modules
+	find web/dist -mindepth 1 ! -name .keep -delete
+
+bin/branchline: $(GO_SRC) web/dist/index.html | need-go
+	CGO_ENABLED=0 go build $(GO_FLAGS) -o $@ ./cmd/branchline
+
+bin/golangci-lint: tools/go.mod tools/go.sum | need-go
+	cd tools && go build -o ../$@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+web/dist/index.html: $(WEB_SRC) web/node_modules/.installed
+	cd web && npm run --silent build
+	@touch $@
+
+%/node_modules/.installed: %/package.json %/package-lock.json | need-node
+	cd $* && npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
+
+.PHONY: need-go need-node need-chromium
+need-go:
+	@command -v go >/dev/null || { echo "make: Go 1.26 or newer is missing: see https://go.dev/doc/install" >&2; exit 1; }
+
+need-node:
+	@command -v npm >/dev/null || { echo "make: Node.js 20.19 or newer with npm is missing: see https://nodejs.org" >&2; exit 1; }
+
+need-chromium:
+	@command -v chromium >/dev/null || { \
+	  echo "installing chromium for the browser tests"; \
+	  sudo=$$([ "$$(id -u)" = 0 ] || echo sudo); \
+	  $$sudo apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y -qq --no-install-recommends chromium >/dev/null; } || \
+	  { echo "make: the browser tests need chromium: sudo apt-get install chromium" >&2; exit 1; }
