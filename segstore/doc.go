@@ -1,0 +1,34 @@
+// Package segstore keeps recorded video on local disk: one file for each sealed segment, files that
+// grow or are held in part, and an index that finds segments by stream and time.
+//
+// What always holds:
+//
+//   - The files are the truth and the index is a shortcut to them. A sealed segment proves and
+//     describes itself; gaps and cameras, which have no file of their own, stand in a journal. An
+//     index that is lost or damaged is set aside and made again from these, under a new epoch, so
+//     that followers of the change feed notice and start again.
+//   - Acknowledged means durable. Sealing writes the footer, syncs the file, renames it to its final
+//     place, syncs the directories, makes the index entry, and only then tells anyone. Data of files
+//     that still grow is synced at least once a second, grouped over all streams.
+//   - There is one write path. The edge, which makes segments, puts fragments in order and seals at
+//     once; a hub puts any fragments in any order, from several writers at a time, and whichever
+//     call brings the last missing piece seals. Both end in the same bytes.
+//   - Nothing unverified is accepted: a fragment is held against its hash when it is put, and a
+//     footer against its hash, its signature and all fragments held before anything is sealed.
+//   - After a failed sync a file is never trusted again: it takes no more data and is not sealed
+//     until the store is opened anew, which reads back what is really there.
+//   - A removed file leaves by way of trash/, in this order: rename, sync, index, unlink.
+//
+// What a crash leaves: at the origin of segments (Options.Signer set) a growing file is cut back to
+// its last whole fragment by the checksum boxes, sealed and signed as Cut. At a replica a partial
+// segment goes on with the fragments that its sidecar lists, which are those that had been synced.
+//
+// The layout of a store's directory:
+//
+//	lock                                      held by the one process that has the store open
+//	journal                                   gaps and cameras, append-only
+//	index/                                    see package index
+//	growing/<stream>/<id>.mp4, <id>.part      growing and partial segments with their sidecars
+//	segments/<stream>/<yyyymmdd>/<id>.mp4     sealed segments by the day (UTC) of their start
+//	trash/                                    on the way out
+package segstore
