@@ -1,0 +1,71 @@
+package link
+
+import (
+	"net"
+	"sync/atomic"
+)
+
+// Cuttable is a cable: the packet connections that it wraps lose every packet, in both directions,
+// while it is cut. Nobody is told, as with a real one. The zero value is whole. Its methods may be
+// called at any time.
+type Cuttable struct {
+	cut atomic.Bool
+}
+
+// Cut makes the cable lose every packet from now on.
+func (c *Cuttable) Cut() { c.cut.Store(true) }
+
+// Heal makes the cable whole again.
+func (c *Cuttable) Heal() { c.cut.Store(false) }
+
+// IsCut reports whether the cable is cut.
+func (c *Cuttable) IsCut() bool { return c.cut.Load() }
+
+// ListenPacket opens a UDP socket on addr at the end of the cable. It fits [Options.ListenPacket].
+func (c *Cuttable) ListenPacket(addr string) (net.PacketConn, error) {
+	p, err := listenUDP(addr)
+	if err != nil {
+		return nil, err
+	}
+	return c.Wrap(p), nil
+}
+
+// Wrap puts the cable between p and its user. Only what net.PacketConn has is passed on: the faster
+// calls of a UDP socket would go round the cable.
+func (c *Cuttable) Wrap(p net.PacketConn) net.PacketConn { return &cutConn{PacketConn: p, cable: c} }
+
+type cutConn struct {
+	net.PacketConn
+	cable *Cuttable
+}
+
+func (c *cutConn) ReadFrom(b []byte) (int, net.Addr, error) {
+	for {
+		n, addr, err := c.PacketConn.ReadFrom(b)
+		if err != nil || !c.cable.IsCut() {
+			return n, addr, err
+		}
+	}
+}
+
+func (c *cutConn) WriteTo(b []byte, addr net.Addr) (int, error) {
+	if c.cable.IsCut() {
+		return len(b), nil
+	}
+	return c.PacketConn.WriteTo(b, addr)
+}
+
+// SetReadBuffer and SetWriteBuffer let quic-go ask for the large socket buffers that it wants.
+func (c *cutConn) SetReadBuffer(n int) error {
+	if u, ok := c.PacketConn.(*net.UDPConn); ok {
+		return u.SetReadBuffer(n)
+	}
+	return nil
+}
+
+func (c *cutConn) SetWriteBuffer(n int) error {
+	if u, ok := c.PacketConn.(*net.UDPConn); ok {
+		return u.SetWriteBuffer(n)
+	}
+	return nil
+}

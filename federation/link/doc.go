@@ -1,0 +1,16 @@
+// Package link carries streams of bytes between two nodes that have proved to each other who they
+// are. It is the only user of quic-go, and it knows nothing of video.
+//
+// What always holds:
+//
+//   - A [Conn] that [Dial] or [Listener.Accept] returns is authenticated on both sides; who the peer
+//     is comes from its certificate and nothing else.
+//   - A stream begins with its [Kind]. Everything after that belongs to the streams' users.
+//   - A dead path is noticed within [IdleTimeout]: both sides send something every [KeepAlive]. All
+//     calls on the connection and its streams then fail.
+//   - A stream that is reset, flooded or not read costs only itself: the windows bound what a peer
+//     can make this node keep.
+//
+// [Pipe] is the same in memory, for tests and simulations; [Cuttable] stands in for a cable that
+// somebody pulls out.
+package link

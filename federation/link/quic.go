@@ -1,0 +1,313 @@
+package link
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/quic-go/quic-go"
+	"golang.org/x/time/rate"
+
+	"github.com/branchline-video/branchline"
+)
+
+const (
+	// packetSize is how large packets are at first: RFC 9000's least, as a path of 1280 bytes never
+	// connects with more. Path MTU discovery raises it.
+	packetSize = 1200
+	// A peer may have sent this much that was not read here. 100 Mbit/s over 200 ms is 2.5 MB, and a
+	// sender that gets its credit back a round trip later needs twice that.
+	firstStreamWindow = 512 << 10
+	maxStreamWindow   = 5 << 20
+	firstConnWindow   = 1 << 20
+	maxConnWindow     = 8 << 20
+	// Handshakes a second from unproven addresses, and at once, before each has to prove its address
+	// first: a hub's edges may all come back together, a flood may not use the hub as an amplifier.
+	freeHandshakes      = 50
+	freeHandshakesBurst = 200
+)
+
+// Options are how connections are made.
+type Options struct {
+	// TLS holds keys and how the peer is verified; it is not changed. On the side that dials it must
+	// verify the hub before the handshake completes.
+	TLS *tls.Config
+	// Verify decides, on the side that accepts, who the peer is, once it has proved to hold the key of
+	// its certificate and before anything of it is read. A peer that is refused is told the code and
+	// reason of the error, which is why this is not left to the TLS handshake: its alerts say nothing.
+	Verify func(tls.ConnectionState) (branchline.SiteID, *Error)
+	// ListenPacket opens the UDP socket; nil means the system's.
+	ListenPacket func(addr string) (net.PacketConn, error)
+	// ResetKey lets a restarted node tell its peers at once that their connections are gone. The zero
+	// key switches that off.
+	ResetKey [32]byte
+}
+
+func config() *quic.Config {
+	return &quic.Config{
+		HandshakeIdleTimeout:           HandshakeTimeout,
+		MaxIdleTimeout:                 IdleTimeout,
+		KeepAlivePeriod:                KeepAlive,
+		InitialPacketSize:              packetSize,
+		InitialStreamReceiveWindow:     firstStreamWindow,
+		MaxStreamReceiveWindow:         maxStreamWindow,
+		InitialConnectionReceiveWindow: firstConnWindow,
+		MaxConnectionReceiveWindow:     maxConnWindow,
+		MaxIncomingStreams:             MaxStreams,
+		MaxIncomingUniStreams:          -1,
+		Allow0RTT:                      false,
+	}
+}
+
+func listenUDP(addr string) (net.PacketConn, error) {
+	p, err := net.ListenPacket("udp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("open UDP socket: %w", err)
+	}
+	return p, nil
+}
+
+func (o Options) open(addr string) (*endpoint, error) {
+	listen := o.ListenPacket
+	if listen == nil {
+		listen = listenUDP
+	}
+	packets, err := listen(addr)
+	if err != nil {
+		return nil, err
+	}
+	free := rate.NewLimiter(freeHandshakes, freeHandshakesBurst)
+	t := &quic.Transport{
+		Conn:                packets,
+		VerifySourceAddress: func(net.Addr) bool { return !free.Allow() },
+	}
+	if o.ResetKey != [32]byte{} {
+		key := quic.StatelessResetKey(o.ResetKey)
+		t.StatelessResetKey = &key
+	}
+	return &endpoint{t: t, packets: packets}, nil
+}
+
+// endpoint is a socket with everything that runs on it.
+type endpoint struct {
+	t       *quic.Transport
+	packets net.PacketConn
+}
+
+func (e *endpoint) close() error { return errors.Join(e.t.Close(), e.packets.Close()) }
+
+// Dial connects to the hub at addr, host and port, with each of the host's addresses in turn. The
+// caller closes the connection.
+func Dial(ctx context.Context, addr string, opt Options) (Conn, error) {
+	addrs, err := resolve(ctx, addr)
+	if err != nil {
+		return nil, fmt.Errorf("dial %s: %w", addr, err)
+	}
+	var failed error
+	for _, a := range addrs {
+		c, err := dialOne(ctx, a, opt)
+		if err == nil {
+			return c, nil
+		}
+		failed = errors.Join(failed, fmt.Errorf("dial %s: %w", a, err))
+	}
+	return nil, failed
+}
+
+func dialOne(ctx context.Context, addr *net.UDPAddr, opt Options) (Conn, error) {
+	any := ":0"
+	if addr.IP.IsLoopback() {
+		any = net.JoinHostPort(addr.IP.String(), "0")
+	}
+	e, err := opt.open(any)
+	if err != nil {
+		return nil, err
+	}
+	c, err := e.t.Dial(ctx, addr, opt.TLS, config())
+	if err != nil {
+		return nil, errors.Join(meaning(err), e.close())
+	}
+	return newConn(c, e, ""), nil
+}
+
+func resolve(ctx context.Context, addr string) ([]*net.UDPAddr, error) {
+	host, service, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, fmt.Errorf("read address: %w: %w", err, branchline.ErrInvalid)
+	}
+	port, err := net.DefaultResolver.LookupPort(ctx, "udp", service)
+	if err != nil {
+		return nil, fmt.Errorf("read port: %w: %w", err, branchline.ErrInvalid)
+	}
+	ips, err := net.DefaultResolver.LookupIPAddr(ctx, host)
+	if err != nil {
+		return nil, fmt.Errorf("resolve: %w", err)
+	}
+	addrs := make([]*net.UDPAddr, 0, len(ips))
+	for _, ip := range ips {
+		addrs = append(addrs, &net.UDPAddr{IP: ip.IP, Port: port, Zone: ip.Zone})
+	}
+	return addrs, nil
+}
+
+// Listener accepts connections on one UDP socket.
+type Listener struct {
+	e      *endpoint
+	l      *quic.Listener
+	verify func(tls.ConnectionState) (branchline.SiteID, *Error)
+}
+
+// Listen opens a UDP socket on addr. Options.Verify must be set.
+func Listen(addr string, opt Options) (*Listener, error) {
+	e, err := opt.open(addr)
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", addr, err)
+	}
+	l, err := e.t.Listen(opt.TLS, config())
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("listen on %s: %w", addr, err), e.close())
+	}
+	return &Listener{e: e, l: l, verify: opt.Verify}, nil
+}
+
+// Addr returns the socket's address.
+func (l *Listener) Addr() net.Addr { return l.e.packets.LocalAddr() }
+
+// Accept returns the next connection whose peer Options.Verify accepted. Its error means that the
+// listener is closed or ctx is done. The caller closes the connection.
+func (l *Listener) Accept(ctx context.Context) (Conn, error) {
+	for {
+		c, err := l.l.Accept(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("accept connection: %w", meaning(err))
+		}
+		site, refused := l.verify(c.ConnectionState().TLS)
+		if refused == nil {
+			return newConn(c, nil, site), nil
+		}
+		// Nothing to do about a peer that is gone before it hears why.
+		_ = c.CloseWithError(quic.ApplicationErrorCode(refused.Code), clip(refused.Reason))
+	}
+}
+
+// Close ends the listener and every connection that it accepted, and waits for them.
+func (l *Listener) Close() error { return errors.Join(l.l.Close(), l.e.close()) }
+
+type conn struct {
+	c    *quic.Conn
+	own  *endpoint // closed with the connection; nil if the listener owns it
+	peer Peer
+	once sync.Once
+	end  error // set by once
+}
+
+func newConn(c *quic.Conn, own *endpoint, site branchline.SiteID) *conn {
+	state := c.ConnectionState().TLS
+	p := Peer{Site: site, Protocol: state.NegotiatedProtocol, Addr: c.RemoteAddr().String()}
+	if len(state.PeerCertificates) > 0 {
+		p.Leaf = state.PeerCertificates[0].Raw
+	}
+	return &conn{c: c, own: own, peer: p}
+}
+
+func (c *conn) OpenStream(ctx context.Context, kind Kind) (Stream, error) {
+	s, err := c.c.OpenStreamSync(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("open %s stream: %w", kind, meaning(err))
+	}
+	return &stream{s: s, kind: kind}, nil
+}
+
+func (c *conn) AcceptStream(ctx context.Context) (Stream, error) {
+	s, err := c.c.AcceptStream(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("accept stream: %w", meaning(err))
+	}
+	return &stream{s: s}, nil
+}
+
+func (c *conn) Peer() Peer { return c.peer }
+
+func (c *conn) Stats() Stats {
+	s := c.c.ConnectionStats()
+	return Stats{
+		RTT: s.SmoothedRTT, Sent: s.BytesSent, Received: s.BytesReceived, Lost: s.BytesLost,
+		CongestionWindow: s.CongestionWindow, PacketsSent: s.PacketsSent, PacketsIn: s.PacketsReceived,
+	}
+}
+
+func (c *conn) Close(code Code, reason string) error {
+	c.once.Do(func() {
+		c.end = c.c.CloseWithError(quic.ApplicationErrorCode(code), clip(reason))
+		if c.own != nil {
+			c.end = errors.Join(c.end, c.own.close())
+		}
+	})
+	return c.end
+}
+
+func clip(reason string) string { return reason[:min(len(reason), MaxReason)] }
+
+// stream is a QUIC stream. The first byte of one that was opened here is its kind, sent together
+// with the first bytes written.
+type stream struct {
+	s      *quic.Stream
+	kind   Kind // 0 once sent, and on accepted streams; the writer's
+	mu     sync.Mutex
+	closed bool
+}
+
+func (s *stream) Read(b []byte) (int, error) {
+	n, err := s.s.Read(b)
+	return n, meaning(err)
+}
+
+func (s *stream) Write(b []byte) (int, error) {
+	if s.kind != 0 {
+		b = append([]byte{byte(s.kind)}, b...)
+		s.kind = 0
+		n, err := s.s.Write(b)
+		return max(n-1, 0), meaning(err)
+	}
+	n, err := s.s.Write(b)
+	return n, meaning(err)
+}
+
+func (s *stream) Close() error {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	return meaning(s.s.Close())
+}
+
+func (s *stream) Reset(code Code) {
+	s.s.CancelRead(quic.StreamErrorCode(code))
+	s.mu.Lock()
+	closed := s.closed
+	s.mu.Unlock()
+	if !closed { // quic-go would drop what was written and is still under way
+		s.s.CancelWrite(quic.StreamErrorCode(code))
+	}
+}
+
+func (s *stream) SetPriority(urgency int8) { s.s.SetPriority(urgency, true) }
+
+// meaning translates quic-go's errors into this package's.
+func meaning(err error) error {
+	var reset *quic.StreamError
+	var closed *quic.ApplicationError
+	var idle *quic.IdleTimeoutError
+	switch {
+	case errors.As(err, &reset):
+		return &Error{Code: Code(reset.ErrorCode), Remote: reset.Remote}
+	case errors.As(err, &closed):
+		return &Error{Code: Code(closed.ErrorCode), Reason: closed.ErrorMessage, Remote: closed.Remote, Conn: true}
+	case errors.As(err, &idle):
+		return fmt.Errorf("%w for %v", ErrSilent, time.Duration(IdleTimeout))
+	}
+	return err
+}
