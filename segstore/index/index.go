@@ -1,0 +1,222 @@
+package index
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/dgraph-io/badger/v4/options"
+
+	"github.com/branchline-video/branchline"
+)
+
+// Limits, and the engine's settings for a box with 512 MB of memory.
+const (
+	// MaxKey bounds a key, in bytes: two identifiers and some numbers.
+	MaxKey = 512
+	// MaxValue bounds a value: it stays inline, so the engine's value log remains empty and needs no
+	// collection of garbage.
+	MaxValue = 64 << 10
+	// Reserve is how much must be free on the volume for an Update: twice what the engine allocates
+	// by itself between two of our checks (tables being merged, a new log).
+	Reserve = 64 << 20
+
+	ballastSize     = 32 << 20
+	maxOpenings     = 3 // attempts that never finished before the database counts as damaged
+	defaultMemoryMB = 24
+	valueLogSize    = 32 << 20
+)
+
+// Options of a database. The zero value is good.
+type Options struct {
+	Logger   *slog.Logger // nil: nothing is logged
+	MemoryMB int          // what tables in memory and caches may take together; 24 if zero
+}
+
+// DB is an open database. Its methods may be called concurrently.
+type DB struct {
+	dir   string
+	log   *slog.Logger
+	db    *badger.DB
+	fresh bool
+	lock  *os.File
+	free  func(dir string) (int64, error)
+	turn  chan struct{} // holds a token while somebody updates
+}
+
+// Open opens the database in dir and creates it if there is none; see the package document for what
+// it does to a damaged one. It wraps [branchline.ErrBusy] while another process has it open and
+// [branchline.ErrUnavailable] when the volume is too full to open it safely.
+func Open(dir string, opt Options) (*DB, error) {
+	db := &DB{dir: dir, log: opt.Logger, free: freeSpace, turn: make(chan struct{}, 1)}
+	if db.log == nil {
+		db.log = slog.New(slog.DiscardHandler)
+	}
+	if err := db.open(opt); err != nil {
+		if db.lock != nil {
+			db.lock.Close()
+		}
+		return nil, fmt.Errorf("open index %s: %w", dir, err)
+	}
+	return db, nil
+}
+
+// Close waits for running calls of Update and writes what is in memory to disk.
+func (db *DB) Close() error {
+	db.turn <- struct{}{}
+	defer func() { <-db.turn }()
+	err := db.db.Close()
+	if e := db.lock.Close(); err == nil {
+		err = e
+	}
+	if err != nil {
+		return fmt.Errorf("close index %s: %w", db.dir, err)
+	}
+	return nil
+}
+
+// Fresh reports whether this Open made an empty database, because there was none or it was damaged.
+func (db *DB) Fresh() bool { return db.fresh }
+
+func (db *DB) open(opt Options) error {
+	if err := os.MkdirAll(db.dir, 0o755); err != nil {
+		return err
+	}
+	var err error
+	if db.lock, err = lockFile(filepath.Join(db.dir, "lock")); err != nil {
+		return err
+	}
+	if err := db.makeRoom(); err != nil {
+		return err
+	}
+	attempts, err := db.countOpening()
+	if err != nil {
+		return err
+	}
+	if attempts > maxOpenings {
+		if err := db.setAside(fmt.Errorf("%d openings never finished", maxOpenings)); err != nil {
+			return err
+		}
+	}
+	if _, err := os.Stat(db.path()); errors.Is(err, fs.ErrNotExist) {
+		db.fresh = true
+	}
+	db.db, err = openBadger(db.path(), opt, db.log)
+	if err != nil && !db.fresh && !isEnvironment(err) {
+		if err := db.setAside(err); err != nil {
+			return err
+		}
+		db.db, err = openBadger(db.path(), opt, db.log)
+	}
+	if err != nil {
+		return err
+	}
+	if err := os.Remove(filepath.Join(db.dir, "opening")); err != nil {
+		db.db.Close()
+		return err
+	}
+	return nil
+}
+
+func (db *DB) path() string { return filepath.Join(db.dir, "db") }
+
+// countOpening notes that an opening begins and returns how many have begun since one finished.
+func (db *DB) countOpening() (int64, error) {
+	f, err := os.OpenFile(filepath.Join(db.dir, "opening"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
+	if err != nil {
+		return 0, err
+	}
+	_, err = f.Write([]byte{'.'})
+	if err == nil {
+		err = f.Sync()
+	}
+	var size int64
+	if info, e := f.Stat(); e == nil {
+		size = info.Size()
+	}
+	if e := f.Close(); err == nil {
+		err = e
+	}
+	return size, err
+}
+
+// setAside moves the database to damaged/, in place of an earlier one.
+func (db *DB) setAside(cause error) error {
+	db.log.Error("index is damaged and set aside", "dir", db.dir, "cause", cause)
+	damaged := filepath.Join(db.dir, "damaged")
+	if err := os.RemoveAll(damaged); err != nil {
+		return err
+	}
+	if err := os.Rename(db.path(), damaged); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	db.fresh = true
+	return nil
+}
+
+// openBadger opens the engine, and turns a panic of the engine into an error.
+func openBadger(dir string, opt Options, log *slog.Logger) (db *badger.DB, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("engine panicked: %v", p)
+		}
+	}()
+	if err := verify(dir); err != nil {
+		return nil, err
+	}
+	mb := int64(opt.MemoryMB)
+	if mb == 0 {
+		mb = defaultMemoryMB
+	}
+	unit := max(mb, 12) << 20 / 6 // two tables in memory take 2 units each, the caches one each
+	return badger.Open(badger.DefaultOptions(dir).
+		WithLogger(engineLog{log}).
+		WithSyncWrites(true).
+		WithMetricsEnabled(false).
+		WithDetectConflicts(false).
+		WithMemTableSize(2 * unit).
+		WithNumMemtables(2).
+		WithNumCompactors(2).
+		WithBlockCacheSize(unit).
+		WithIndexCacheSize(unit).
+		WithValueThreshold(MaxValue + 1).
+		WithValueLogFileSize(valueLogSize).
+		WithChecksumVerificationMode(options.OnBlockRead))
+}
+
+// isEnvironment reports whether err is the machine's doing and says nothing about the database.
+func isEnvironment(err error) bool {
+	for _, e := range []error{syscall.ENOSPC, syscall.EROFS, syscall.EACCES, syscall.EPERM, syscall.EMFILE,
+		syscall.ENFILE, syscall.ENOMEM, syscall.EDQUOT} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// lockFile takes a lock that ends with the process.
+func lockFile(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("another process has it open: %w", branchline.ErrBusy)
+	}
+	return f, nil
+}
+
+// engineLog passes the engine's lines on. What it calls information is detail to anyone else.
+type engineLog struct{ log *slog.Logger }
+
+func (l engineLog) Errorf(f string, a ...any)   { l.log.Error("index engine: " + fmt.Sprintf(f, a...)) }
+func (l engineLog) Warningf(f string, a ...any) { l.log.Warn("index engine: " + fmt.Sprintf(f, a...)) }
+func (l engineLog) Infof(f string, a ...any)    { l.log.Debug("index engine: " + fmt.Sprintf(f, a...)) }
+func (l engineLog) Debugf(f string, a ...any)   { l.log.Debug("index engine: " + fmt.Sprintf(f, a...)) }

@@ -1,0 +1,264 @@
+package index
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/branchline-video/branchline"
+)
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m)
+}
+
+func open(t *testing.T, dir string) *DB {
+	t.Helper()
+	db, err := Open(dir, Options{MemoryMB: 12})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return db
+}
+
+func put(t *testing.T, db *DB, pairs ...string) {
+	t.Helper()
+	err := db.Update(func(tx *Tx) error {
+		for _, p := range pairs {
+			k, v, _ := strings.Cut(p, "=")
+			if err := tx.Set([]byte(k), []byte(v)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func dump(t *testing.T, db *DB, prefix, from string, reverse bool) string {
+	t.Helper()
+	var out []string
+	err := db.View(func(tx *Tx) error {
+		var f []byte
+		if from != "" {
+			f = []byte(from)
+		}
+		scan := tx.Scan
+		if reverse {
+			scan = tx.ScanReverse
+		}
+		for k, v := range scan([]byte(prefix), f) {
+			out = append(out, fmt.Sprintf("%s=%s", k, v))
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Join(out, " ")
+}
+
+func TestScan(t *testing.T) {
+	db := open(t, t.TempDir())
+	defer db.Close()
+	put(t, db, "a1=x", "b1=1", "b2=2", "b3=3", "b\xff\xff=last", "c1=y")
+	for _, c := range []struct {
+		prefix, from string
+		reverse      bool
+		want         string
+	}{
+		{"b", "", false, "b1=1 b2=2 b3=3 b\xff\xff=last"},
+		{"b", "b2", false, "b2=2 b3=3 b\xff\xff=last"},
+		{"b", "a", false, "b1=1 b2=2 b3=3 b\xff\xff=last"},
+		{"b", "", true, "b\xff\xff=last b3=3 b2=2 b1=1"},
+		{"b", "b2", true, "b2=2 b1=1"},
+		{"b", "b25", true, "b2=2 b1=1"},
+		{"d", "", false, ""},
+		{"d", "", true, ""},
+	} {
+		if got := dump(t, db, c.prefix, c.from, c.reverse); got != c.want {
+			t.Errorf("%q from %q reverse %v: %q, want %q", c.prefix, c.from, c.reverse, got, c.want)
+		}
+	}
+}
+
+func TestUpdateIsAllOrNothing(t *testing.T) {
+	dir := t.TempDir()
+	db := open(t, dir)
+	put(t, db, "a=1")
+	broken := errors.New("broken")
+	err := db.Update(func(tx *Tx) error {
+		tx.Set([]byte("a"), []byte("2"))
+		tx.Set([]byte("b"), []byte("2"))
+		return broken
+	})
+	if !errors.Is(err, broken) {
+		t.Fatalf("update returned %v", err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	db = open(t, dir)
+	defer db.Close()
+	if got := dump(t, db, "", "", false); got != "a=1" || db.Fresh() {
+		t.Errorf("after reopening: %q, fresh %v", got, db.Fresh())
+	}
+	err = db.View(func(tx *Tx) error { _, err := tx.Get([]byte("b")); return err })
+	if !errors.Is(err, branchline.ErrNotFound) {
+		t.Errorf("get of a missing key: %v", err)
+	}
+}
+
+func TestLimits(t *testing.T) {
+	db := open(t, t.TempDir())
+	defer db.Close()
+	for _, c := range []struct{ key, value, keys int }{{MaxKey + 1, 1, 1}, {1, MaxValue + 1, 1}, {0, 1, 1}, {9, 99, 100_000}} {
+		err := db.Update(func(tx *Tx) error {
+			for i := range c.keys {
+				key := bytes.Repeat([]byte{'k'}, c.key)
+				if c.keys > 1 {
+					key = fmt.Appendf(nil, "%0*d", c.key, i)
+				}
+				if err := tx.Set(key, make([]byte, c.value)); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if !errors.Is(err, branchline.ErrTooLarge) {
+			t.Errorf("%d keys of %d with %d bytes: %v", c.keys, c.key, c.value, err)
+		}
+	}
+	put(t, db, strings.Repeat("k", MaxKey)+"="+strings.Repeat("v", MaxValue))
+}
+
+func TestSecondOpenIsBusy(t *testing.T) {
+	dir := t.TempDir()
+	db := open(t, dir)
+	defer db.Close()
+	if _, err := Open(dir, Options{}); !errors.Is(err, branchline.ErrBusy) {
+		t.Errorf("second open: %v", err)
+	}
+}
+
+// TestFullDisk shows that nothing is written into the reserve, and that writing resumes with space.
+func TestFullDisk(t *testing.T) {
+	dir := t.TempDir()
+	db := open(t, dir)
+	defer db.Close()
+	put(t, db, "a=1")
+	db.free = func(string) (int64, error) { return Reserve - 1, nil }
+	set := func() error { return db.Update(func(tx *Tx) error { return tx.Set([]byte("b"), []byte("2")) }) }
+	if err := set(); !errors.Is(err, branchline.ErrUnavailable) {
+		t.Errorf("update on a full disk: %v", err)
+	}
+	if info, err := os.Stat(filepath.Join(dir, "ballast")); err != nil || info.Size() != 0 {
+		t.Errorf("ballast still there: %v", err)
+	}
+	if got := dump(t, db, "", "", false); got != "a=1" {
+		t.Errorf("reading on a full disk: %q", got)
+	}
+	db.free = func(string) (int64, error) { return 1 << 40, nil }
+	if err := set(); err != nil {
+		t.Errorf("update with space again: %v", err)
+	}
+	if info, err := os.Stat(filepath.Join(dir, "ballast")); err != nil || info.Size() != ballastSize {
+		t.Errorf("ballast not taken back: %v", err)
+	}
+}
+
+// TestDamage damages each file of the database: afterwards it opens, either with everything
+// or fresh and empty, and never with wrong content.
+func TestDamage(t *testing.T) {
+	for _, c := range []struct {
+		name, glob string
+		damage     func(path string) error
+		fresh      bool
+	}{
+		{"table flipped", "*.sst", flip, true},
+		{"table cut", "*.sst", func(p string) error { return os.Truncate(p, 100) }, true},
+		{"table gone", "*.sst", os.Remove, true},
+		{"manifest flipped", "MANIFEST", flip, true},
+		{"manifest gone", "MANIFEST", os.Remove, true},
+		{"key registry cut", "KEYREGISTRY", func(p string) error { return os.Truncate(p, 3) }, true},
+		{"nothing", "*.sst", func(string) error { return nil }, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := t.TempDir()
+			db := open(t, dir)
+			random := rand.New(rand.NewPCG(1, 2))
+			for i := range 50 {
+				value := make([]byte, 1000)
+				for j := range value {
+					value[j] = byte(random.Uint32())
+				}
+				put(t, db, fmt.Sprintf("key%03d=%x", i, value))
+			}
+			want := dump(t, db, "", "", false)
+			if err := db.Close(); err != nil {
+				t.Fatal(err)
+			}
+			files, _ := filepath.Glob(filepath.Join(dir, "db", c.glob))
+			if len(files) == 0 {
+				t.Fatal("nothing to damage")
+			}
+			for _, f := range files {
+				if err := c.damage(f); err != nil {
+					t.Fatal(err)
+				}
+			}
+			db = open(t, dir)
+			defer db.Close()
+			if db.Fresh() != c.fresh {
+				t.Errorf("fresh %v", db.Fresh())
+			}
+			if c.fresh {
+				want = ""
+			}
+			if got := dump(t, db, "", "", false); got != want {
+				t.Errorf("content: %d bytes, want %d", len(got), len(want))
+			}
+			if _, err := os.Stat(filepath.Join(dir, "damaged")); (err == nil) != c.fresh {
+				t.Errorf("damaged/: %v", err)
+			}
+		})
+	}
+}
+
+func flip(path string) error {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	b[len(b)/2] ^= 1
+	return os.WriteFile(path, b, 0o644)
+}
+
+func TestOpeningsThatNeverFinish(t *testing.T) {
+	dir := t.TempDir()
+	db := open(t, dir)
+	put(t, db, "a=1")
+	db.Close()
+	for _, c := range []struct {
+		marks string
+		fresh bool
+	}{{"..", false}, {"...", true}} {
+		if err := os.WriteFile(filepath.Join(dir, "opening"), []byte(c.marks), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		db = open(t, dir)
+		if db.Fresh() != c.fresh {
+			t.Errorf("after %d unfinished openings: fresh %v", len(c.marks), db.Fresh())
+		}
+		db.Close()
+	}
+}
