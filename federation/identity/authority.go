@@ -1,0 +1,269 @@
+package identity
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/branchline-video/branchline"
+	"github.com/branchline-video/branchline/federation/link"
+	"github.com/branchline-video/branchline/internal/clock"
+)
+
+// MaxSites bounds the sites of one hub.
+const MaxSites = 20_000
+
+// Authority is a hub's certificate authority and its list of sites, in one directory. Methods may be
+// called concurrently, and by several processes. It needs no closing.
+type Authority struct {
+	dir   string
+	clock clock.Clock
+	key   ed25519.PrivateKey
+	cert  *x509.Certificate
+
+	mu     sync.Mutex
+	server *tls.Certificate // made again when half its life is over
+	sites  []record         // as last read; replaced, never changed
+	read   os.FileInfo      // of the file that sites was read from
+}
+
+// OpenAuthority opens the authority in dir, and creates both if there is none.
+func OpenAuthority(dir string, clk clock.Clock) (_ *Authority, err error) {
+	if err := os.MkdirAll(dir, dirMode); err != nil {
+		return nil, fmt.Errorf("open authority: %w", err)
+	}
+	unlock, err := lock(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open authority: %w", err)
+	}
+	defer func() { err = errors.Join(err, unlock()) }()
+	a := &Authority{dir: dir, clock: clk}
+	if a.key, err = loadKey(dir, "authority.key"); err != nil {
+		return nil, fmt.Errorf("open authority: %w", err)
+	}
+	a.cert, err = readCert(dir, "authority.crt")
+	if errors.Is(err, fs.ErrNotExist) {
+		if a.cert, err = sign(authorityCert(clk.Now()), nil, a.public(), a.key); err == nil {
+			err = writeCert(dir, "authority.crt", a.cert.Raw)
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open authority: %w", err)
+	}
+	if !a.public().Equal(a.cert.PublicKey) {
+		return nil, fmt.Errorf("open authority: key and certificate in %s do not belong together: %w",
+			dir, branchline.ErrInvalid)
+	}
+	_, err = a.list()
+	return a, err
+}
+
+func (a *Authority) public() ed25519.PublicKey { return a.key.Public().(ed25519.PublicKey) }
+
+// AddSite admits a site, or lets a known one enrol anew, and returns the token's text, which cannot
+// be had again. Earlier tokens of the site are worthless from now on; a certificate that it has is
+// good until the new token is used.
+func (a *Authority) AddSite(site branchline.SiteID, hubs []string) (string, error) {
+	if err := site.Check(); err != nil {
+		return "", fmt.Errorf("add site: %w", err)
+	}
+	if len(hubs) == 0 || len(hubs) > MaxHubs {
+		return "", fmt.Errorf("add site %s: 1 to %d addresses of the hub are needed: %w", site, MaxHubs,
+			branchline.ErrInvalid)
+	}
+	token := newToken(site, hubs, fingerprint(a.cert.Raw))
+	now := a.clock.Now()
+	err := a.edit(func(sites []record) ([]record, error) {
+		i, known := find(sites, site)
+		if !known {
+			if len(sites) >= MaxSites {
+				return nil, fmt.Errorf("more than %d sites: %w", MaxSites, branchline.ErrTooLarge)
+			}
+			sites = slices.Insert(sites, i, record{Name: site, Added: now})
+		}
+		sites[i].TokenHash = hashOf(token.Secret[:])
+		sites[i].TokenUntil, sites[i].TokenUsed = now.Add(TokenLife), time.Time{}
+		return sites, nil
+	})
+	if err != nil {
+		return "", fmt.Errorf("add site %s: %w", site, err)
+	}
+	return token.String(), nil
+}
+
+// Revoke makes the site's certificates and tokens worthless. Links of the site end within seconds.
+func (a *Authority) Revoke(site branchline.SiteID) error {
+	err := a.edit(func(sites []record) ([]record, error) {
+		i, known := find(sites, site)
+		if !known {
+			return nil, branchline.ErrNotFound
+		}
+		sites[i].Revoked, sites[i].TokenHash = a.clock.Now(), nil
+		return sites, nil
+	})
+	if err != nil {
+		return fmt.Errorf("revoke site %s: %w", site, err)
+	}
+	return nil
+}
+
+// Sites lists all sites, sorted by name.
+func (a *Authority) Sites() ([]Site, error) {
+	records, err := a.list()
+	if err != nil {
+		return nil, fmt.Errorf("list sites: %w", err)
+	}
+	sites := make([]Site, 0, len(records))
+	for _, r := range records {
+		sites = append(sites, r.site())
+	}
+	return sites, nil
+}
+
+// Certificate is what an edge gets, DER.
+type Certificate struct{ Leaf, Authority []byte }
+
+// Enrol turns the secret of a token and a certificate request into a certificate for the site of the
+// token. Of those who come with one token the first gets it, and gets it again for the same key while
+// the token lives, as an answer may be lost. The errors are [ErrTokenUnknown], [ErrTokenUsed],
+// [ErrTokenExpired], and those that wrap [branchline.ErrInvalid] for a bad request.
+func (a *Authority) Enrol(secret, csr []byte) (Certificate, error) {
+	pub, err := parseRequest(csr)
+	if err != nil {
+		return Certificate{}, fmt.Errorf("enrol site: %w", err)
+	}
+	var leaf *x509.Certificate
+	hash, now := hashOf(secret), a.clock.Now()
+	err = a.edit(func(sites []record) ([]record, error) {
+		i := slices.IndexFunc(sites, func(r record) bool { return bytes.Equal(r.TokenHash, hash) })
+		if i < 0 {
+			return nil, ErrTokenUnknown
+		}
+		r := &sites[i]
+		if !r.TokenUsed.IsZero() && !bytes.Equal(r.Key, hashOf(pub)) {
+			return nil, ErrTokenUsed
+		}
+		if now.After(r.TokenUntil) {
+			return nil, ErrTokenExpired
+		}
+		r.Key, r.TokenUsed, r.Enrolled, r.Revoked = hashOf(pub), now, now, time.Time{}
+		leaf, err = a.issue(r, pub)
+		return sites, err
+	})
+	if err != nil {
+		return Certificate{}, fmt.Errorf("enrol site: %w", err)
+	}
+	return Certificate{Leaf: leaf.Raw, Authority: a.cert.Raw}, nil
+}
+
+// Renew makes a fresh certificate for the key that the site enrolled with.
+func (a *Authority) Renew(site branchline.SiteID, csr []byte) (Certificate, error) {
+	pub, err := parseRequest(csr)
+	if err != nil {
+		return Certificate{}, fmt.Errorf("renew certificate of site %s: %w", site, err)
+	}
+	var leaf *x509.Certificate
+	err = a.edit(func(sites []record) ([]record, error) {
+		i, known := find(sites, site)
+		if !known || !sites[i].good(pub) {
+			return nil, ErrRevoked
+		}
+		leaf, err = a.issue(&sites[i], pub)
+		return sites, err
+	})
+	if err != nil {
+		return Certificate{}, fmt.Errorf("renew certificate of site %s: %w", site, err)
+	}
+	return Certificate{Leaf: leaf.Raw, Authority: a.cert.Raw}, nil
+}
+
+func (a *Authority) issue(r *record, pub ed25519.PublicKey) (*x509.Certificate, error) {
+	leaf, err := sign(nodeCert(siteURI(r.Name), x509.ExtKeyUsageClientAuth, a.clock.Now()), a.cert, pub, a.key)
+	if err == nil {
+		r.Until = leaf.NotAfter
+	}
+	return leaf, err
+}
+
+// Verify returns the site whose certificate leaf is, DER, if it is good at this moment. The errors
+// are [ErrForeign], [ErrRevoked], [ErrExpired] and [ErrEarly].
+func (a *Authority) Verify(leaf []byte) (branchline.SiteID, error) {
+	c, err := x509.ParseCertificate(leaf)
+	if err != nil {
+		return "", fmt.Errorf("verify certificate: %w: %w", ErrForeign, err)
+	}
+	if err := verify(c, a.cert, x509.ExtKeyUsageClientAuth, a.clock.Now()); err != nil {
+		return "", err
+	}
+	site, err := SiteOf(c)
+	if err != nil {
+		return "", fmt.Errorf("verify certificate: %w: %w", ErrForeign, err)
+	}
+	sites, err := a.list()
+	if err != nil {
+		return "", fmt.Errorf("verify certificate of site %s: %w", site, err)
+	}
+	pub, ok := c.PublicKey.(ed25519.PublicKey)
+	if i, known := find(sites, site); !known || !ok || !sites[i].good(pub) {
+		return "", fmt.Errorf("site %s: %w", site, ErrRevoked)
+	}
+	return site, nil
+}
+
+// TLS returns the hub's side of the handshake for both protocols of package link. Clients of the link
+// must hold the key of some certificate; whether that certificate is good is for [Authority.Verify].
+func (a *Authority) TLS() *tls.Config {
+	side := func(protocol string, auth tls.ClientAuthType) *tls.Config {
+		return &tls.Config{
+			MinVersion: tls.VersionTLS13, NextProtos: []string{protocol}, ClientAuth: auth,
+			SessionTicketsDisabled: true, // every connection shows its certificate
+			GetCertificate:         func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return a.serverCert() },
+		}
+	}
+	links, enrols := side(link.ProtocolLink, tls.RequireAnyClientCert), side(link.ProtocolEnrol, tls.NoClientCert)
+	both := side(link.ProtocolLink, tls.RequireAnyClientCert)
+	both.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		if slices.Contains(hello.SupportedProtos, link.ProtocolEnrol) {
+			return enrols, nil
+		}
+		return links, nil
+	}
+	return both
+}
+
+// serverCert returns the hub's own certificate. Its key lives in memory only.
+func (a *Authority) serverCert() (*tls.Certificate, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	now := a.clock.Now()
+	if a.server != nil && now.Before(a.server.Leaf.NotAfter.Add(-CertificateLife/2)) &&
+		now.After(a.server.Leaf.NotBefore) {
+		return a.server, nil
+	}
+	pub, key, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		return nil, fmt.Errorf("make the hub's key: %w", err)
+	}
+	uri := &url.URL{Scheme: "branchline", Host: "hub", Path: "/"}
+	leaf, err := sign(nodeCert(uri, x509.ExtKeyUsageServerAuth, now), a.cert, pub, a.key)
+	if err != nil {
+		return nil, fmt.Errorf("make the hub's certificate: %w", err)
+	}
+	a.server = &tls.Certificate{Certificate: [][]byte{leaf.Raw, a.cert.Raw}, PrivateKey: key, Leaf: leaf}
+	return a.server, nil
+}
+
+// ResetKey returns a secret that stays the same over restarts, for [link.Options].
+func (a *Authority) ResetKey() [32]byte {
+	return sha256.Sum256(append([]byte("branchline stateless reset "), a.key.Seed()...))
+}
