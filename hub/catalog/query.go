@@ -1,0 +1,192 @@
+package catalog
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/branchline-video/branchline"
+	"github.com/branchline-video/branchline/segstore/index"
+)
+
+// StreamFacts is what the catalog knows of one stream in a range, read at one moment.
+type StreamFacts struct {
+	Known     bool                 // a feed told of the stream's camera
+	Added     time.Time            // when its camera was first configured
+	Available branchline.Spans     // recorded at the edge, with what is being recorded
+	Gaps      []Gap                // as the edge told, by start; open ones go on until Heard
+	Outages   []Outage             // of the site's link, by start
+	Growing   branchline.TimeRange // what the segment in the making covers; empty without one
+	Linked    bool
+	Heard     time.Time // the last contact with the site: now, while it is linked
+}
+
+// Facts returns what is known of the stream in the range r.
+func (c *Catalog) Facts(stream branchline.StreamID, r branchline.TimeRange) (StreamFacts, error) {
+	var f StreamFacts
+	err := c.db.View(func(tx *index.Tx) (err error) {
+		f, err = c.facts(tx, stream, r)
+		return err
+	})
+	if err != nil {
+		return StreamFacts{}, fmt.Errorf("look up %s in the catalog: %w", stream, err)
+	}
+	return f, nil
+}
+
+func (c *Catalog) facts(tx *index.Tx, stream branchline.StreamID, r branchline.TimeRange) (StreamFacts, error) {
+	var f StreamFacts
+	var rec siteRecord
+	if err := load(tx, tableSite+string(stream.Site()), &rec); ignoreNotFound(err) != nil {
+		return f, err
+	}
+	state := rec.state(stream.Site(), c.clock.Now(), 0)
+	f.Linked, f.Heard = state.Linked, state.LastContact
+	var cam branchline.Camera
+	err := load(tx, tableCamera+string(stream.Camera()), &cam)
+	if ignoreNotFound(err) != nil {
+		return f, err
+	}
+	f.Known, f.Added = err == nil, cam.Added
+	gaps, err := touching(tx, rangePrefix(tableGap, string(stream)), r)
+	if err != nil {
+		return f, err
+	}
+	for _, g := range slices.Backward(gaps) {
+		if g.Open {
+			g.End = later(g.End, f.Heard)
+		}
+		if g.Overlaps(r) {
+			f.Gaps = append(f.Gaps, Gap{g.Intersect(r), g.Cause, g.Open})
+		}
+	}
+	if f.Growing, err = growingSpan(tx, stream, f.Heard); err != nil {
+		return f, err
+	}
+	recorded, err := touching(tx, rangePrefix(tableSpan, string(stream)), r)
+	if err != nil {
+		return f, err
+	}
+	ranges := []branchline.TimeRange{f.Growing.Intersect(r)}
+	for _, e := range recorded {
+		ranges = append(ranges, e.Intersect(r))
+	}
+	f.Available = branchline.NewSpans(ranges...)
+	f.Outages, err = outages(tx, stream.Site(), r, c.clock.Now())
+	return f, err
+}
+
+// growingSpan returns what the stream's segment in the making covers: from its start until the site
+// was last heard of, but not into an interruption that goes on.
+func growingSpan(tx *index.Tx, stream branchline.StreamID, heard time.Time) (branchline.TimeRange, error) {
+	var g growing
+	if err := load(tx, tableGrowing+string(stream), &g); err != nil {
+		return branchline.TimeRange{}, ignoreNotFound(err)
+	}
+	span := branchline.TimeRange{Start: g.Start, End: heard}
+	open, err := openGap(tx, stream)
+	if err == nil && open.Open && !open.Start.Before(g.Start) && open.Start.Before(span.End) {
+		span.End = open.Start
+	}
+	return span, err
+}
+
+// openGap returns the latest gap that the edge told of, if that one goes on.
+func openGap(tx *index.Tx, stream branchline.StreamID) (entry, error) {
+	prefix := rangePrefix(tableGap, string(stream))
+	for key, value := range tx.ScanReverse(prefix, nil) {
+		last, err := parseEntry(prefix, key, value)
+		if err != nil || !last.Open {
+			return entry{}, err
+		}
+		return last, nil
+	}
+	return entry{}, nil
+}
+
+func outages(
+	tx *index.Tx, site branchline.SiteID, r branchline.TimeRange, now time.Time,
+) ([]Outage, error) {
+	rows, err := touching(tx, rangePrefix(tableOutage, string(site)), r)
+	if err != nil {
+		return nil, err
+	}
+	var found []Outage
+	for _, e := range slices.Backward(rows) {
+		if e.Open {
+			e.End = later(e.Start, now)
+		}
+		if e.Overlaps(r) {
+			found = append(found, Outage{e.Intersect(r), e.Open})
+		}
+	}
+	return found, nil
+}
+
+// Available returns what is recorded at the edge in the range, as far as the hub was told: sealed
+// segments, and the one in the making up to the last contact.
+func (c *Catalog) Available(stream branchline.StreamID, r branchline.TimeRange) (branchline.Spans, error) {
+	f, err := c.Facts(stream, r)
+	return f.Available, err
+}
+
+// Gaps returns the time in the range that the edge told not to be recorded, by start.
+func (c *Catalog) Gaps(stream branchline.StreamID, r branchline.TimeRange) ([]Gap, error) {
+	f, err := c.Facts(stream, r)
+	return f.Gaps, err
+}
+
+// Growing returns what the segment in the making covers: from its start to now, or to the last
+// contact while the site is dark. It is empty when nothing is being recorded.
+func (c *Catalog) Growing(stream branchline.StreamID) (branchline.TimeRange, error) {
+	f, err := c.Facts(stream, branchline.TimeRange{})
+	return f.Growing, err
+}
+
+// Outages returns when the site's link was down in the range, by start.
+func (c *Catalog) Outages(site branchline.SiteID, r branchline.TimeRange) ([]Outage, error) {
+	var found []Outage
+	err := c.db.View(func(tx *index.Tx) (err error) {
+		found, err = outages(tx, site, r, c.clock.Now())
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list outages of %s: %w", site, err)
+	}
+	return found, nil
+}
+
+// Recording says what the edge last told of a stream.
+type Recording string
+
+// What a stream can be doing.
+const (
+	RecordingOn      Recording = "recording"
+	RecordingOff     Recording = "interrupted"
+	RecordingUnknown Recording = "unknown"
+)
+
+// Recording returns what the edge last told of the stream, and why it is not recorded if it is not.
+// While the site is dark that is what held when it was last heard of.
+func (c *Catalog) Recording(stream branchline.StreamID) (Recording, branchline.Cause, error) {
+	doing, cause := RecordingUnknown, branchline.Cause("")
+	err := c.db.View(func(tx *index.Tx) error {
+		open, err := openGap(tx, stream)
+		if err != nil {
+			return err
+		}
+		var g growing
+		err = load(tx, tableGrowing+string(stream), &g)
+		switch {
+		case open.Open && (err != nil || !open.Start.Before(g.Start)):
+			doing, cause = RecordingOff, open.Cause
+		case err == nil:
+			doing = RecordingOn
+		}
+		return ignoreNotFound(err)
+	})
+	if err != nil {
+		return RecordingUnknown, "", fmt.Errorf("look up what %s does: %w", stream, err)
+	}
+	return doing, cause, nil
+}
