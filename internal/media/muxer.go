@@ -17,8 +17,8 @@ const (
 )
 
 // MaxFragmentBytes bounds a fragment, which is held in memory as a whole by whoever records or sends
-// it: half a second at 400 Mbit/s is 25 MiB.
-const MaxFragmentBytes = 32 << 20
+// it: half a second at 200 Mbit/s is 12 MiB.
+const MaxFragmentBytes = 15 << 20
 
 // AccessUnit is one coded picture or audio frame. Muxer keeps Data's bytes only as copies.
 type AccessUnit struct {

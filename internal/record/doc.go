@@ -1,0 +1,9 @@
+// Package record writes a stream's items to a store, on the edge where they are made and on a hub that
+// receives them live; both write the same bytes.
+//
+// What always holds: only whole fragments are written, in the order of the items. A fragment of which
+// an item was missed is not written. On a hub it is a hole in the segment, fetched later; on the edge
+// nothing else has those bytes, so the rest of the segment is given up, what is missing until the next
+// segment becomes a gap with its cause, and recording goes on there. An error of the store never
+// stops the recorder.
+package record
