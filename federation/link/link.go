@@ -145,7 +145,7 @@ func (e *Error) Error() string {
 var ErrSilent = errors.New("nothing received from the peer")
 
 // ReadKind reads the kind with which every stream begins. It must be the first read.
-func ReadKind(s Stream) (Kind, error) {
+func ReadKind(s io.Reader) (Kind, error) {
 	var b [1]byte
 	if _, err := io.ReadFull(s, b[:]); err != nil {
 		return 0, fmt.Errorf("read kind of stream: %w", err)

@@ -1,0 +1,108 @@
+package federation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/branchline-video/branchline"
+	"github.com/branchline-video/branchline/federation/identity"
+	"github.com/branchline-video/branchline/federation/link"
+	wire "github.com/branchline-video/branchline/proto"
+)
+
+// enrolTime bounds an enrolment, on either side, from the connection to the certificate.
+const enrolTime = 15 * time.Second
+
+// Enrol makes node a site of the hub that made the token, trying the hub's addresses in turn, and
+// stores the certificate durably. The hub proves itself before anything of the token is sent. The
+// errors on which an operator acts are those of package identity; [branchline.ErrInvalid] is for text
+// that is no token. The listen function opens the socket; nil means the system's.
+func Enrol(ctx context.Context, node *identity.Node, token string,
+	listen func(addr string) (net.PacketConn, error),
+) error {
+	t, err := identity.ParseToken(token)
+	if err != nil {
+		return fmt.Errorf("enrol site: %w", err)
+	}
+	if len(t.Hubs) == 0 {
+		return fmt.Errorf("enrol site: no address of a hub in the token: %w", branchline.ErrInvalid)
+	}
+	var failed error
+	for _, hub := range t.Hubs {
+		c, err := enrolAt(ctx, hub, node, t, listen)
+		if err == nil {
+			return node.Enrolled(t, c)
+		}
+		failed = errors.Join(failed, fmt.Errorf("enrol site at %s: %w", hub, err))
+	}
+	return failed
+}
+
+func enrolAt(ctx context.Context, hub string, node *identity.Node, t identity.Token,
+	listen func(addr string) (net.PacketConn, error),
+) (c identity.Certificate, err error) {
+	ctx, cancel := context.WithTimeout(ctx, enrolTime)
+	defer cancel()
+	csr, err := node.Request()
+	if err != nil {
+		return c, err
+	}
+	conn, err := link.Dial(ctx, hub, link.Options{TLS: node.EnrolTLS(t), ListenPacket: listen})
+	if err != nil {
+		return c, err
+	}
+	defer func() { err = errors.Join(err, closeFor(conn, nil)) }()
+	return certificate(ctx, conn, &wire.Request{Call: &wire.Request_Enrol{Enrol: &wire.EnrolRequest{
+		Secret: t.Secret[:], Csr: csr,
+	}}})
+}
+
+// certificate asks for one.
+func certificate(ctx context.Context, conn link.Conn, req *wire.Request) (identity.Certificate, error) {
+	c, err := ask(ctx, conn, link.KindControl, req)
+	if err != nil {
+		return identity.Certificate{}, err
+	}
+	defer c.close()
+	a, err := c.one()
+	if err != nil {
+		return identity.Certificate{}, err
+	}
+	answer := a.GetCertificate()
+	return identity.Certificate{Leaf: answer.GetCertificate(), Authority: answer.GetAuthority()}, nil
+}
+
+// admit answers the only call of the enrolment protocol and waits until the edge has hung up.
+func admit(ctx context.Context, conn link.Conn, authority *identity.Authority) error {
+	ctx, cancel := context.WithTimeout(ctx, enrolTime)
+	defer cancel()
+	st, err := conn.AcceptStream(ctx)
+	if err != nil {
+		return fmt.Errorf("admit site: %w", callError(ctx, err))
+	}
+	stop := context.AfterFunc(ctx, func() { st.Reset(linkCode(wire.Code_CODE_INVALID)) })
+	defer stop()
+	kind, req, err := readRequest(newReceiver(st))
+	if err == nil && (kind != link.KindControl || req.GetEnrol() == nil) {
+		err = invalid("nothing but enrolment goes here")
+	}
+	if err != nil {
+		return fmt.Errorf("admit site: %w", callError(ctx, err))
+	}
+	a := &answer{ctx: ctx, out: &sender{w: st}, limit: maxControl}
+	c, err := authority.Enrol(req.GetEnrol().GetSecret(), req.GetEnrol().GetCsr())
+	if err == nil {
+		err = a.send(&wire.Answer{Body: &wire.Answer_Certificate{Certificate: &wire.CertificateAnswer{
+			Certificate: c.Leaf, Authority: c.Authority,
+		}}})
+	}
+	a.end(st, err)
+	_, gone := conn.AcceptStream(ctx) // ends with the connection; closing it here could lose the answer
+	if gone == nil {
+		err = errors.Join(err, invalid("a second call on an enrolment"))
+	}
+	return err
+}

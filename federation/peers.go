@@ -1,0 +1,298 @@
+package federation
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/branchline-video/branchline"
+	"github.com/branchline-video/branchline/federation/identity"
+	"github.com/branchline-video/branchline/federation/link"
+	"github.com/branchline-video/branchline/internal/clock"
+)
+
+const (
+	// maxLinks bounds the sites that are linked to one hub at once.
+	maxLinks = 1000
+	// maxPending bounds the connections that have not greeted or enrolled yet. It is more than maxLinks,
+	// as all may come at once after a restart.
+	maxPending = 1200
+	// verifyEvery is how often each link's certificate is verified again, so that revoking a site ends
+	// its link within seconds, from whatever process it was revoked.
+	verifyEvery = 2 * time.Second
+)
+
+// PeersConfig says what a hub's links need; Addr, Authority and Linked must be set.
+type PeersConfig struct {
+	// Addr is the UDP address to listen on.
+	Addr      string
+	Authority *identity.Authority
+	// Linked is called, on a goroutine of its own, for each link that comes up, and is to return when its
+	// context ends, which is when the link does. For one site it is never called again before it has
+	// returned.
+	Linked func(ctx context.Context, site branchline.SiteID, src *Remote)
+	// Software describes this node to its sites, for people.
+	Software string
+	// ListenPacket opens the socket; nil means the system's.
+	ListenPacket func(addr string) (net.PacketConn, error)
+	Clock        clock.Clock
+	Logger       *slog.Logger // nil means none
+}
+
+// Peers is a hub's links to its sites. A site has one link: a newer one takes the place of the older,
+// as that is what a site makes when its network has changed. (Two nodes that hold one identity would
+// take turns.)
+type Peers struct {
+	cfg     PeersConfig
+	l       *link.Listener
+	pending chan struct{}
+
+	mu    sync.Mutex
+	links map[branchline.SiteID]*peer
+}
+
+type peer struct {
+	remote   *Remote
+	conn     link.Conn
+	since    time.Time
+	software string
+	done     chan struct{} // closed when Linked has returned and the link is forgotten
+}
+
+// PeerState is how the link of a site stands.
+type PeerState struct {
+	Site     branchline.SiteID
+	Addr     string
+	Since    time.Time
+	Software string
+	Stats    link.Stats
+}
+
+// OpenPeers opens the socket. Connections wait until Run.
+func OpenPeers(cfg PeersConfig) (*Peers, error) {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	p := &Peers{cfg: cfg, pending: make(chan struct{}, maxPending), links: make(map[branchline.SiteID]*peer)}
+	l, err := link.Listen(cfg.Addr, link.Options{
+		TLS: cfg.Authority.TLS(), Verify: p.verify, ListenPacket: cfg.ListenPacket, ResetKey: cfg.Authority.ResetKey(),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open links to sites: %w", err)
+	}
+	p.l = l
+	return p, nil
+}
+
+// Addr returns the address of the socket.
+func (p *Peers) Addr() net.Addr { return p.l.Addr() }
+
+// Close closes the socket and all links.
+func (p *Peers) Close() error { return p.l.Close() }
+
+// Remote returns the linked site's source, and whether it is linked.
+func (p *Peers) Remote(site branchline.SiteID) (*Remote, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	l, ok := p.links[site]
+	if !ok {
+		return nil, false
+	}
+	return l.remote, true
+}
+
+// Links lists the linked sites, sorted by name.
+func (p *Peers) Links() []PeerState {
+	p.mu.Lock()
+	links := make([]*peer, 0, len(p.links))
+	for _, l := range p.links {
+		links = append(links, l)
+	}
+	p.mu.Unlock()
+	states := make([]PeerState, 0, len(links))
+	for _, l := range links {
+		states = append(states, PeerState{
+			Site: l.remote.Site(), Addr: l.conn.Peer().Addr, Since: l.since, Software: l.software, Stats: l.conn.Stats(),
+		})
+	}
+	slices.SortFunc(states, func(a, b PeerState) int { return strings.Compare(string(a.Site), string(b.Site)) })
+	return states
+}
+
+// verify decides who a peer is. Those who want to enrol are nobody yet.
+func (p *Peers) verify(state tls.ConnectionState) (branchline.SiteID, *link.Error) {
+	if state.NegotiatedProtocol == link.ProtocolEnrol {
+		return "", nil
+	}
+	site, err := p.cfg.Authority.Verify(state.PeerCertificates[0].Raw)
+	if err != nil {
+		p.cfg.Logger.Warn("link refused", "error", err)
+		return "", &link.Error{Code: linkCode(codeOf(err)), Reason: err.Error(), Conn: true}
+	}
+	return site, nil
+}
+
+// Run accepts links and enrolments until ctx ends, and returns when every Linked has. It returns ctx's
+// error, or that of the socket.
+func (p *Peers) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		for {
+			conn, err := p.l.Accept(ctx)
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if err != nil {
+				return fmt.Errorf("accept links: %w", err)
+			}
+			g.Go(func() error { return p.serve(ctx, conn) })
+		}
+	})
+	return g.Wait()
+}
+
+// serve deals with one connection. Whatever happens to it is no error of Run.
+func (p *Peers) serve(ctx context.Context, conn link.Conn) error {
+	var err error
+	if conn.Peer().Protocol == link.ProtocolEnrol {
+		err = p.enrolment(ctx, conn)
+	} else {
+		err = p.link(ctx, conn)
+	}
+	if ctx.Err() != nil {
+		err = fmt.Errorf("the hub is stopping: %w", branchline.ErrUnavailable)
+	}
+	if err := closeFor(conn, err); err != nil {
+		p.cfg.Logger.Debug("connection closed", "error", err)
+	}
+	return nil
+}
+
+func (p *Peers) start() error {
+	select {
+	case p.pending <- struct{}{}:
+		return nil
+	default:
+		return fmt.Errorf("more than %d connections are waiting: %w", maxPending, branchline.ErrBusy)
+	}
+}
+
+func (p *Peers) enrolment(ctx context.Context, conn link.Conn) error {
+	if err := p.start(); err != nil {
+		return err
+	}
+	defer func() { <-p.pending }()
+	err := admit(ctx, conn, p.cfg.Authority)
+	p.cfg.Logger.Info("enrolment", "addr", conn.Peer().Addr, "error", err)
+	return err
+}
+
+// link serves a site's link from its greeting to its end.
+func (p *Peers) link(ctx context.Context, conn link.Conn) error {
+	l, err := p.welcome(ctx, conn)
+	if err != nil {
+		return err
+	}
+	defer p.forget(l)
+	site := l.remote.Site()
+	p.cfg.Logger.Info("link up", "site", site, "addr", conn.Peer().Addr)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		s := &server{conn: conn, renew: func(csr []byte) (identity.Certificate, error) {
+			return p.cfg.Authority.Renew(site, csr)
+		}}
+		return s.run(ctx)
+	})
+	g.Go(func() error { return p.verifying(ctx, conn) })
+	g.Go(func() error {
+		p.cfg.Linked(ctx, site, l.remote)
+		return nil
+	})
+	err = g.Wait()
+	p.cfg.Logger.Info("link down", "site", site, "error", err)
+	return err
+}
+
+func (p *Peers) welcome(ctx context.Context, conn link.Conn) (*peer, error) {
+	if err := p.start(); err != nil {
+		return nil, err
+	}
+	defer func() { <-p.pending }()
+	software, err := welcome(ctx, conn, p.cfg.Software)
+	if err != nil {
+		return nil, err
+	}
+	l := &peer{
+		remote: NewRemote(conn), conn: conn, since: p.cfg.Clock.Now(), software: software, done: make(chan struct{}),
+	}
+	return l, p.claim(ctx, l)
+}
+
+// claim makes l the link of its site, after an older one has ended.
+func (p *Peers) claim(ctx context.Context, l *peer) error {
+	for {
+		old, err := p.put(l)
+		if old == nil {
+			return err
+		}
+		if err := closeFor(old.conn, ErrReplaced); err != nil {
+			p.cfg.Logger.Debug("replaced link closed", "error", err)
+		}
+		select {
+		case <-old.done:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// put enters l unless its site has a link, which it returns.
+func (p *Peers) put(l *peer) (old *peer, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	site := l.remote.Site()
+	if old, ok := p.links[site]; ok {
+		return old, nil
+	}
+	if len(p.links) >= maxLinks {
+		return nil, fmt.Errorf("more than %d sites are linked: %w", maxLinks, branchline.ErrBusy)
+	}
+	p.links[site] = l
+	return nil, nil
+}
+
+func (p *Peers) forget(l *peer) {
+	p.mu.Lock()
+	delete(p.links, l.remote.Site())
+	p.mu.Unlock()
+	close(l.done)
+}
+
+// verifying returns an error when the certificate of the link is no longer good.
+func (p *Peers) verifying(ctx context.Context, conn link.Conn) error {
+	tick := time.NewTicker(verifyEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		_, err := p.cfg.Authority.Verify(conn.Peer().Leaf)
+		if errors.Is(err, identity.ErrRevoked) || errors.Is(err, identity.ErrExpired) {
+			return err
+		}
+		if err != nil {
+			p.cfg.Logger.Warn("certificate not verified", "site", conn.Peer().Site, "error", err)
+		}
+	}
+}

@@ -1,0 +1,48 @@
+package federation
+
+import (
+	"context"
+
+	"github.com/branchline-video/branchline/federation/link"
+)
+
+// Priority orders what a site sends when its uplink is short, the most urgent first. The values stand
+// on the wire.
+type Priority uint8
+
+// The priorities of DESIGN section 7.
+const (
+	PriorityControl  Priority = 0
+	PriorityLive     Priority = 1
+	PriorityRequest  Priority = 2
+	PriorityEvent    Priority = 3
+	PrioritySchedule Priority = 4
+	PriorityBackfill Priority = 5
+)
+
+type priorityKey struct{}
+
+// WithPriority makes [Remote.Fetch] ask with the priority. Without it a fetch is a request; what is
+// more urgent than a request is not for fetches and counts as one.
+func WithPriority(ctx context.Context, p Priority) context.Context {
+	return context.WithValue(ctx, priorityKey{}, p)
+}
+
+func priorityOf(ctx context.Context, kind link.Kind) Priority {
+	p, ok := ctx.Value(priorityKey{}).(Priority)
+	if !ok {
+		p = PriorityRequest
+	}
+	return bounded(p, kind)
+}
+
+// bounded returns the priority that a stream of the kind may have.
+func bounded(p Priority, kind link.Kind) Priority {
+	switch kind {
+	case link.KindFetch:
+		return min(max(p, PriorityRequest), PriorityBackfill)
+	case link.KindLive:
+		return PriorityLive
+	}
+	return PriorityControl
+}

@@ -1,0 +1,271 @@
+package federation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/branchline-video/branchline"
+	"github.com/branchline-video/branchline/federation/identity"
+	"github.com/branchline-video/branchline/federation/link"
+	"github.com/branchline-video/branchline/internal/clock"
+	wire "github.com/branchline-video/branchline/proto"
+)
+
+const (
+	// The pause between two attempts grows from firstPause, each time by half, up to maxPause with its
+	// jitter: short enough that a site is back within seconds of its network.
+	firstPause = 200 * time.Millisecond
+	maxPause   = 3 * time.Second
+	jitter     = 0.5
+	// refusedPause is the pause after the hub has refused this node, which only a person changes.
+	refusedPause = 15 * time.Second
+	// A link that lived this long starts the pauses from the beginning.
+	goodLink = 5 * time.Second
+	// renewCheck is how often a linked node looks whether its certificate is due.
+	renewCheck = time.Minute
+)
+
+// UplinkConfig says what an uplink needs; Node and Source must be set.
+type UplinkConfig struct {
+	Node   *identity.Node
+	Source branchline.Source
+	// Hubs are host:port; empty means those that came with the token.
+	Hubs []string
+	// Token enrols the node first, if it is not enrolled yet; empty if it is.
+	Token string
+	// Software describes this node to the hub, for people.
+	Software string
+	// ListenPacket opens the sockets; nil means the system's.
+	ListenPacket func(addr string) (net.PacketConn, error)
+	Clock        clock.Clock
+	Logger       *slog.Logger // nil means none
+}
+
+// Uplink keeps an edge linked to its hub and serves the edge's source there.
+type Uplink struct {
+	cfg UplinkConfig
+
+	mu      sync.Mutex
+	state   UplinkState
+	conn    link.Conn     // while up
+	changed chan struct{} // closed and renewed when state changes
+}
+
+// UplinkState is how an uplink stands.
+type UplinkState struct {
+	Up    bool
+	Since time.Time // of this Up or down; zero before the first attempt has ended
+	Hub   string    // the address of the link, or of the last attempt
+	Err   error     // why it is down
+}
+
+// NewUplink returns an uplink that does nothing until it is run.
+func NewUplink(cfg UplinkConfig) *Uplink {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Uplink{cfg: cfg, changed: make(chan struct{})}
+}
+
+// State returns how the uplink stands.
+func (u *Uplink) State() UplinkState {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.state
+}
+
+// Stats returns the figures of the present link, zero while there is none.
+func (u *Uplink) Stats() link.Stats {
+	u.mu.Lock()
+	conn := u.conn
+	u.mu.Unlock()
+	if conn == nil {
+		return link.Stats{}
+	}
+	return conn.Stats()
+}
+
+// States yields the present state and then each one that it sees follow, until ctx ends. A slow
+// caller misses some, never the last.
+func (u *Uplink) States(ctx context.Context) iter.Seq[UplinkState] {
+	return func(yield func(UplinkState) bool) {
+		for {
+			u.mu.Lock()
+			state, changed := u.state, u.changed
+			u.mu.Unlock()
+			if !yield(state) {
+				return
+			}
+			select {
+			case <-changed:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}
+}
+
+// Run keeps the link up until ctx ends, and returns ctx's error. Nothing that a network or a hub does
+// ends it: what is wrong is in the state and, once, in the log.
+func (u *Uplink) Run(ctx context.Context) error {
+	pause := backoff.NewExponentialBackOff()
+	pause.InitialInterval, pause.RandomizationFactor, pause.Multiplier = firstPause, jitter, 1.5
+	pause.MaxInterval = time.Duration(float64(maxPause) / (1 + jitter))
+	for next := 0; ctx.Err() == nil; next++ {
+		began := u.cfg.Clock.Now()
+		hub, err := u.once(ctx, next)
+		if ctx.Err() != nil {
+			break
+		}
+		u.down(hub, err)
+		if u.cfg.Clock.Now().Sub(began) > goodLink {
+			pause.Reset()
+		}
+		wait := pause.NextBackOff()
+		if refused(err) {
+			wait = refusedPause
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+		}
+	}
+	u.down("", ctx.Err())
+	return ctx.Err()
+}
+
+// refused reports whether trying again soon is of no use.
+func refused(err error) bool {
+	for _, e := range []error{
+		identity.ErrTokenUsed, identity.ErrTokenUnknown, identity.ErrTokenExpired, identity.ErrForeign,
+		identity.ErrRevoked, identity.ErrExpired, identity.ErrEarly, identity.ErrNotEnrolled, ErrVersion,
+		branchline.ErrInvalid,
+	} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// once makes one attempt, with the next of the hub's addresses, and serves for as long as it lasts.
+func (u *Uplink) once(ctx context.Context, next int) (hub string, err error) {
+	if u.cfg.Node.Certificate() == nil && u.cfg.Token != "" {
+		if err := Enrol(ctx, u.cfg.Node, u.cfg.Token, u.cfg.ListenPacket); err != nil {
+			return "", err
+		}
+		u.cfg.Logger.Info("enrolled", "site", u.cfg.Node.Site())
+	}
+	conf, err := u.cfg.Node.TLS()
+	if err != nil {
+		return "", fmt.Errorf("link to hub: %w", err)
+	}
+	hubs := u.cfg.Hubs
+	if len(hubs) == 0 {
+		hubs = u.cfg.Node.Hubs()
+	}
+	if len(hubs) == 0 {
+		return "", fmt.Errorf("link to hub: no address is known: %w", branchline.ErrInvalid)
+	}
+	hub = hubs[next%len(hubs)]
+	dialling, cancel := context.WithTimeout(ctx, link.HandshakeTimeout)
+	conn, err := link.Dial(dialling, hub, link.Options{TLS: conf, ListenPacket: u.cfg.ListenPacket})
+	cancel()
+	if err != nil {
+		return hub, fmt.Errorf("link to hub: %w", err)
+	}
+	err = u.linked(ctx, hub, conn)
+	return hub, errors.Join(err, closeFor(conn, nil))
+}
+
+// linked serves on the connection until it ends.
+func (u *Uplink) linked(ctx context.Context, hub string, conn link.Conn) error {
+	if err := greet(ctx, conn, u.cfg.Software); err != nil {
+		return whyEnded(conn, err)
+	}
+	u.up(hub, conn)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return Serve(ctx, conn, u.cfg.Source) })
+	g.Go(func() error { return u.renewing(ctx, conn) })
+	return g.Wait()
+}
+
+// whyEnded prefers the reason with which the hub closed the connection, if it did, to what a stream
+// saw of that.
+func whyEnded(conn link.Conn, err error) error {
+	now, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	var e *link.Error
+	if _, closed := conn.AcceptStream(now); errors.As(closed, &e) && e.Conn && e.Remote {
+		return fmt.Errorf("greet hub: %w", refusal(e))
+	}
+	return err
+}
+
+// renewing renews the certificate when it is due. Failing is no reason to give up the link: there
+// are weeks left to try.
+func (u *Uplink) renewing(ctx context.Context, conn link.Conn) error {
+	tick := time.NewTicker(renewCheck)
+	defer tick.Stop()
+	for {
+		if !u.cfg.Clock.Now().Before(u.cfg.Node.RenewAt()) {
+			if err := u.renew(ctx, conn); err != nil && ctx.Err() == nil {
+				u.cfg.Logger.Warn("certificate not renewed", "error", err)
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (u *Uplink) renew(ctx context.Context, conn link.Conn) error {
+	ctx, cancel := context.WithTimeout(ctx, enrolTime)
+	defer cancel()
+	csr, err := u.cfg.Node.Request()
+	if err != nil {
+		return err
+	}
+	c, err := certificate(ctx, conn, &wire.Request{Call: &wire.Request_Renew{Renew: &wire.RenewRequest{Csr: csr}}})
+	if err != nil {
+		return fmt.Errorf("renew certificate: %w", err)
+	}
+	return u.cfg.Node.Renewed(c)
+}
+
+func (u *Uplink) up(hub string, conn link.Conn) {
+	u.set(UplinkState{Up: true, Since: u.cfg.Clock.Now(), Hub: hub}, conn)
+	u.cfg.Logger.Info("link up", "hub", hub)
+}
+
+// down notes the end of an attempt or link; what was down before and says the same is not news.
+func (u *Uplink) down(hub string, err error) {
+	was := u.State()
+	since := was.Since
+	if was.Up || since.IsZero() {
+		since = u.cfg.Clock.Now()
+	}
+	u.set(UplinkState{Since: since, Hub: hub, Err: err}, nil)
+	if was.Up || was.Err == nil || was.Err.Error() != err.Error() {
+		u.cfg.Logger.Warn("link down", "hub", hub, "error", err)
+	}
+}
+
+func (u *Uplink) set(s UplinkState, conn link.Conn) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.state, u.conn = s, conn
+	close(u.changed)
+	u.changed = make(chan struct{})
+}

@@ -1,0 +1,134 @@
+package federation
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/branchline-video/branchline"
+	"github.com/branchline-video/branchline/federation/link"
+)
+
+const (
+	// maxRequest bounds a Request: names, times, a certificate request.
+	maxRequest = 16 << 10
+	// maxControl bounds an Answer on a control stream: a segment with 10,000 fragments.
+	maxControl = 1 << 20
+	// maxChange bounds an Answer on a changes stream: a camera with a hundred streams.
+	maxChange = 64 << 10
+	// maxFetch bounds the Answer before the bytes of a fetch: an error, if anything.
+	maxFetch = 4 << 10
+	// maxLive bounds an Answer on a live stream: a key frame of an 8K camera at its best.
+	maxLive = 8 << 20
+
+	// maxLength bounds the bytes of a message's length.
+	maxLength = 4
+
+	// readAhead is how much of a stream is read at once.
+	readAhead = 4 << 10
+	// growBy is the step in which room for a message is made, as its bytes arrive: a length alone
+	// makes nobody allocate.
+	growBy = 64 << 10
+)
+
+func maxAnswer(kind link.Kind) int {
+	switch kind {
+	case link.KindChanges:
+		return maxChange
+	case link.KindFetch:
+		return maxFetch
+	case link.KindLive:
+		return maxLive
+	}
+	return maxControl
+}
+
+// receiver reads length-delimited messages. One goroutine at a time uses it.
+type receiver struct {
+	r   *bufio.Reader
+	buf []byte // of the last message; reused
+}
+
+func newReceiver(r io.Reader) *receiver { return &receiver{r: bufio.NewReaderSize(r, readAhead)} }
+
+// message reads the next message of at most limit bytes into m. It returns io.EOF if the stream ends
+// before one, an error wrapping [branchline.ErrTooLarge] or [branchline.ErrInvalid] for what it will
+// not read, and otherwise the stream's error.
+func (r *receiver) message(m proto.Message, limit int) error {
+	size, err := r.size()
+	if err != nil {
+		return err
+	}
+	if size > uint64(limit) {
+		return fmt.Errorf("read message of %d bytes, limit %d: %w", size, limit, branchline.ErrTooLarge)
+	}
+	r.buf = r.buf[:0]
+	for left := int(size); left > 0; {
+		n := min(left, growBy)
+		r.buf = slices.Grow(r.buf, n)
+		part := r.buf[len(r.buf) : len(r.buf)+n]
+		if _, err := io.ReadFull(r.r, part); err != nil {
+			return fmt.Errorf("read message: %w", unexpected(err))
+		}
+		r.buf = r.buf[:len(r.buf)+n]
+		left -= n
+	}
+	if err := proto.Unmarshal(r.buf, m); err != nil {
+		return fmt.Errorf("read message: %w: %w", err, branchline.ErrInvalid)
+	}
+	return nil
+}
+
+// size reads a message's length, an unsigned varint.
+func (r *receiver) size() (uint64, error) {
+	var size uint64
+	for shift := 0; shift < 7*maxLength; shift += 7 {
+		b, err := r.r.ReadByte()
+		if err != nil {
+			if shift > 0 {
+				err = unexpected(err)
+			}
+			return 0, err
+		}
+		size |= uint64(b&0x7f) << shift
+		if b < 0x80 {
+			return size, nil
+		}
+	}
+	return 0, fmt.Errorf("read message length: more than %d bytes: %w", maxLength, branchline.ErrInvalid)
+}
+
+func unexpected(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// sender writes length-delimited messages. One goroutine at a time uses it.
+type sender struct {
+	w   io.Writer
+	buf []byte // reused
+}
+
+// message writes m. It returns an error wrapping [branchline.ErrTooLarge] without writing anything if
+// m has more than limit bytes.
+func (s *sender) message(m proto.Message, limit int) error {
+	size := proto.Size(m)
+	if size > limit {
+		return fmt.Errorf("write message of %d bytes, limit %d: %w", size, limit, branchline.ErrTooLarge)
+	}
+	s.buf = binary.AppendUvarint(s.buf[:0], uint64(size))
+	b, err := proto.MarshalOptions{UseCachedSize: true}.MarshalAppend(s.buf, m)
+	if err != nil {
+		return fmt.Errorf("write message: %w: %w", err, branchline.ErrInvalid)
+	}
+	s.buf = b
+	_, err = s.w.Write(b)
+	return err
+}
