@@ -1,17 +1,19 @@
 import { svelte } from '@sveltejs/vite-plugin-svelte'
+import { loadEnv } from 'vite'
 import { defineConfig } from 'vitest/config'
 
-// During development `npm run dev` serves the page and passes the API on to a running hub.
-const hub = process.env.BRANCHLINE_HUB ?? 'http://127.0.0.1:8080'
-
-export default defineConfig({
-  plugins: [svelte()],
-  build: {
-    target: 'es2022',
-    emptyOutDir: true, // public/.keep puts dist/.keep back
-    assetsInlineLimit: 0, // no data: addresses, so that the content policy stays "self"
-    modulePreload: { polyfill: false },
-  },
-  server: { proxy: { '/api': { target: hub, ws: true }, '/healthz': hub } },
-  test: { environment: 'node', include: ['src/**/*.test.ts'] },
+export default defineConfig(({ mode }) => {
+  // During development `npm run dev` serves the page and passes the API on to a running hub.
+  const hub = loadEnv(mode, '.', 'BRANCHLINE_').BRANCHLINE_HUB ?? 'http://127.0.0.1:8080'
+  return {
+    plugins: [svelte()],
+    build: {
+      target: 'es2022',
+      emptyOutDir: true, // public/.keep puts dist/.keep back
+      assetsInlineLimit: 0, // no data: addresses, so that the content policy stays "self"
+      modulePreload: { polyfill: false },
+    },
+    server: { proxy: { '/api': { target: hub, ws: true }, '/healthz': hub } },
+    test: { environment: 'node', include: ['src/**/*.test.ts'] },
+  }
 })
