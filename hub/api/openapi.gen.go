@@ -19,49 +19,46 @@ import (
 
 // Defines values for ErrorCode.
 const (
-	Busy            ErrorCode = "busy"
-	Conflict        ErrorCode = "conflict"
-	Denied          ErrorCode = "denied"
-	Gone            ErrorCode = "gone"
-	Internal        ErrorCode = "internal"
-	Invalid         ErrorCode = "invalid"
-	Mismatch        ErrorCode = "mismatch"
-	NotFound        ErrorCode = "not_found"
-	NothingRecorded ErrorCode = "nothing_recorded"
-	TooLarge        ErrorCode = "too_large"
-	TooManyAttempts ErrorCode = "too_many_attempts"
-	Unauthenticated ErrorCode = "unauthenticated"
-	Unavailable     ErrorCode = "unavailable"
+	ErrorCodeBusy            ErrorCode = "busy"
+	ErrorCodeDenied          ErrorCode = "denied"
+	ErrorCodeGone            ErrorCode = "gone"
+	ErrorCodeInternal        ErrorCode = "internal"
+	ErrorCodeInvalid         ErrorCode = "invalid"
+	ErrorCodeMismatch        ErrorCode = "mismatch"
+	ErrorCodeNotFound        ErrorCode = "not_found"
+	ErrorCodeNothingRecorded ErrorCode = "nothing_recorded"
+	ErrorCodeTooLarge        ErrorCode = "too_large"
+	ErrorCodeTooManyAttempts ErrorCode = "too_many_attempts"
+	ErrorCodeUnauthenticated ErrorCode = "unauthenticated"
+	ErrorCodeUnavailable     ErrorCode = "unavailable"
 )
 
 // Valid indicates whether the value is a known member of the ErrorCode enum.
 func (e ErrorCode) Valid() bool {
 	switch e {
-	case Busy:
+	case ErrorCodeBusy:
 		return true
-	case Conflict:
+	case ErrorCodeDenied:
 		return true
-	case Denied:
+	case ErrorCodeGone:
 		return true
-	case Gone:
+	case ErrorCodeInternal:
 		return true
-	case Internal:
+	case ErrorCodeInvalid:
 		return true
-	case Invalid:
+	case ErrorCodeMismatch:
 		return true
-	case Mismatch:
+	case ErrorCodeNotFound:
 		return true
-	case NotFound:
+	case ErrorCodeNothingRecorded:
 		return true
-	case NothingRecorded:
+	case ErrorCodeTooLarge:
 		return true
-	case TooLarge:
+	case ErrorCodeTooManyAttempts:
 		return true
-	case TooManyAttempts:
+	case ErrorCodeUnauthenticated:
 		return true
-	case Unauthenticated:
-		return true
-	case Unavailable:
+	case ErrorCodeUnavailable:
 		return true
 	default:
 		return false
@@ -100,19 +97,19 @@ func (e EventType) Valid() bool {
 
 // Defines values for LiveMessageType.
 const (
-	End    LiveMessageType = "end"
-	Missed LiveMessageType = "missed"
-	Start  LiveMessageType = "start"
+	LiveMessageTypeEnd    LiveMessageType = "end"
+	LiveMessageTypeMissed LiveMessageType = "missed"
+	LiveMessageTypeStart  LiveMessageType = "start"
 )
 
 // Valid indicates whether the value is a known member of the LiveMessageType enum.
 func (e LiveMessageType) Valid() bool {
 	switch e {
-	case End:
+	case LiveMessageTypeEnd:
 		return true
-	case Missed:
+	case LiveMessageTypeMissed:
 		return true
-	case Start:
+	case LiveMessageTypeStart:
 		return true
 	default:
 		return false
@@ -121,19 +118,19 @@ func (e LiveMessageType) Valid() bool {
 
 // Defines values for Policy.
 const (
-	Always   Policy = "always"
-	Backfill Policy = "backfill"
-	Never    Policy = "never"
+	PolicyAlways   Policy = "always"
+	PolicyBackfill Policy = "backfill"
+	PolicyNever    Policy = "never"
 )
 
 // Valid indicates whether the value is a known member of the Policy enum.
 func (e Policy) Valid() bool {
 	switch e {
-	case Always:
+	case PolicyAlways:
 		return true
-	case Backfill:
+	case PolicyBackfill:
 		return true
-	case Never:
+	case PolicyNever:
 		return true
 	default:
 		return false
@@ -163,28 +160,28 @@ func (e Recording) Valid() bool {
 
 // Defines values for RetrievalState.
 const (
-	Cancelled  RetrievalState = "cancelled"
-	Done       RetrievalState = "done"
-	Failed     RetrievalState = "failed"
-	Partial    RetrievalState = "partial"
-	Retrieving RetrievalState = "retrieving"
-	Waiting    RetrievalState = "waiting"
+	RetrievalStateCancelled  RetrievalState = "cancelled"
+	RetrievalStateDone       RetrievalState = "done"
+	RetrievalStateFailed     RetrievalState = "failed"
+	RetrievalStatePartial    RetrievalState = "partial"
+	RetrievalStateRetrieving RetrievalState = "retrieving"
+	RetrievalStateWaiting    RetrievalState = "waiting"
 )
 
 // Valid indicates whether the value is a known member of the RetrievalState enum.
 func (e RetrievalState) Valid() bool {
 	switch e {
-	case Cancelled:
+	case RetrievalStateCancelled:
 		return true
-	case Done:
+	case RetrievalStateDone:
 		return true
-	case Failed:
+	case RetrievalStateFailed:
 		return true
-	case Partial:
+	case RetrievalStatePartial:
 		return true
-	case Retrieving:
+	case RetrievalStateRetrieving:
 		return true
-	case Waiting:
+	case RetrievalStateWaiting:
 		return true
 	default:
 		return false
@@ -193,19 +190,19 @@ func (e RetrievalState) Valid() bool {
 
 // Defines values for Role.
 const (
-	Administrator Role = "administrator"
-	Operator      Role = "operator"
-	Viewer        Role = "viewer"
+	RoleAdministrator Role = "administrator"
+	RoleOperator      Role = "operator"
+	RoleViewer        Role = "viewer"
 )
 
 // Valid indicates whether the value is a known member of the Role enum.
 func (e Role) Valid() bool {
 	switch e {
-	case Administrator:
+	case RoleAdministrator:
 		return true
-	case Operator:
+	case RoleOperator:
 		return true
-	case Viewer:
+	case RoleViewer:
 		return true
 	default:
 		return false
@@ -214,22 +211,22 @@ func (e Role) Valid() bool {
 
 // Defines values for SiteState.
 const (
-	Down      SiteState = "down"
-	Enrolling SiteState = "enrolling"
-	Revoked   SiteState = "revoked"
-	Up        SiteState = "up"
+	SiteStateDown      SiteState = "down"
+	SiteStateEnrolling SiteState = "enrolling"
+	SiteStateRevoked   SiteState = "revoked"
+	SiteStateUp        SiteState = "up"
 )
 
 // Valid indicates whether the value is a known member of the SiteState enum.
 func (e SiteState) Valid() bool {
 	switch e {
-	case Down:
+	case SiteStateDown:
 		return true
-	case Enrolling:
+	case SiteStateEnrolling:
 		return true
-	case Revoked:
+	case SiteStateRevoked:
 		return true
-	case Up:
+	case SiteStateUp:
 		return true
 	default:
 		return false
@@ -327,7 +324,7 @@ type Enrolment struct {
 // Error defines model for Error.
 type Error struct {
 	Error struct {
-		// Code invalid 400; unauthenticated 401; denied 403; not_found 404; nothing_recorded 404; conflict 409; gone 410;
+		// Code invalid 400; unauthenticated 401; denied 403; not_found 404; nothing_recorded 404; gone 410;
 		// too_large 413; too_many_attempts 429; internal 500; mismatch 502; busy 503; unavailable 503.
 		Code ErrorCode `json:"code"`
 
@@ -336,7 +333,7 @@ type Error struct {
 	} `json:"error"`
 }
 
-// ErrorCode invalid 400; unauthenticated 401; denied 403; not_found 404; nothing_recorded 404; conflict 409; gone 410;
+// ErrorCode invalid 400; unauthenticated 401; denied 403; not_found 404; nothing_recorded 404; gone 410;
 // too_large 413; too_many_attempts 429; internal 500; mismatch 502; busy 503; unavailable 503.
 type ErrorCode string
 
@@ -402,8 +399,8 @@ type Outage struct {
 	Start time.Time  `json:"start"`
 }
 
-// Policy What of the stream is brought to the hub without being asked for. always: everything; backfill: what was recorded
-// while the site's link was down; never: nothing.
+// Policy What of the stream is brought to the hub without being asked for. always: everything; backfill: what was
+// recorded while the site's link was down; never: nothing.
 type Policy string
 
 // Recording What the edge last told of the stream: recording; interrupted (with the cause); unknown if it never told
@@ -422,8 +419,14 @@ type Retrieval struct {
 
 	// Ended When it was done, failed or cancelled
 	Ended *time.Time `json:"ended,omitempty"`
-	From  time.Time  `json:"from"`
-	Id    string     `json:"id"`
+
+	// Eta When it will be done at this rate, while that can be told
+	Eta  *time.Time `json:"eta,omitempty"`
+	From time.Time  `json:"from"`
+	Id   string     `json:"id"`
+
+	// Rate Bytes a second, while bytes flow
+	Rate *float64 `json:"rate,omitempty"`
 
 	// Share Done, from 0 to 1
 	Share float64 `json:"share"`
@@ -532,8 +535,8 @@ type Stream struct {
 	// Label main, sub
 	Label string `json:"label"`
 
-	// Policy What of the stream is brought to the hub without being asked for. always: everything; backfill: what was recorded
-	// while the site's link was down; never: nothing.
+	// Policy What of the stream is brought to the hub without being asked for. always: everything; backfill: what was
+	// recorded while the site's link was down; never: nothing.
 	Policy Policy `json:"policy"`
 
 	// Recording What the edge last told of the stream: recording; interrupted (with the cause); unknown if it never told

@@ -1,0 +1,125 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/branchline-video/branchline"
+	"github.com/branchline-video/branchline/hub/access"
+	"github.com/branchline-video/branchline/hub/fetch"
+)
+
+func (s strictServer) ListRetrievals(
+	context.Context, ListRetrievalsRequestObject,
+) (ListRetrievalsResponseObject, error) {
+	list := ListRetrievals200JSONResponse{Retrievals: []Retrieval{}}
+	for _, job := range s.Jobs.Jobs() {
+		list.Retrievals = append(list.Retrievals, s.retrieval(job))
+	}
+	return list, nil
+}
+
+func (s strictServer) GetRetrieval(
+	_ context.Context, req GetRetrievalRequestObject,
+) (GetRetrievalResponseObject, error) {
+	job, err := s.Jobs.Job(req.Retrieval)
+	if err != nil {
+		return nil, err
+	}
+	return GetRetrieval200JSONResponse(s.retrieval(job)), nil
+}
+
+func (s strictServer) CreateRetrieval(
+	ctx context.Context, req CreateRetrievalRequestObject,
+) (CreateRetrievalResponseObject, error) {
+	order := fetch.Order{
+		Span: branchline.TimeRange{Start: stamp(req.Body.From), End: stamp(req.Body.To)},
+		By:   callerOf(ctx).User,
+	}
+	var err error
+	if order.Streams, err = s.ordered(*req.Body); err != nil {
+		return nil, err
+	}
+	object := fmt.Sprintf("%s %s/%s", join(order.Streams), order.Span.Start.Format(time.RFC3339Nano),
+		order.Span.End.Format(time.RFC3339Nano))
+	if err := s.record(ctx, access.ActionRetrievalCreate, object); err != nil {
+		return nil, err
+	}
+	job, err := s.Jobs.Create(order)
+	if err != nil {
+		return nil, err
+	}
+	return CreateRetrieval201JSONResponse(s.retrieval(job)), nil
+}
+
+// ordered returns the streams that an order names, itself or by their camera.
+func (s strictServer) ordered(order NewRetrieval) ([]branchline.StreamID, error) {
+	var streams []branchline.StreamID
+	switch {
+	case (order.Camera == nil) == (order.Streams == nil):
+		return nil, fmt.Errorf("order names either a camera or streams: %w", branchline.ErrInvalid)
+	case order.Camera != nil:
+		camera, err := s.knownCamera(*order.Camera)
+		if err != nil {
+			return nil, err
+		}
+		for _, stream := range camera.Streams {
+			streams = append(streams, stream.ID)
+		}
+		return streams, nil
+	case len(*order.Streams) > fetch.MaxStreams:
+		return nil, fmt.Errorf("order of %d streams, at most %d: %w",
+			len(*order.Streams), fetch.MaxStreams, branchline.ErrTooLarge)
+	}
+	for _, name := range *order.Streams {
+		stream, err := s.knownStream(name)
+		if err != nil {
+			return nil, err
+		}
+		streams = append(streams, stream)
+	}
+	return streams, nil
+}
+
+func join(streams []branchline.StreamID) string {
+	texts := make([]string, 0, len(streams))
+	for _, s := range streams {
+		texts = append(texts, string(s))
+	}
+	return strings.Join(texts, ",")
+}
+
+func (s strictServer) CancelRetrieval(
+	ctx context.Context, req CancelRetrievalRequestObject,
+) (CancelRetrievalResponseObject, error) {
+	if err := s.record(ctx, access.ActionRetrievalCancel, req.Retrieval); err != nil {
+		return nil, err
+	}
+	if err := s.Jobs.Cancel(req.Retrieval); err != nil {
+		return nil, err
+	}
+	return CancelRetrieval204Response{}, nil
+}
+
+// retrieval translates a job.
+func (a *API) retrieval(job fetch.Job) Retrieval {
+	told := Retrieval{
+		Id: job.ID, User: job.By, Created: stamp(job.Created), Streams: []string{},
+		From: stamp(job.Span.Start), To: stamp(job.Span.End),
+		State: RetrievalState(job.State), Share: job.Share(), Bytes: job.Brought,
+		Ended: optional(job.Ended), Cause: optionalText(job.Cause),
+	}
+	for _, stream := range job.Streams {
+		told.Streams = append(told.Streams, string(stream))
+	}
+	if job.State == fetch.Retrieving {
+		told.Rate = &job.Rate
+	}
+	if left, known := job.ETA(); known {
+		eta := stamp(a.Clock.Now().Add(left))
+		told.Eta = &eta
+	}
+	return told
+}

@@ -1,0 +1,193 @@
+package api
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/branchline-video/branchline"
+	"github.com/branchline-video/branchline/federation/identity"
+	"github.com/branchline-video/branchline/hub/access"
+	"github.com/branchline-video/branchline/hub/catalog"
+	"github.com/branchline-video/branchline/hub/fetch"
+	"github.com/branchline-video/branchline/internal/clock"
+)
+
+// Config are the parts of a hub of which the API tells, and through which it acts. What is not marked
+// as optional must be set.
+type Config struct {
+	Source    branchline.Source // held and edge footage alike, under the hub's own names
+	Catalog   *catalog.Catalog
+	Jobs      *fetch.Fetcher
+	Authority *identity.Authority
+	Access    *access.Store
+	Feed      *Feed // to which the hub tells what changed
+	Hub       Hub
+
+	Addresses []string // of the hub, for edges that enrol: host:port
+	Page      fs.FS    // the console; optional
+	Demo      Demo     // only in a demo
+	Registry  *prometheus.Registry
+	Clock     clock.Clock
+	Logger    *slog.Logger // optional
+}
+
+// Hub answers what none of a hub's parts knows alone.
+type Hub interface {
+	// Timeline returns where the stream's footage is, as catalog.Timeline describes it.
+	Timeline(stream branchline.StreamID, span branchline.TimeRange) ([]catalog.Span, error)
+	// RTT returns the round trip time of the site's link, while it is up and known.
+	RTT(site branchline.SiteID) (time.Duration, bool)
+	// Health returns why the hub does not work, or nil.
+	Health() error
+}
+
+// Demo is the switch on each demo site's link.
+type Demo interface {
+	// SetCut cuts or heals the link; it wraps branchline.ErrNotFound for an unknown site.
+	SetCut(site branchline.SiteID, cut bool) error
+	IsCut(site branchline.SiteID) bool
+}
+
+// API answers requests. Its methods may be called concurrently.
+type API struct {
+	Config
+	log     *slog.Logger
+	metrics metrics
+	sockets atomic.Int64 // open WebSocket connections
+	plays   atomic.Int64 // playbacks under way
+}
+
+// New returns an API over the hub's parts, which stay the caller's, and registers its metrics.
+func New(cfg Config) *API {
+	return &API{
+		Config:  cfg,
+		log:     cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler)),
+		metrics: newMetrics(cfg.Registry),
+	}
+}
+
+// Handler returns the handler for the network, where everybody must log in, or, if local is set, the
+// one for the hub's Unix socket, where every caller is the administrator: whoever may open the socket
+// can read the hub's files anyhow, so the socket must have the permissions of those files.
+func (a *API) Handler(local bool) http.Handler {
+	mux := http.NewServeMux()
+	strict := NewStrictHandlerWithOptions(strictServer{a}, nil, StrictHTTPServerOptions{
+		RequestErrorHandlerFunc: a.failBody, ResponseErrorHandlerFunc: a.fail,
+	})
+	HandlerWithOptions(strict, StdHTTPServerOptions{BaseRouter: mux, ErrorHandlerFunc: a.fail})
+	mux.HandleFunc("GET /api/v1/streams/{stream}/play.mp4", a.play)
+	mux.HandleFunc("GET /api/v1/streams/{stream}/live", a.live)
+	mux.HandleFunc("GET /api/v1/events", a.events)
+	mux.HandleFunc("/api/", func(w http.ResponseWriter, r *http.Request) { a.fail(w, r, errNoPath) })
+	mux.HandleFunc("GET /healthz", a.health)
+	mux.Handle("GET /metrics", promhttp.HandlerFor(a.Registry, promhttp.HandlerOpts{}))
+	if a.Page != nil {
+		mux.HandleFunc("/", a.page)
+	}
+	return a.guard(mux, local)
+}
+
+func (a *API) health(w http.ResponseWriter, _ *http.Request) {
+	status, text := http.StatusOK, "ok\n"
+	if err := a.Hub.Health(); err != nil {
+		status, text = http.StatusServiceUnavailable, err.Error()+"\n"
+	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.WriteHeader(status)
+	_, _ = w.Write([]byte(text)) // the receiver's loss
+}
+
+// Limits of a server. There is no limit on how long an answer takes: playback and WebSocket
+// connections have their own for each write.
+const (
+	headerTimeout   = 10 * time.Second
+	idleTimeout     = 2 * time.Minute
+	maxHeader       = 32 << 10 // bytes
+	shutdownTimeout = 5 * time.Second
+)
+
+// Serve answers requests on ln with h until ctx ends, and then returns nil when every request,
+// playback and WebSocket connection has ended. It closes ln. For TLS, give it a TLS listener.
+func Serve(ctx context.Context, ln net.Listener, h http.Handler, log *slog.Logger) error {
+	var running sync.WaitGroup // also counts connections that the server has given away to a WebSocket
+	requests, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	server := &http.Server{
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			running.Add(1)
+			defer running.Done()
+			h.ServeHTTP(w, r)
+		}),
+		BaseContext:       func(net.Listener) context.Context { return requests },
+		ReadHeaderTimeout: headerTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeader,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+	stopped := make(chan error, 1)
+	stop := context.AfterFunc(ctx, func() {
+		end()
+		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
+		defer cancel()
+		err := server.Shutdown(late)
+		if err != nil { // requests that go on in spite of their context wait for their receiver
+			err = server.Close()
+		}
+		stopped <- err
+	})
+	err := server.Serve(ln)
+	if !errors.Is(err, http.ErrServerClosed) {
+		stop()
+		end()
+		err = errors.Join(err, server.Close())
+	} else {
+		err = <-stopped
+	}
+	running.Wait()
+	return err
+}
+
+// metrics are counted by this package.
+type metrics struct {
+	requests *prometheus.CounterVec
+	viewers  prometheus.Gauge
+	played   prometheus.Counter
+}
+
+func newMetrics(to prometheus.Registerer) metrics {
+	m := metrics{
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "branchline_hub_http_requests_total", Help: "Requests answered, by operation and status.",
+		}, []string{"operation", "status"}),
+		viewers: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "branchline_hub_viewers", Help: "Live streams being watched.",
+		}),
+		played: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "branchline_hub_played_bytes_total", Help: "Bytes of recordings sent to players.",
+		}),
+	}
+	to.MustRegister(m.requests, m.viewers, m.played)
+	return m
+}
+
+// request counts an answered request. Patterns and not paths are counted, so that callers cannot make
+// up new series.
+func (m metrics) request(pattern string, status int) {
+	if !strings.Contains(pattern, " ") {
+		pattern = "other"
+	}
+	m.requests.WithLabelValues(pattern, strconv.Itoa(status)).Inc()
+}
