@@ -1,0 +1,271 @@
+package fetch
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/branchline-video/branchline"
+	"github.com/branchline-video/branchline/hub/catalog"
+	"github.com/branchline-video/branchline/hub/policy"
+)
+
+// CauseDark is the cause of a job that waits for its site.
+const CauseDark = "the site is not linked"
+
+// Create stores a job for the order and begins to work on it as soon as its site is linked. It wraps
+// [branchline.ErrInvalid] for a wrong order, [branchline.ErrNotFound] for an unknown stream and
+// [branchline.ErrBusy] while there are [MaxActive] jobs.
+func (f *Fetcher) Create(o Order) (Job, error) {
+	if err := o.check(); err != nil {
+		return Job{}, fmt.Errorf("create job: %w", err)
+	}
+	if err := f.known(o.Streams); err != nil {
+		return Job{}, fmt.Errorf("create job: %w", err)
+	}
+	if o.Reason == "" {
+		o.Reason = policy.Request.String()
+	}
+	now := f.clock.Now()
+	j := &Job{
+		ID: branchline.NewSegmentID(now).String(), Order: o, Priority: policy.Request,
+		Created: now, State: Waiting,
+	}
+	j.Streams = slices.Clone(o.Streams)
+	for _, s := range j.Streams {
+		j.Parts = append(j.Parts, Part{Stream: s, Through: o.Span.Start})
+	}
+	if err := f.finishHeld(j, now); err != nil {
+		return Job{}, fmt.Errorf("create job: %w", err)
+	}
+	f.mu.Lock()
+	if f.activeLocked() >= MaxActive {
+		f.mu.Unlock()
+		return Job{}, fmt.Errorf("create job: %d are active: %w", MaxActive, branchline.ErrBusy)
+	}
+	s := f.siteLocked(j.Site())
+	if !s.linked && !j.State.Final() {
+		j.Cause = CauseDark
+	}
+	f.mu.Unlock()
+	if err := saveJob(f.db, *j); err != nil {
+		return Job{}, err
+	}
+	f.mu.Lock()
+	created := j.clone()
+	f.jobs[j.ID] = j
+	f.mu.Unlock()
+	s.rouse()
+	f.changed(created)
+	return created, f.dropOld()
+}
+
+func (f *Fetcher) known(streams []branchline.StreamID) error {
+	for _, s := range streams {
+		cam, err := f.catalog.Camera(s.Camera())
+		if err != nil {
+			return err
+		}
+		if !slices.ContainsFunc(cam.Streams, func(k branchline.Stream) bool { return k.ID == s }) {
+			return fmt.Errorf("look up stream %s: %w", s, branchline.ErrNotFound)
+		}
+	}
+	return nil
+}
+
+// finishHeld completes the parts of a new job of which everything is held already, and is known to be
+// everything, so that no link is needed.
+func (f *Fetcher) finishHeld(j *Job, now time.Time) error {
+	for i := range j.Parts {
+		p := &j.Parts[i]
+		facts, err := f.catalog.Facts(p.Stream, j.Span)
+		if err != nil {
+			return err
+		}
+		held, err := f.held(p.Stream, facts.Available)
+		if err != nil {
+			return err
+		}
+		told := slices.Concat(facts.Available, gapSpans(facts.Gaps))
+		if len(facts.Available) > 0 && branchline.NewSpans(told...).Covers(j.Span) &&
+			len(facts.Available.Minus(held)) == 0 {
+			p.Complete, p.Through = true, j.Span.End
+		}
+	}
+	j.settle(now)
+	return nil
+}
+
+func gapSpans(gaps []catalog.Gap) []branchline.TimeRange {
+	spans := make([]branchline.TimeRange, len(gaps))
+	for i, g := range gaps {
+		spans[i] = g.Span
+	}
+	return spans
+}
+
+// settle ends the job when all of its parts are complete.
+func (j *Job) settle(now time.Time) {
+	lost, empty := false, true
+	for _, p := range j.Parts {
+		if !p.Complete {
+			return
+		}
+		lost, empty = lost || p.Lost, empty && p.Empty
+	}
+	j.State, j.Ended, j.Cause = Done, now, ""
+	switch {
+	case lost:
+		j.State, j.Cause = Partial, "some of it is no longer at the site"
+	case empty:
+		j.State, j.Cause = Partial, "nothing is recorded there"
+	}
+}
+
+func (j *Job) part(stream branchline.StreamID) *Part {
+	for i := range j.Parts {
+		if j.Parts[i].Stream == stream {
+			return &j.Parts[i]
+		}
+	}
+	return nil
+}
+
+func (f *Fetcher) activeLocked() int {
+	n := 0
+	for _, j := range f.jobs {
+		if !j.State.Final() {
+			n++
+		}
+	}
+	return n
+}
+
+// dropOld forgets the oldest jobs that have ended, over MaxKept.
+func (f *Fetcher) dropOld() error {
+	f.mu.Lock()
+	var ended []Job
+	for _, j := range f.jobs {
+		if j.State.Final() {
+			ended = append(ended, *j)
+		}
+	}
+	newestFirst(ended)
+	var ids []string
+	for _, j := range ended[min(len(ended), MaxKept):] {
+		ids = append(ids, j.ID)
+		delete(f.jobs, j.ID)
+		delete(f.told, j.ID)
+	}
+	f.mu.Unlock()
+	if len(ids) == 0 {
+		return nil
+	}
+	return deleteJobs(f.db, ids)
+}
+
+// Jobs returns all jobs that are kept, the newest first.
+func (f *Fetcher) Jobs() []Job {
+	f.mu.Lock()
+	jobs := make([]Job, 0, len(f.jobs))
+	for _, j := range f.jobs {
+		jobs = append(jobs, f.viewLocked(j))
+	}
+	f.mu.Unlock()
+	newestFirst(jobs)
+	return jobs
+}
+
+// Job returns one job. It wraps [branchline.ErrNotFound] if there is none with the ID.
+func (f *Fetcher) Job(id string) (Job, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	j := f.jobs[id]
+	if j == nil {
+		return Job{}, fmt.Errorf("look up job %.64q: %w", id, branchline.ErrNotFound)
+	}
+	return f.viewLocked(j), nil
+}
+
+// viewLocked returns the job with what its running tasks have done.
+func (f *Fetcher) viewLocked(j *Job) Job {
+	view, now := j.clone(), f.clock.Now()
+	if j.State.Final() {
+		return view
+	}
+	listed := make([]time.Time, len(view.Parts))
+	for i, p := range view.Parts {
+		listed[i] = p.Through
+	}
+	for t := range f.siteLocked(j.Site()).running {
+		i := slices.IndexFunc(view.Parts, func(p Part) bool { return p.Stream == t.stream })
+		if t.job != j.ID || i < 0 {
+			continue
+		}
+		brought := t.brought.Load()
+		view.Parts[i].Total += t.total.Load()
+		view.Parts[i].Held += t.held.Load()
+		view.Brought += brought
+		listed[i] = t.span.End
+		if took := now.Sub(t.started).Seconds(); took > 0 {
+			view.Rate += float64(brought) / took
+		}
+	}
+	for i := range view.Parts { // the rest counts as much a second as what was listed
+		if part := listed[i].Sub(j.Span.Start); part > 0 && !view.Parts[i].Complete {
+			whole := float64(j.Span.Duration()) / float64(part)
+			view.Parts[i].Total = int64(float64(view.Parts[i].Total) * whole)
+		}
+	}
+	return view
+}
+
+// Cancel ends a job; what it has brought stays. On a job that has ended it does nothing. It wraps
+// [branchline.ErrNotFound] if there is none with the ID.
+func (f *Fetcher) Cancel(id string) error {
+	f.mu.Lock()
+	j := f.jobs[id]
+	if j == nil {
+		f.mu.Unlock()
+		return fmt.Errorf("cancel job %.64q: %w", id, branchline.ErrNotFound)
+	}
+	if j.State.Final() {
+		f.mu.Unlock()
+		return nil
+	}
+	j.State, j.Ended, j.Cause = Cancelled, f.clock.Now(), ""
+	cancelled := j.clone()
+	s := f.siteLocked(j.Site())
+	for t := range s.running {
+		if t.job == id {
+			t.cancel()
+		}
+	}
+	f.mu.Unlock()
+	s.rouse()
+	if err := saveJob(f.db, cancelled); err != nil {
+		return err
+	}
+	f.changed(cancelled)
+	return nil
+}
+
+// tellEvery bounds how often a job's progress is told.
+const tellEvery = 250 * time.Millisecond
+
+// progressed takes a job task's progress into its job and tells it from time to time.
+func (f *Fetcher) progressed(t *task) {
+	if t.job == "" {
+		return
+	}
+	f.mu.Lock()
+	j, now := f.jobs[t.job], f.clock.Now()
+	if j == nil || j.State.Final() || now.Sub(f.told[t.job]) < tellEvery {
+		f.mu.Unlock()
+		return
+	}
+	f.told[t.job] = now
+	told := f.viewLocked(j)
+	f.mu.Unlock()
+	f.changed(told)
+}

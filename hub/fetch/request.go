@@ -1,0 +1,179 @@
+package fetch
+
+import (
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/branchline-video/branchline"
+	"github.com/branchline-video/branchline/hub/catalog"
+)
+
+const (
+	// tailEvery is how soon a job looks again for recordings that are being made.
+	tailEvery = 200 * time.Millisecond
+	// aheadEvery is the same for a span whose end is still to come.
+	aheadEvery = time.Second
+	// tailPatience is how long after its span a job waits for recordings that have not come: longer
+	// than the clocks of edge and hub differ and a fragment takes.
+	tailPatience = 10 * time.Second
+	// maxMismatches is how often a job is tried again when bytes do not have their hash.
+	maxMismatches = 3
+)
+
+// requests returns tasks for the jobs that may go on, oldest first, as many as may still start, and
+// when the next of the others is due.
+func (l *link) requests(now time.Time) ([]*task, time.Duration) {
+	next := planEvery
+	l.f.mu.Lock()
+	defer l.f.mu.Unlock()
+	var active []*Job
+	for _, j := range l.f.jobs {
+		if j.Site() == l.id && !j.State.Final() {
+			active = append(active, j)
+		}
+	}
+	slices.SortFunc(active, func(a, b *Job) int { return a.Created.Compare(b.Created) })
+	free := MaxTasks
+	for t := range l.site.running {
+		if t.job != "" {
+			free--
+		}
+	}
+	var tasks []*task
+	taken := make(map[branchline.StreamID]bool)
+	for _, j := range active {
+		for _, p := range j.Parts {
+			due := l.jobs[j.ID+string(p.Stream)]
+			switch {
+			case p.Complete || taken[p.Stream] || l.busyLocked(p.Stream):
+				continue
+			case now.Before(due.next):
+				next = min(next, due.next.Sub(now))
+				continue
+			case p.Through.After(now):
+				next = min(next, p.Through.Sub(now))
+				continue
+			case len(tasks) >= free:
+				return tasks, next
+			}
+			taken[p.Stream] = true
+			window := branchline.TimeRange{Start: p.Through, End: p.Through.Add(Window)}.Intersect(j.Span)
+			tasks = append(tasks, &task{
+				stream: p.Stream, span: window, take: takeSpan, priority: j.Priority,
+				reason: j.Reason, job: j.ID, gentle: now.Sub(p.Through) < tailPatience,
+			})
+		}
+	}
+	return tasks, next
+}
+
+// busyLocked reports whether another job's task is under way on the stream. A policy's task is no
+// hindrance: it makes room.
+func (l *link) busyLocked(stream branchline.StreamID) bool {
+	for t := range l.site.running {
+		if t.stream == stream && t.job != "" {
+			return true
+		}
+	}
+	return false
+}
+
+// finishJob takes the result of a job's task: it moves the part on, or says when to go on with it.
+func (l *link) finishJob(r result) error {
+	t, now := r.task, l.f.clock.Now()
+	through, again, err := l.advance(r, now)
+	if err != nil {
+		return err
+	}
+	key := t.job + string(t.stream)
+	l.f.mu.Lock()
+	delete(l.site.running, t)
+	j := l.f.jobs[t.job]
+	if j == nil {
+		l.f.mu.Unlock()
+		return nil
+	}
+	j.Brought += t.brought.Load()
+	p := j.part(t.stream)
+	p.Lost = p.Lost || t.lost.Load()
+	final := j.State.Final() // cancelled meanwhile
+	if !final {
+		l.conclude(j, p, r, now)
+		if r.err == nil {
+			if through.After(p.Through) {
+				p.Through = through
+				p.Total, p.Held = p.Total+t.total.Load(), p.Held+t.held.Load()
+			}
+			p.Complete = !p.Through.Before(j.Span.End)
+			p.Empty = p.Complete && p.Total == 0
+			j.settle(now)
+			delete(l.jobs, key)
+			if again > 0 {
+				l.jobs[key] = backoff{next: now.Add(again)}
+			}
+		} else {
+			l.jobs[key] = l.jobs[key].after(now)
+		}
+	}
+	view := l.f.viewLocked(j)
+	stored := j.clone()
+	ended := j.State.Final()
+	l.f.mu.Unlock()
+	if ended {
+		for _, part := range stored.Parts {
+			delete(l.jobs, stored.ID+string(part.Stream))
+		}
+	}
+	if err := saveJob(l.f.db, stored); err != nil {
+		return err
+	}
+	l.f.changed(view)
+	return nil
+}
+
+// conclude notes an error in the job: one that stays fails it, with another it waits.
+func (l *link) conclude(j *Job, p *Part, r result, now time.Time) {
+	switch {
+	case r.err == nil:
+		return
+	case errors.Is(r.err, branchline.ErrMismatch) && l.jobs[j.ID+string(p.Stream)].failures < maxMismatches:
+	case errors.Is(r.err, branchline.ErrMismatch), errors.Is(r.err, branchline.ErrDenied),
+		errors.Is(r.err, branchline.ErrInvalid), errors.Is(r.err, branchline.ErrTooLarge),
+		errors.Is(r.err, branchline.ErrNotFound):
+		j.State, j.Ended, j.Cause = Failed, now, r.err.Error()
+		return
+	}
+	l.f.counters.failures.Add(1)
+	j.State, j.Cause = Waiting, r.err.Error()
+}
+
+// advance returns the time before which the task's span is done with, and after which delay to look
+// for the rest.
+func (l *link) advance(r result, now time.Time) (through time.Time, again time.Duration, err error) {
+	t := r.task
+	if r.err != nil || !r.end.Before(t.span.End) || now.Sub(t.span.End) > tailPatience {
+		return t.span.End, 0, nil
+	}
+	rest := branchline.TimeRange{Start: t.span.Start, End: t.span.End}
+	if r.end.After(rest.Start) {
+		rest.Start = r.end
+	}
+	facts, err := l.f.catalog.Facts(t.stream, rest)
+	if err != nil {
+		return time.Time{}, 0, err
+	}
+	if explained(facts, rest) {
+		return t.span.End, 0, nil
+	}
+	again = tailEvery
+	if t.span.End.After(now) {
+		again = aheadEvery
+	}
+	return rest.Start, again, nil
+}
+
+// explained reports whether the edge told of gaps that fill the range.
+func explained(facts catalog.StreamFacts, r branchline.TimeRange) bool {
+	return branchline.NewSpans(gapSpans(facts.Gaps)...).Covers(r)
+}

@@ -1,0 +1,279 @@
+package fetch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/branchline-video/branchline"
+	"github.com/branchline-video/branchline/hub/policy"
+)
+
+const (
+	// Window is the most time that one task brings: small enough that tasks of several streams take
+	// turns and progress is noted often, large enough that asking for it costs little.
+	Window = 10 * time.Minute
+	// segmentsAtOnce bounds the segments that one task fetches side by side, to fill a long link.
+	segmentsAtOnce = 4
+	// maxPart bounds one piece that is read into memory: a fragment of half a second at 500 Mbit/s.
+	maxPart = 32 << 20
+)
+
+// taking says which fragments of the listed segments a task brings.
+type taking int
+
+const (
+	takeSpan   taking = iota // those that overlap the span
+	takeWhole                // of sealed segments all, else as takeSpan
+	takeFooter               // none, only the footers that complete a segment
+)
+
+// task brings what the edge has of one stream in a span.
+type task struct {
+	stream   branchline.StreamID
+	span     branchline.TimeRange
+	take     taking
+	priority policy.Priority
+	reason   string
+	job      string // the job's ID; empty for what policies want
+	gentle   bool   // expects few bytes, and lets less urgent work go on
+	started  time.Time
+	cancel   context.CancelFunc
+
+	total, held, brought atomic.Int64 // bytes: wanted, held of them, fetched by this task
+	lost                 atomic.Bool  // something was removed at the edge meanwhile
+	preempted            atomic.Bool  // cancelled for something more urgent
+}
+
+func (t *task) share() float64 {
+	if total := t.total.Load(); total > 0 {
+		return float64(t.held.Load()) / float64(total)
+	}
+	return 0
+}
+
+// bring runs the task and returns the time up to which the edge has recorded, as far as it was listed.
+// Whatever was put before an error stays. It returns the edge's errors and the store's.
+func (f *Fetcher) bring(ctx context.Context, src branchline.Source, t *task) (time.Time, error) {
+	local, ok := t.stream.Within(t.stream.Site())
+	if !ok {
+		return time.Time{}, fmt.Errorf("fetch %s: %w", t.stream, branchline.ErrInvalid)
+	}
+	var end time.Time
+	for span := t.span; ; {
+		listed, err := src.Segments(ctx, local, span)
+		if err != nil {
+			return end, fmt.Errorf("list %s at its site: %w", t.stream, err)
+		}
+		if len(listed) == 0 {
+			return end, nil
+		}
+		if err := f.bringSegments(ctx, src, t, listed); err != nil {
+			return end, err
+		}
+		last := listed[len(listed)-1]
+		end = listedEnd(last)
+		if len(listed) < branchline.MaxSegments || !last.Span.Start.After(span.Start) {
+			return end, nil
+		}
+		span.Start = last.Span.Start
+	}
+}
+
+// listedEnd returns the end of what a listed segment's fragments cover.
+func listedEnd(seg branchline.Segment) time.Time {
+	if n := len(seg.Fragments); n > 0 {
+		return seg.Fragments[n-1].Span().End
+	}
+	return seg.Span.Start
+}
+
+func (f *Fetcher) bringSegments(
+	ctx context.Context, src branchline.Source, t *task, listed []branchline.Segment,
+) error {
+	span := branchline.TimeRange{Start: listed[0].Span.Start, End: listedEnd(listed[len(listed)-1])}
+	for _, seg := range listed {
+		if e := listedEnd(seg); e.After(span.End) {
+			span.End = e
+		}
+	}
+	here, err := f.here(ctx, t.stream, span)
+	if err != nil {
+		return err
+	}
+	var todo []*segmentTransfer
+	for _, seg := range listed {
+		st := &segmentTransfer{f: f, src: src, task: t, seg: seg}
+		if st.plan(here[seg.ID]) {
+			todo = append(todo, st)
+		}
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(segmentsAtOnce)
+	for _, st := range todo {
+		group.Go(func() error {
+			err := st.run(ctx)
+			if errors.Is(err, branchline.ErrGone) || errors.Is(err, branchline.ErrNotFound) {
+				t.lost.Store(true)
+				return nil // the edge's change feed tells of the removal
+			}
+			return err
+		})
+	}
+	return group.Wait()
+}
+
+// here returns what the hub has of the stream's segments in the span.
+func (f *Fetcher) here(
+	ctx context.Context, stream branchline.StreamID, span branchline.TimeRange,
+) (map[branchline.SegmentID]branchline.Segment, error) {
+	here := make(map[branchline.SegmentID]branchline.Segment)
+	for {
+		segs, err := f.store.Segments(ctx, stream, span)
+		if err != nil && !errors.Is(err, branchline.ErrNotFound) {
+			return nil, fmt.Errorf("list what is held of %s: %w", stream, err)
+		}
+		for _, seg := range segs {
+			here[seg.ID] = seg
+		}
+		if len(segs) < branchline.MaxSegments || !segs[len(segs)-1].Span.Start.After(span.Start) {
+			return here, nil
+		}
+		span.Start = segs[len(segs)-1].Span.Start
+	}
+}
+
+// segmentTransfer brings the missing parts of one segment.
+type segmentTransfer struct {
+	f     *Fetcher
+	src   branchline.Source
+	task  *task
+	seg   branchline.Segment // as the edge lists it
+	parts []part
+}
+
+// part is a piece of a segment that is fetched and stored as a whole. Exactly one of init, footer
+// and fragment says what it is.
+type part struct {
+	bytes        branchline.ByteRange
+	init, footer bool
+	fragment     branchline.Fragment
+}
+
+// plan works out the missing parts in the order of their bytes, counts what the task wants of the
+// segment, and reports whether anything is to be fetched.
+func (st *segmentTransfer) plan(here branchline.Segment) bool {
+	begun := here.ID == st.seg.ID
+	if begun && here.Sealed && st.task.take == takeFooter {
+		return false
+	}
+	have := make(map[int64]bool, len(here.Fragments))
+	for _, fr := range here.Fragments {
+		have[fr.Offset] = true
+	}
+	complete := st.seg.Sealed && len(st.seg.Fragments) > 0
+	for _, fr := range st.seg.Fragments {
+		held := have[fr.Offset] || begun && here.Sealed
+		if !st.wants(fr) {
+			complete = complete && held
+			continue
+		}
+		st.task.total.Add(fr.Length)
+		if held {
+			st.task.held.Add(fr.Length)
+			continue
+		}
+		st.parts = append(st.parts, part{bytes: branchline.ByteRange{Start: fr.Offset, End: fr.End()}, fragment: fr})
+	}
+	if !begun && len(st.parts) > 0 {
+		init := part{bytes: branchline.ByteRange{End: st.seg.InitSize}, init: true}
+		st.parts = append([]part{init}, st.parts...)
+	}
+	if complete && !here.Sealed {
+		last := st.seg.Fragments[len(st.seg.Fragments)-1].End()
+		st.parts = append(st.parts, part{bytes: branchline.ByteRange{Start: last, End: st.seg.Size}, footer: true})
+	}
+	return len(st.parts) > 0
+}
+
+func (st *segmentTransfer) wants(fr branchline.Fragment) bool {
+	switch st.task.take {
+	case takeWhole:
+		return st.seg.Sealed || fr.Span().Overlaps(st.task.span)
+	case takeSpan:
+		return fr.Span().Overlaps(st.task.span)
+	}
+	return false
+}
+
+// run fetches the parts, contiguous ones with one call, and stores each as soon as it is whole.
+func (st *segmentTransfer) run(ctx context.Context) error {
+	for first := 0; first < len(st.parts); {
+		next := first + 1
+		for next < len(st.parts) && st.parts[next].bytes.Start == st.parts[next-1].bytes.End {
+			next++
+		}
+		if err := st.fetch(ctx, st.parts[first:next]); err != nil {
+			return fmt.Errorf("fetch segment %s of %s: %w", st.seg.ID, st.task.stream, err)
+		}
+		first = next
+	}
+	return nil
+}
+
+func (st *segmentTransfer) fetch(ctx context.Context, parts []part) (err error) {
+	bytes := branchline.ByteRange{Start: parts[0].bytes.Start, End: parts[len(parts)-1].bytes.End}
+	for _, p := range parts {
+		if n := p.bytes.End - p.bytes.Start; n <= 0 || n > maxPart {
+			return fmt.Errorf("listed with a part of %d bytes: %w", n, branchline.ErrTooLarge)
+		}
+	}
+	body, err := st.src.Fetch(ctx, st.seg.ID, bytes)
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	for _, p := range parts {
+		data := make([]byte, p.bytes.End-p.bytes.Start)
+		if _, err := io.ReadFull(body, data); err != nil {
+			if ctx.Err() == nil && (errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)) {
+				err = fmt.Errorf("bytes ended early: %w", branchline.ErrUnavailable)
+			}
+			return err
+		}
+		if err := st.store(p, data); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (st *segmentTransfer) store(p part, data []byte) error {
+	n := int64(len(data))
+	st.task.brought.Add(n)
+	st.f.counters.bytes.Add(n)
+	seg := st.seg
+	switch {
+	case p.init:
+		return st.f.store.Begin(st.task.stream, branchline.SegmentStart{
+			ID: seg.ID, Stream: st.task.stream, Run: seg.Run, Number: seg.Number,
+			Start: seg.Span.Start, Codecs: seg.Codecs, Init: data,
+		})
+	case p.footer:
+		return st.f.store.Seal(seg.ID, branchline.SegmentSeal{
+			ID: seg.ID, Hash: seg.Hash, Footer: data, Size: seg.Size,
+		})
+	}
+	if err := st.f.store.Put(seg.ID, p.fragment, data); err != nil {
+		return err
+	}
+	st.task.held.Add(n)
+	st.f.counters.fragments.Add(1)
+	st.f.progressed(st.task)
+	return nil
+}
