@@ -1,0 +1,98 @@
+package segstore
+
+import (
+	"cmp"
+	"container/list"
+	"slices"
+
+	"github.com/branchline-video/branchline"
+)
+
+// footerCache keeps the footers used last. The zero value is empty. It is not safe for concurrent use.
+type footerCache struct {
+	order list.List // of Footer, newest first
+	byID  map[branchline.SegmentID]*list.Element
+}
+
+func (c *footerCache) get(id branchline.SegmentID) (Footer, bool) {
+	e, ok := c.byID[id]
+	if !ok {
+		return Footer{}, false
+	}
+	c.order.MoveToFront(e)
+	return e.Value.(Footer), true
+}
+
+func (c *footerCache) add(id branchline.SegmentID, f Footer) {
+	if _, ok := c.byID[id]; ok {
+		return
+	}
+	if c.byID == nil {
+		c.byID = make(map[branchline.SegmentID]*list.Element)
+	}
+	c.byID[id] = c.order.PushFront(f)
+	if c.order.Len() > maxFooters {
+		oldest := c.order.Back()
+		c.order.Remove(oldest)
+		delete(c.byID, oldest.Value.(Footer).ID)
+	}
+}
+
+// touch notes that p's file was opened, and closes those opened longest ago when too many are open. It
+// must not be called with any partial's mu or turn but p's turn held.
+func (s *Store) touch(p *partial) {
+	s.mu.Lock()
+	s.opened = append(s.opened, p)
+	var old []*partial
+	if len(s.opened) > maxOpenFiles {
+		old = slices.Clone(s.opened[:maxOpenFiles/4])
+		s.opened = slices.Delete(s.opened, 0, len(old))
+	}
+	s.mu.Unlock()
+	for _, q := range old {
+		s.idle(q, p)
+	}
+}
+
+// idle closes q's file, after a sync, unless it is the one in use or busy; then it stays in the list.
+func (s *Store) idle(q, inUse *partial) {
+	var err error
+	if q != inUse && q.tryTake() {
+		err = q.sync()
+		q.closeFile()
+		q.give()
+	} else {
+		s.mu.Lock()
+		s.opened = append(s.opened, q)
+		s.mu.Unlock()
+	}
+	if err != nil {
+		s.log.Error("disk failed: the segment is given up", "segment", q.id, "stream", q.stream, "cause", err)
+	}
+}
+
+func (p *partial) tryTake() bool {
+	select {
+	case p.turn <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
+// closeFile closes the data file, unless something came in since the sync. The caller holds turn.
+func (p *partial) closeFile() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.file != nil && !p.dirty {
+		p.file.Close()
+		p.file = nil
+	}
+}
+
+// orderSegments sorts by start, then identifier.
+func orderSegments(all []branchline.Segment) {
+	slices.SortFunc(all, func(a, b branchline.Segment) int {
+		return cmp.Or(a.Span.Start.Compare(b.Span.Start), slices.Compare(a.ID[:], b.ID[:]))
+	})
+}

@@ -1,0 +1,71 @@
+package segstore
+
+import (
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/branchline-video/branchline"
+)
+
+// files is every change that the store makes on disk outside the index, so that a test can fail or
+// stop at any one of them.
+type files interface {
+	Open(path string, flag int) (file, error)
+	Rename(from, to string) error
+	Remove(path string) error
+	MkdirAll(path string) error
+	SyncDir(path string) error
+}
+
+// file is an open file as the store uses it.
+type file interface {
+	io.ReaderAt
+	io.WriterAt
+	Truncate(size int64) error
+	Sync() error
+	io.Closer
+}
+
+// disk is the real file system.
+type disk struct{}
+
+func (disk) Open(path string, flag int) (file, error) { return os.OpenFile(path, flag, 0o644) }
+func (disk) Rename(from, to string) error             { return os.Rename(from, to) }
+func (disk) Remove(path string) error                 { return os.Remove(path) }
+func (disk) MkdirAll(path string) error               { return os.MkdirAll(path, 0o755) }
+
+func (disk) SyncDir(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	err = d.Sync()
+	if e := d.Close(); err == nil {
+		err = e
+	}
+	return err
+}
+
+const (
+	segmentsDir = "segments"
+	growingDir  = "growing"
+	trashDir    = "trash"
+	indexDir    = "index"
+	journalFile = "journal"
+	lockName    = "lock"
+	dayLayout   = "20060102"
+)
+
+// Path returns where the store in dir keeps the sealed segment id of stream that starts at start.
+func Path(dir string, stream branchline.StreamID, id branchline.SegmentID, start time.Time) string {
+	return filepath.Join(dir, segmentsDir, string(stream), start.UTC().Format(dayLayout), id.String()+".mp4")
+}
+
+func growingPath(dir string, stream branchline.StreamID, id branchline.SegmentID) string {
+	return filepath.Join(dir, growingDir, string(stream), id.String()+".mp4")
+}
+
+// sidecarPath returns the sidecar of the growing file at path.
+func sidecarPath(path string) string { return path[:len(path)-len(filepath.Ext(path))] + ".part" }

@@ -1,0 +1,341 @@
+package segstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/branchline-video/branchline"
+	"github.com/branchline-video/branchline/segstore/index"
+)
+
+// joinWithin is the largest hole between two fragments or segments that Held takes for none: times are
+// rounded to the tracks' clocks, and no frame is that short.
+const joinWithin = time.Millisecond
+
+// Cameras lists the cameras, sorted by identifier.
+func (s *Store) Cameras(ctx context.Context) ([]branchline.Camera, error) {
+	var all []branchline.Camera
+	err := s.ix.View(func(tx *index.Tx) error {
+		for _, v := range tx.Scan([]byte("M"), nil) {
+			var m branchline.Camera
+			var seq uint64
+			if err := decode("camera", v, sequenced(&seq, func(c *codec) { c.camera(&m) })); err != nil {
+				return err
+			}
+			all = append(all, m)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list cameras: %w", err)
+	}
+	return all, nil
+}
+
+// Segments lists segments, sealed and incomplete, that touch the range, with the fragments held,
+// ordered by start: at most [branchline.MaxSegments]. An unknown stream wraps [branchline.ErrNotFound].
+func (s *Store) Segments(ctx context.Context, stream branchline.StreamID,
+	span branchline.TimeRange) ([]branchline.Segment, error) {
+	found, err := s.entries(stream, span, true)
+	if err != nil {
+		return nil, fmt.Errorf("list segments: %w", err)
+	}
+	var all []branchline.Segment
+	for _, seg := range found {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		if !seg.Sealed {
+			var ok bool
+			if seg, ok = s.incomplete(seg); !ok {
+				continue
+			}
+		}
+		if seg.Sealed && seg.Fragments == nil {
+			f, err := s.footer(seg)
+			if err != nil {
+				s.log.Error("segment is not readable", "segment", seg.ID, "stream", stream, "cause", err)
+				continue
+			}
+			seg.Fragments = f.Fragments
+		}
+		if !seg.Span.Overlaps(span) {
+			continue
+		}
+		if all = append(all, seg); len(all) == branchline.MaxSegments {
+			break
+		}
+	}
+	return all, nil
+}
+
+// incomplete returns what is held of a segment that the index has as opened. It may have been sealed
+// since, or removed.
+func (s *Store) incomplete(seg branchline.Segment) (branchline.Segment, bool) {
+	if p := s.partial(seg.ID); p != nil {
+		return p.segment(), true
+	}
+	seg, err := s.lookup(seg.ID)
+	return seg, err == nil && seg.Sealed
+}
+
+// entries returns the index's segments that may touch the range: opened ones whose end it does not
+// know, too. With known it returns ErrNotFound for an unknown stream.
+func (s *Store) entries(stream branchline.StreamID, span branchline.TimeRange,
+	known bool) ([]branchline.Segment, error) {
+	var all []branchline.Segment
+	err := s.ix.View(func(tx *index.Tx) error {
+		if known && !knowsStream(tx, stream) {
+			return fmt.Errorf("stream %s: %w", stream, branchline.ErrNotFound)
+		}
+		from := keyAt('S', stream, span.Start.Add(-MaxSpan))
+		for _, v := range tx.Scan(keyLine('S', stream), from) {
+			var seg branchline.Segment
+			var seq uint64
+			if err := decode("segment", v, sequenced(&seq, func(c *codec) { c.segment(&seg) })); err != nil {
+				return err
+			}
+			if !seg.Span.Start.Before(span.End) {
+				break
+			}
+			if seg.Sealed && !seg.Span.Overlaps(span) {
+				continue
+			}
+			// Opened ones may turn out to lie before the range, so there can be more of them.
+			if all = append(all, seg); known && len(all) == branchline.MaxSegments+maxPartials {
+				break
+			}
+		}
+		return nil
+	})
+	return all, err
+}
+
+// knowsStream reports whether the stream has segments or belongs to a camera.
+func knowsStream(tx *index.Tx, stream branchline.StreamID) bool {
+	if _, err := tx.Get(keyStream(stream)); err == nil {
+		return true
+	}
+	b, err := tx.Get(keyCamera(stream.Camera()))
+	if err != nil {
+		return false
+	}
+	var m branchline.Camera
+	var seq uint64
+	err = decode("camera", b, sequenced(&seq, func(c *codec) { c.camera(&m) }))
+	return err == nil && slices.ContainsFunc(m.Streams, func(st branchline.Stream) bool { return st.ID == stream })
+}
+
+// footer returns the footer of a sealed segment.
+func (s *Store) footer(seg branchline.Segment) (Footer, error) {
+	s.mu.Lock()
+	f, ok := s.footers.get(seg.ID)
+	s.mu.Unlock()
+	if ok {
+		return f, nil
+	}
+	f, err := readFooterFile(Path(s.dir, seg.Stream, seg.ID, seg.Span.Start))
+	if err != nil {
+		return f, err
+	}
+	if f.Hash != seg.Hash {
+		return f, fmt.Errorf("segment %v: index says %v, file says %v: %w", seg.ID, seg.Hash, f.Hash,
+			branchline.ErrMismatch)
+	}
+	s.mu.Lock()
+	s.footers.add(seg.ID, f)
+	s.mu.Unlock()
+	return f, nil
+}
+
+func readFooterFile(path string) (Footer, error) {
+	r, err := os.Open(path)
+	if err != nil {
+		return Footer{}, err
+	}
+	defer r.Close()
+	info, err := r.Stat()
+	if err != nil {
+		return Footer{}, err
+	}
+	return ReadFooter(r, info.Size())
+}
+
+// Tail is where a stream's recording stands, for who goes on with it.
+type Tail struct {
+	Run  uint64          // highest run number used; zero before the first
+	Hash branchline.Hash // of the newest sealed segment, to which the next is chained
+	End  time.Time       // of the newest sealed segment
+	Gap  *branchline.Gap // the stream's newest gap, if it is open
+}
+
+// Tail returns where the stream stands; the zero Tail for a new one.
+func (s *Store) Tail(stream branchline.StreamID) (Tail, error) {
+	var t Tail
+	err := s.ix.View(func(tx *index.Tx) error {
+		st, err := readStream(tx, stream)
+		if err != nil {
+			return err
+		}
+		t.Run, t.Hash, t.End = st.lastRun, st.hash, st.span.End
+		for _, v := range tx.ScanReverse(keyLine('G', stream), nil) {
+			var g branchline.Gap
+			var seq uint64
+			if err := decode("gap", v, sequenced(&seq, func(c *codec) { c.gap(&g) })); err != nil {
+				return err
+			}
+			if g.Open {
+				t.Gap = &g
+			}
+			break
+		}
+		return nil
+	})
+	if err != nil {
+		return Tail{}, fmt.Errorf("read tail of %s: %w", stream, err)
+	}
+	return t, nil
+}
+
+// Held returns the spans in the range of which the bytes are here, sealed or not, coalesced and in
+// order. It is empty for an unknown stream.
+func (s *Store) Held(stream branchline.StreamID, span branchline.TimeRange) ([]branchline.TimeRange, error) {
+	found, err := s.entries(stream, span, false)
+	if err != nil {
+		return nil, fmt.Errorf("list held spans: %w", err)
+	}
+	var parts []branchline.TimeRange
+	for _, seg := range found {
+		ok := true
+		if !seg.Sealed {
+			if seg, ok = s.incomplete(seg); !ok {
+				continue
+			}
+		}
+		if seg.Sealed {
+			parts = append(parts, seg.Span)
+			continue
+		}
+		for _, f := range seg.Fragments {
+			parts = append(parts, f.Span())
+		}
+	}
+	return coalesce(parts, span), nil
+}
+
+// coalesce joins ranges that all but touch, and cuts them to the span.
+func coalesce(parts []branchline.TimeRange, span branchline.TimeRange) []branchline.TimeRange {
+	for i := range parts {
+		parts[i].End = parts[i].End.Add(joinWithin)
+	}
+	joined := branchline.NewSpans(parts...)
+	var held []branchline.TimeRange
+	for _, r := range joined {
+		r.End = r.End.Add(-joinWithin)
+		if r = r.Intersect(span); !r.Empty() {
+			held = append(held, r)
+		}
+	}
+	return held
+}
+
+// Stats are a store's totals.
+type Stats struct {
+	Streams  int   // with at least one segment ever begun
+	Segments int64 // sealed
+	Bytes    int64 // of sealed segments
+	Partial  int   // segments that grow or are held in part
+	Suspect  int   // of those, how many are given up because the disk failed
+	Changes  uint64
+}
+
+// Stats returns the store's totals.
+func (s *Store) Stats() Stats {
+	var t Stats
+	err := s.ix.View(func(tx *index.Tx) error {
+		for _, v := range tx.Scan([]byte("T"), nil) {
+			var st streamState
+			if err := decode("stream", v, st.move); err != nil {
+				return err
+			}
+			t.Streams++
+			t.Segments += st.segments
+			t.Bytes += st.bytes
+		}
+		m, err := readMeta(tx)
+		t.Changes = m.head
+		return err
+	})
+	if err != nil {
+		s.log.Error("totals are not readable", "cause", err)
+	}
+	s.mu.Lock()
+	all := s.list()
+	s.mu.Unlock()
+	t.Partial = len(all)
+	for _, p := range all {
+		p.mu.Lock()
+		if p.state == broken {
+			t.Suspect++
+		}
+		p.mu.Unlock()
+	}
+	return t
+}
+
+// Fetch returns a segment's bytes in the range. A range without an end goes on, on a segment that
+// still grows, until it is sealed, and includes the footer. It wraps [branchline.ErrNotFound],
+// [branchline.ErrGone] for a removed segment, [branchline.ErrInvalid] for a range outside it,
+// [branchline.ErrUnavailable] for bytes that are not held, and [branchline.ErrBusy] when too many
+// readers are open. The caller closes the reader; its Read ends when ctx does.
+func (s *Store) Fetch(ctx context.Context, id branchline.SegmentID, bytes branchline.ByteRange) (io.ReadCloser, error) {
+	if bytes.Start < 0 || bytes.End != 0 && bytes.End < bytes.Start {
+		return nil, fmt.Errorf("fetch bytes %d to %d: %w", bytes.Start, bytes.End, branchline.ErrInvalid)
+	}
+	select {
+	case s.readers <- struct{}{}:
+	default:
+		return nil, fmt.Errorf("fetch segment %v: %d readers are open: %w", id, maxReaders, branchline.ErrBusy)
+	}
+	r, err := s.reader(ctx, id, bytes)
+	if err != nil {
+		<-s.readers
+		return nil, fmt.Errorf("fetch: %w", err)
+	}
+	return r, nil
+}
+
+func (s *Store) reader(ctx context.Context, id branchline.SegmentID, b branchline.ByteRange) (*reader, error) {
+	r := &reader{ctx: ctx, s: s, at: b.Start, end: b.End}
+	if p := s.partial(id); p != nil {
+		err := r.openPartial(p)
+		if err == nil || !errors.Is(err, errSealedSince) {
+			return r, err
+		}
+	}
+	seg, err := s.lookup(id)
+	switch {
+	case err != nil:
+		return nil, err
+	case !seg.Sealed:
+		return nil, fmt.Errorf("segment %v is just being begun: %w", id, branchline.ErrUnavailable)
+	}
+	if r.end == 0 {
+		r.end = seg.Size
+	}
+	if r.at > seg.Size || r.end > seg.Size {
+		return nil, fmt.Errorf("bytes %d to %d of segment %v with %d: %w", r.at, r.end, id, seg.Size,
+			branchline.ErrInvalid)
+	}
+	r.f, err = os.Open(Path(s.dir, seg.Stream, id, seg.Span.Start))
+	if errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("file of segment %v: %w", id, branchline.ErrGone)
+	}
+	return r, err
+}

@@ -1,0 +1,315 @@
+package segstore
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/branchline-video/branchline"
+)
+
+// A sidecar's records, each behind one byte that says which.
+const (
+	sideBegin    = 'b' // the segment as begun, always first
+	sideFragment = 'f' // a fragment whose bytes are on stable storage
+	sideFooter   = 's' // the footer box
+)
+
+// createSidecar writes the sidecar with what the file itself does not say until it is sealed.
+func (p *partial) createSidecar() error {
+	size := int64(len(p.init))
+	begin, err := encode(func(c *codec) { c.begin(&p.start, &size) })
+	if err != nil {
+		return err
+	}
+	f, err := p.fs.Open(sidecarPath(p.path), os.O_CREATE|os.O_TRUNC|os.O_RDWR)
+	if err != nil {
+		return err
+	}
+	side := recordLog{f: f}
+	err = side.append(append([]byte{sideBegin}, begin...))
+	if e := side.close(); err == nil {
+		err = e
+	}
+	return err
+}
+
+// createData makes the data file with the init part. It needs mu.
+func (p *partial) createData() error {
+	f, err := p.fs.Open(p.path, os.O_CREATE|os.O_TRUNC|os.O_RDWR)
+	if err != nil {
+		return err
+	}
+	p.file, p.dirty = f, true
+	_, err = f.WriteAt(p.init, 0)
+	return err
+}
+
+// sync brings what was put so far to stable storage, then notes it in the sidecar. After a failure the
+// partial is broken. The caller holds turn.
+func (p *partial) sync() error {
+	p.mu.Lock()
+	if p.state != growing || !p.dirty {
+		p.mu.Unlock()
+		return nil
+	}
+	_, err := p.open()
+	f, fresh, box := p.file, p.fresh, p.box
+	p.fresh, p.dirty = nil, false
+	p.mu.Unlock()
+	if err == nil {
+		err = f.Sync()
+	}
+	if err == nil {
+		err = p.syncSidecar(fresh, box)
+	}
+	if err == nil && !p.stepped {
+		err = errors.Join(p.fs.SyncDir(filepath.Dir(p.path)), p.fs.SyncDir(filepath.Dir(filepath.Dir(p.path))))
+		p.stepped = err == nil
+	}
+	if err == nil {
+		return nil
+	}
+	return p.breakOff(err)
+}
+
+// breakOff marks the partial as not to be trusted any more.
+func (p *partial) breakOff(err error) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.state == growing {
+		p.state, p.failed = broken, fmt.Errorf("%w: %w", branchline.ErrUnavailable, err)
+		p.changed.ring()
+	}
+	return fmt.Errorf("sync segment %v: %w", p.id, err)
+}
+
+// syncSidecar adds the fragments, and the footer once, to the sidecar and syncs it.
+func (p *partial) syncSidecar(fresh []branchline.Fragment, box []byte) error {
+	records := make([][]byte, 0, len(fresh)+1)
+	for i := range fresh {
+		row, err := encode(func(c *codec) { c.fragment(&fresh[i]) })
+		if err != nil {
+			return err
+		}
+		records = append(records, append([]byte{sideFragment}, row...))
+	}
+	if box != nil && p.listed && !p.recorded {
+		records = append(records, append([]byte{sideFooter}, box...))
+	}
+	if len(records) == 0 && p.stepped {
+		return nil
+	}
+	side, _, err := openLog(p.fs, sidecarPath(p.path))
+	if err != nil {
+		return err
+	}
+	err = side.append(records...)
+	if err == nil {
+		err = side.sync()
+	}
+	if e := side.close(); err == nil {
+		err = e
+	}
+	p.recorded = p.recorded || err == nil && box != nil
+	return err
+}
+
+// leave closes the partial's file and ends its life in the given state. The caller holds turn.
+func (p *partial) leave(end state) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.file != nil {
+		p.file.Close() // what matters was synced, or is given up
+		p.file = nil
+	}
+	p.state = end
+	p.changed.ring()
+}
+
+// finish seals a complete segment: footer, sync, rename, directories, index, and only then the news.
+// After an error other than of a sync it may be called again.
+func (s *Store) finish(p *partial) error {
+	p.take()
+	defer p.give()
+	p.mu.Lock()
+	if p.state == sealed {
+		p.mu.Unlock()
+		return nil
+	}
+	err := p.usable()
+	p.mu.Unlock()
+	if err != nil {
+		return fmt.Errorf("seal: %w", err)
+	}
+	if err := s.place(p); err != nil {
+		return fmt.Errorf("seal segment %v: %w", p.id, err)
+	}
+	seg := p.footer.Segment(p.stream, p.footer.End()+int64(len(p.box)))
+	if err := s.commit(func(l *ledger) error { return l.segment(seg) }); err != nil {
+		return fmt.Errorf("seal segment %v: %w", p.id, err)
+	}
+	s.mu.Lock()
+	s.footers.add(p.id, *p.footer)
+	s.mu.Unlock()
+	p.leave(sealed)
+	s.drop(p)
+	if err := s.fs.Remove(sidecarPath(p.path)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		s.log.Warn("sidecar of a sealed segment stays until the next start", "segment", p.id, "cause", err)
+	}
+	return nil
+}
+
+// place brings the complete file to its final place, durably. The caller holds turn.
+func (s *Store) place(p *partial) error {
+	final := Path(s.dir, p.stream, p.id, p.footer.Span.Start)
+	day := filepath.Dir(final)
+	if !p.renamed {
+		if err := p.writeFooter(); err != nil {
+			return err
+		}
+		if err := s.fs.MkdirAll(day); err != nil {
+			return err
+		}
+		p.mu.Lock()
+		err := s.fs.Rename(p.path, final)
+		if err == nil {
+			p.renamed, p.final = true, final
+		}
+		p.mu.Unlock()
+		if err != nil {
+			return err
+		}
+	}
+	for _, dir := range []string{day, filepath.Dir(day), filepath.Dir(filepath.Dir(day)), filepath.Dir(p.path)} {
+		if err := s.fs.SyncDir(dir); err != nil {
+			return p.breakOff(err)
+		}
+	}
+	return nil
+}
+
+// writeFooter ends the file with the footer and syncs all of it.
+func (p *partial) writeFooter() error {
+	p.mu.Lock()
+	_, err := p.open()
+	f := p.file
+	p.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	if _, err := f.WriteAt(p.box, p.footer.End()); err != nil {
+		return err
+	}
+	if err := f.Truncate(p.footer.End() + int64(len(p.box))); err != nil {
+		return err
+	}
+	if err := f.Sync(); err != nil {
+		return p.breakOff(err)
+	}
+	return nil
+}
+
+// Remove deletes a segment, sealed or not, and announces it with the cause; what it leaves on the time
+// line is the caller's to record. It is durable on return, and a reader that has it open reads on. It
+// wraps [branchline.ErrNotFound], or [branchline.ErrGone] if it was removed before.
+func (s *Store) Remove(id branchline.SegmentID, cause branchline.Cause) error {
+	p := s.partial(id)
+	if p != nil {
+		p.take()
+		defer p.give()
+	}
+	seg, err := s.lookup(id)
+	if err != nil {
+		return fmt.Errorf("remove: %w", err)
+	}
+	path := Path(s.dir, seg.Stream, id, seg.Span.Start)
+	if p != nil && !p.renamed {
+		path = p.path
+	}
+	trash := filepath.Join(s.dir, trashDir, trashName(id, cause))
+	if err := s.fs.Rename(path, trash); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove segment %v: %w", id, err)
+	}
+	if p != nil {
+		p.leave(removed)
+		s.drop(p)
+	}
+	for _, dir := range []string{filepath.Dir(trash), filepath.Dir(path)} {
+		if err := s.fs.SyncDir(dir); err != nil {
+			return fmt.Errorf("remove segment %v: %w", id, err)
+		}
+	}
+	if err := s.commit(func(l *ledger) error { return l.remove(id, cause) }); err != nil {
+		return fmt.Errorf("remove segment %v: %w", id, err)
+	}
+	if p != nil {
+		s.discard(sidecarPath(p.path))
+	}
+	s.discard(trash)
+	return nil
+}
+
+// discard deletes a file that nobody needs; if that fails, the next start does it.
+func (s *Store) discard(path string) {
+	if err := s.fs.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		s.log.Warn("file stays until the next start", "path", path, "cause", err)
+	}
+}
+
+// trashName keeps the cause in the name, for a crash before the index knows it.
+func trashName(id branchline.SegmentID, cause branchline.Cause) string {
+	return id.String() + "." + url.PathEscape(string(cause)) + ".mp4"
+}
+
+func parseTrashName(name string) (branchline.SegmentID, branchline.Cause, error) {
+	head, tail, _ := strings.Cut(strings.TrimSuffix(name, ".mp4"), ".")
+	id, err := branchline.ParseSegmentID(head)
+	if err != nil {
+		return id, "", err
+	}
+	cause, err := url.PathUnescape(tail)
+	return id, branchline.Cause(cause), err
+}
+
+// keepSynced syncs all that grows, over and over until the store closes.
+func (s *Store) keepSynced() {
+	defer close(s.synced)
+	tick := time.NewTicker(syncEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			s.syncAll()
+		case <-s.closing:
+			return
+		}
+	}
+}
+
+// syncAll syncs every file that has something unsynced.
+func (s *Store) syncAll() {
+	s.mu.Lock()
+	all := s.list()
+	s.mu.Unlock()
+	var group errgroup.Group
+	group.SetLimit(maxSyncs)
+	for _, p := range all {
+		group.Go(func() error {
+			p.take()
+			defer p.give()
+			if err := p.sync(); err != nil {
+				s.log.Error("disk failed: the segment is given up", "segment", p.id, "stream", p.stream, "cause", err)
+			}
+			return nil
+		})
+	}
+	group.Wait()
+}

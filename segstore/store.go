@@ -1,0 +1,345 @@
+package segstore
+
+import (
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/branchline-video/branchline"
+	"github.com/branchline-video/branchline/internal/clock"
+	"github.com/branchline-video/branchline/segstore/index"
+)
+
+// Limits of a store.
+const (
+	// syncEvery is the pause between two syncs of all growing files. With the time that a sync takes
+	// it stays under a second.
+	syncEvery = 700 * time.Millisecond
+	// maxSyncs bounds how many files are synced at once: the file system joins them to one commit.
+	maxSyncs = 8
+	// maxPartials bounds the segments that grow or are held in part: a hub that backfills 64 sites
+	// with 16 streams each, four segments at a time.
+	maxPartials = 4096
+	// maxOpenFiles bounds the open files of partial segments, and maxReaders those of readers, to stay
+	// well below the usual 1024 of a process.
+	maxOpenFiles = 256
+	maxReaders   = 512
+	// maxFooters bounds the fragment tables kept in memory: ten kilobytes each for a minute.
+	maxFooters = 512
+)
+
+// Options of a store. The zero value is a replica with the system's clock that logs nothing.
+type Options struct {
+	Clock  clock.Clock
+	Logger *slog.Logger
+	// Signer is set at the origin of segments, the edge: what a crash left growing is sealed with it.
+	// At a replica it is nil, and what a crash left in part stays so until the rest is put.
+	Signer ed25519.PrivateKey
+}
+
+// Store is an open store. Its methods may be called concurrently.
+type Store struct {
+	dir     string
+	fs      files
+	clock   clock.Clock
+	log     *slog.Logger
+	signer  ed25519.PrivateKey
+	lock    func() error
+	ix      *index.DB
+	journal *recordLog // used only inside commit, where nobody else is
+	feed    bell
+	readers chan struct{} // one token for each reader
+	closing chan struct{} // closed by Close
+	synced  chan struct{} // closed when the syncing goroutine has ended
+
+	mu       sync.Mutex
+	closed   bool
+	partials map[branchline.SegmentID]*partial
+	footers  footerCache
+	opened   []*partial // whose files were opened, the longest ago first
+}
+
+// Close syncs what grows, so that opening again finds it, ends the readers and followers with an error
+// wrapping [branchline.ErrUnavailable], and waits for the store's own work.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	s.closed = true
+	all := s.list()
+	s.mu.Unlock()
+	close(s.closing)
+	<-s.synced
+	var errs []error
+	for _, p := range all {
+		p.take()
+		errs = append(errs, p.sync())
+		p.leave(closed)
+		p.give()
+	}
+	errs = append(errs, s.journal.close(), s.ix.Close(), s.lock())
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("close store %s: %w", s.dir, err)
+	}
+	return nil
+}
+
+// list returns the partials in the order of their identifiers. It needs mu.
+func (s *Store) list() []*partial {
+	all := make([]*partial, 0, len(s.partials))
+	for _, p := range s.partials {
+		all = append(all, p)
+	}
+	slices.SortFunc(all, func(a, b *partial) int { return slices.Compare(a.id[:], b.id[:]) })
+	return all
+}
+
+// partial returns the growing or partly held segment, nil if there is none.
+func (s *Store) partial(id branchline.SegmentID) *partial {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.partials[id]
+}
+
+// Begin makes room for a segment, which this node calls part of stream; start.Init is copied. It may be
+// repeated, also after sealing, and then does nothing. A segment that was removed may begin anew. It
+// wraps [branchline.ErrInvalid] for a malformed start, [branchline.ErrMismatch] if the segment was
+// begun differently, and [branchline.ErrBusy] when too many segments are incomplete.
+func (s *Store) Begin(stream branchline.StreamID, start branchline.SegmentStart) error {
+	if err := stream.Check(); err != nil {
+		return err
+	}
+	if n := len(start.Init); n < 8 || n > MaxInit || len(start.Codecs) > MaxCodecs ||
+		start.ID == (branchline.SegmentID{}) || start.Start.IsZero() {
+		return fmt.Errorf("begin segment %v of %s: %w", start.ID, stream, branchline.ErrInvalid)
+	}
+	p, err := s.claim(stream, start)
+	if err != nil {
+		return err
+	}
+	p.take()
+	defer p.give()
+	p.mu.Lock()
+	was := p.state
+	p.mu.Unlock()
+	if was != unborn {
+		return p.matches(stream, start)
+	}
+	known, err := s.isSealed(p.id)
+	if errors.Is(err, branchline.ErrNotFound) || errors.Is(err, branchline.ErrGone) {
+		err = nil
+	}
+	if err == nil && !known {
+		err = s.create(p)
+	}
+	if known || err != nil {
+		p.leave(removed)
+		s.drop(p)
+	}
+	if err != nil {
+		return fmt.Errorf("begin segment %v of %s: %w", start.ID, stream, err)
+	}
+	return nil
+}
+
+// claim returns the segment's partial, a new unborn one if there is none.
+func (s *Store) claim(stream branchline.StreamID, start branchline.SegmentStart) (*partial, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, fmt.Errorf("begin segment %v: store closed: %w", start.ID, branchline.ErrUnavailable)
+	}
+	if p := s.partials[start.ID]; p != nil {
+		return p, nil
+	}
+	if len(s.partials) >= maxPartials {
+		return nil, fmt.Errorf("begin segment %v: %d segments are incomplete: %w", start.ID, maxPartials,
+			branchline.ErrBusy)
+	}
+	p := s.newPartial(stream, start)
+	s.partials[start.ID] = p
+	return p, nil
+}
+
+// create makes the files of p and tells that it was opened. The caller holds turn.
+func (s *Store) create(p *partial) error {
+	if err := s.fs.MkdirAll(filepath.Dir(p.path)); err != nil {
+		return err
+	}
+	if err := p.createSidecar(); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	err := p.createData()
+	p.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	return s.enter(p)
+}
+
+// enter makes p known in the index and ready to take fragments.
+func (s *Store) enter(p *partial) error {
+	if err := s.commit(func(l *ledger) error { return l.segment(p.opened()) }); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	p.state = growing
+	p.mu.Unlock()
+	s.touch(p)
+	return nil
+}
+
+func (s *Store) drop(p *partial) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.partials[p.id] == p {
+		delete(s.partials, p.id)
+	}
+}
+
+// Put adds a fragment with its bytes, in any order and any number of times; data is not kept. The bytes
+// are verified first ([branchline.ErrMismatch]) and are on stable storage within a second, or when Put
+// returns if it brought the last missing fragment of a segment whose Seal came before. It wraps
+// [branchline.ErrNotFound] for a segment that was not begun and [branchline.ErrGone] for a removed one.
+func (s *Store) Put(id branchline.SegmentID, f branchline.Fragment, data []byte) error {
+	p := s.partial(id)
+	if p == nil {
+		ok, err := s.isSealed(id)
+		if err == nil && !ok {
+			err = fmt.Errorf("segment %v is just being begun: %w", id, branchline.ErrUnavailable)
+		}
+		if err != nil {
+			return fmt.Errorf("put fragment: %w", err)
+		}
+		return nil
+	}
+	if err := checkFragment(f, data); err != nil {
+		return fmt.Errorf("put fragment at %d of %v: %w", f.Offset, id, err)
+	}
+	complete, opened, err := p.put(f, data)
+	if opened {
+		s.touch(p)
+	}
+	if err != nil || !complete {
+		return err
+	}
+	return s.finish(p)
+}
+
+// Seal gives the segment its footer. If every fragment is held, it is sealed and durable on return, and
+// announced; otherwise the footer is kept and the Put that brings the last missing fragment seals.
+// Fragments beyond the footer's table, which the origin lost in a crash, are dropped. It wraps
+// [branchline.ErrMismatch] when the footer contradicts the announced hash, its own signature or what is
+// held, and then seals nothing. Sealing again does nothing.
+func (s *Store) Seal(id branchline.SegmentID, seal branchline.SegmentSeal) error {
+	p := s.partial(id)
+	if p == nil {
+		return s.sealedAlready(id, seal)
+	}
+	p.mu.Lock()
+	done := p.state == sealed
+	p.mu.Unlock()
+	if done {
+		return s.sealedAlready(id, seal)
+	}
+	complete, dropped, err := p.accept(seal)
+	if err != nil {
+		s.log.Error("segment not sealed", "segment", id, "stream", p.stream, "hash", seal.Hash, "cause", err)
+		return err
+	}
+	if dropped > 0 {
+		s.log.Warn("fragments dropped that the segment's origin has lost", "segment", id, "stream", p.stream,
+			"fragments", dropped)
+	}
+	if !complete {
+		return nil
+	}
+	return s.finish(p)
+}
+
+func (s *Store) sealedAlready(id branchline.SegmentID, seal branchline.SegmentSeal) error {
+	seg, err := s.lookup(id)
+	if err != nil {
+		return fmt.Errorf("seal segment: %w", err)
+	}
+	if seg.Hash != seal.Hash {
+		return fmt.Errorf("seal segment %v: sealed as %v, now %v: %w", id, seg.Hash, seal.Hash, branchline.ErrMismatch)
+	}
+	return nil
+}
+
+// lookup returns the index's entry of a segment, without fragments.
+func (s *Store) lookup(id branchline.SegmentID) (seg branchline.Segment, err error) {
+	err = s.ix.View(func(tx *index.Tx) error {
+		seg, _, err = find(tx, id)
+		return err
+	})
+	return seg, err
+}
+
+// isSealed reports whether the index has the segment as sealed, with find's errors.
+func (s *Store) isSealed(id branchline.SegmentID) (bool, error) {
+	seg, err := s.lookup(id)
+	return err == nil && seg.Sealed, err
+}
+
+// RecordGap enters a gap, in place of one with the same stream and start. It is durable on return.
+func (s *Store) RecordGap(g branchline.Gap) error {
+	if err := g.Stream.Check(); err != nil {
+		return err
+	}
+	if g.Span.Start.IsZero() || g.Span.End.Before(g.Span.Start) {
+		return fmt.Errorf("record gap of %s: %w", g.Stream, branchline.ErrInvalid)
+	}
+	g.Span.Start, g.Span.End = g.Span.Start.UTC().Round(0), g.Span.End.UTC().Round(0)
+	err := s.commit(func(l *ledger) error {
+		changed, err := l.gap(g)
+		if err != nil || !changed {
+			return err
+		}
+		return s.note(branchline.Change{Gap: &g})
+	})
+	if err != nil {
+		return fmt.Errorf("record gap of %s: %w", g.Stream, err)
+	}
+	return nil
+}
+
+// PutCamera enters a camera, in place of one with the same identifier. It is durable on return. Nothing
+// happens if it is known just so.
+func (s *Store) PutCamera(c branchline.Camera) error {
+	if err := c.ID.Check(); err != nil {
+		return err
+	}
+	err := s.commit(func(l *ledger) error {
+		changed, err := l.camera(c)
+		if err != nil || !changed {
+			return err
+		}
+		return s.note(branchline.Change{Camera: &c})
+	})
+	if err != nil {
+		return fmt.Errorf("put camera %s: %w", c.ID, err)
+	}
+	return nil
+}
+
+// note writes a change to the journal, durably. Only commit's function calls it, so one at a time.
+func (s *Store) note(ch branchline.Change) error {
+	record, err := encode(func(c *codec) { c.change(&ch) })
+	if err != nil {
+		return err
+	}
+	if err := s.journal.append(record); err != nil {
+		return err
+	}
+	return s.journal.sync()
+}
