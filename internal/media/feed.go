@@ -81,6 +81,13 @@ func (f *Feed) Counters() Counters { return f.counters }
 // Recording reports whether a run is open.
 func (f *Feed) Recording() bool { return f.run != nil }
 
+// NotBefore makes the next run start at t or later, as the time before it is accounted for.
+func (f *Feed) NotBefore(t time.Time) {
+	if t.After(f.chain.End) {
+		f.chain.End = t
+	}
+}
+
 // Session prepares for a new session with the camera. The last one was ended with End. Of several
 // video tracks only the first is of use to players; the caller leaves the others out.
 func (f *Feed) Session(tracks []Track) {
@@ -205,14 +212,17 @@ func (f *Feed) complete() bool {
 	return true
 }
 
-// close ends the run at the given time.
+// close ends the run at the given time. Its last item is the RunEnd even if there is an error.
 func (f *Feed) close(end time.Time, cause branchline.Cause) ([]branchline.Item, error) {
-	items, err := f.run.mux.closeAt(end, cause)
-	if err == nil {
-		f.chain.Prev = f.run.mux.cfg.Prev
-		f.chain.End = items[len(items)-1].RunEnd.At
-	}
+	mux := f.run.mux
 	f.run = nil
+	items, err := mux.closeAt(end, cause)
+	if err != nil {
+		last := &branchline.RunEnd{Run: mux.cfg.Run, At: mux.End(), Cause: cause}
+		items = []branchline.Item{{RunEnd: last}}
+	}
+	f.chain.Prev = mux.cfg.Prev
+	f.chain.End = items[len(items)-1].RunEnd.At
 	return items, err
 }
 

@@ -82,6 +82,7 @@ type Muxer struct {
 
 type segment struct {
 	start     branchline.SegmentStart
+	shown     int64 // presentation time of the first frame, in lead ticks
 	size      int64
 	fragments []branchline.Fragment
 }
@@ -210,7 +211,7 @@ func (m *Muxer) turn(s sample, wall time.Time) (items []branchline.Item, err err
 	if open {
 		m.step = s.dts - m.last[m.lead]
 	}
-	due := key && m.segment != nil && s.dts-m.segmentTick() >= ticks(m.cfg.SegmentLength, m.rate())
+	due := key && m.segment != nil && s.pts-m.segment.shown >= ticks(m.cfg.SegmentLength, m.rate())
 	switch {
 	case m.segment == nil && !key:
 		return nil, nil
@@ -228,7 +229,7 @@ func (m *Muxer) turn(s sample, wall time.Time) (items []branchline.Item, err err
 		}
 	}
 	if m.segment == nil {
-		items = append(items, m.begin(s.dts))
+		items = append(items, m.begin(s))
 	}
 	if wall.IsZero() {
 		wall = timeAt(s.dts, m.rate())
@@ -238,8 +239,6 @@ func (m *Muxer) turn(s sample, wall time.Time) (items []branchline.Item, err err
 }
 
 func (m *Muxer) rate() int { return m.cfg.Tracks[m.lead].ClockRate }
-
-func (m *Muxer) segmentTick() int64 { return ticksAt(m.segment.start.Start, m.rate()) }
 
 // cut decides where fragments end: before a sample that would make one too long or too large, and at
 // random access points, but not so often that short groups of pictures make tiny fragments.
@@ -251,9 +250,9 @@ func (m *Muxer) cut(s sample, key bool) bool {
 		key && video && (!m.frag.key || so >= length/2)
 }
 
-func (m *Muxer) begin(tick int64) branchline.Item {
-	start := timeAt(tick, m.rate())
-	m.segment = &segment{size: int64(len(m.init)), start: branchline.SegmentStart{
+func (m *Muxer) begin(s sample) branchline.Item {
+	start := timeAt(s.dts, m.rate())
+	m.segment = &segment{shown: s.pts, size: int64(len(m.init)), start: branchline.SegmentStart{
 		ID: m.cfg.Format.NewID(start), Stream: m.cfg.Stream, Run: m.cfg.Run, Number: m.number,
 		Start: start, Codecs: m.codecs, Init: m.init,
 	}}

@@ -82,7 +82,7 @@ func (r *recorder) begin(start *branchline.SegmentStart) {
 	if start.ID == r.segment || start.ID == r.given {
 		return
 	}
-	r.segment = start.ID
+	r.segment, r.end = start.ID, start.Start
 	if err := r.cfg.Store.Begin(r.cfg.Stream, *start); err != nil {
 		r.fail("begin segment", err, start.Start)
 	}

@@ -1,0 +1,118 @@
+package edge
+
+import (
+	"time"
+
+	"github.com/branchline-video/branchline"
+	"github.com/branchline-video/branchline/internal/clock"
+	"github.com/branchline-video/branchline/segstore"
+)
+
+// refreshGap is how often an open gap is entered again with how far it is known to reach. After a
+// crash the time from there on counts as the node's own absence.
+const refreshGap = 10 * time.Minute
+
+// gaps keeps the spans between a stream's runs: exactly one gap is open while no run is. It is not
+// safe for concurrent use.
+type gaps struct {
+	stream branchline.StreamID
+	clock  clock.Clock
+	enter  func(branchline.Gap) error
+
+	now   branchline.Gap // the open one, if Open
+	known bool           // it was entered
+}
+
+// resume goes on where the store stands. It returns the time before which nothing may be recorded.
+func (g *gaps) resume(tail segstore.Tail, added time.Time) (from time.Time, err error) {
+	from = tail.End
+	if from.IsZero() {
+		from = added
+	}
+	cause := branchline.CauseStopped
+	if tail.End.IsZero() && tail.Gap == nil {
+		cause = branchline.CauseUnreachable // a new camera: nobody was absent
+	}
+	if old := tail.Gap; old != nil {
+		from = old.Span.Start
+		if absent(old.Cause) {
+			cause = old.Cause
+		} else if old.Span.End.After(from) {
+			from = old.Span.End
+			closed := *old
+			closed.Open = false
+			if err := g.enter(closed); err != nil {
+				return from, err
+			}
+		}
+	}
+	g.open(from, cause)
+	return from, g.announce()
+}
+
+// open begins a gap that is not announced yet: a run may follow at once.
+func (g *gaps) open(start time.Time, cause branchline.Cause) {
+	if cause == "" {
+		cause = branchline.CauseDamaged // of parameters so changed that no run could follow
+	}
+	g.now = branchline.Gap{
+		Stream: g.stream, Span: branchline.TimeRange{Start: start, End: start}, Cause: cause, Open: true,
+	}
+	g.known = false
+}
+
+// close ends the open gap where a run starts.
+func (g *gaps) close(at time.Time) {
+	if g.now.Open && (g.known || at.After(g.now.Span.Start)) {
+		g.now.Open, g.now.Span.End = false, at
+		g.enter(g.now)
+	}
+	g.now.Open = false
+}
+
+// because announces the open gap, if that is due, and splits it when its cause has changed. An empty
+// cause tells nothing new. It returns the start of the open gap.
+func (g *gaps) because(cause branchline.Cause) time.Time {
+	if !g.now.Open {
+		return time.Time{}
+	}
+	now := g.clock.Now().Round(0)
+	switch {
+	case !g.known:
+		g.announce()
+	case cause != "" && cause != g.now.Cause:
+		g.turn(now, cause)
+	case now.Sub(g.now.Span.End) >= refreshGap:
+		g.announce()
+	}
+	return g.now.Span.Start
+}
+
+// absent reports whether the cause is that nobody here was to record.
+func absent(cause branchline.Cause) bool {
+	return cause == branchline.CauseStopped || cause == branchline.CauseNotScheduled
+}
+
+// turn goes on with another cause: from now on, or, for the node's absence, which ended when the node
+// was opened, from its known end on.
+func (g *gaps) turn(now time.Time, cause branchline.Cause) {
+	if absent(g.now.Cause) {
+		now = g.now.Span.End
+	}
+	if now.After(g.now.Span.Start) {
+		g.close(now)
+		g.open(now, cause)
+	} else {
+		g.now.Cause = cause
+	}
+	g.announce()
+}
+
+// announce enters the open gap as far as it is known to reach.
+func (g *gaps) announce() error {
+	if now := g.clock.Now().Round(0); now.After(g.now.Span.Start) {
+		g.now.Span.End = now
+	}
+	g.known = true
+	return g.enter(g.now)
+}
