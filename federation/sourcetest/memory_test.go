@@ -1,0 +1,17 @@
+package sourcetest
+
+import (
+	"testing"
+	"time"
+
+	"github.com/branchline-video/branchline"
+)
+
+func TestMemory(t *testing.T) {
+	Run(t, func(t *testing.T) Fixture {
+		m := NewMemory(time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC), branchline.Camera{
+			ID: "entrance", Name: "Entrance", Streams: []branchline.Stream{{ID: "entrance.main"}},
+		})
+		return Fixture{Source: m, Stream: "entrance.main", Feed: m.Feed("entrance.main")}
+	})
+}
