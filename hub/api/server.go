@@ -84,6 +84,11 @@ func New(cfg Config) *API {
 // can read the hub's files anyhow, so the socket must have the permissions of those files.
 func (a *API) Handler(local bool) http.Handler {
 	mux := http.NewServeMux()
+	a.routes(mux)
+	return a.guard(mux, local)
+}
+
+func (a *API) routes(mux ServeMux) {
 	strict := NewStrictHandlerWithOptions(strictServer{a}, nil, StrictHTTPServerOptions{
 		RequestErrorHandlerFunc: a.failBody, ResponseErrorHandlerFunc: a.fail,
 	})
@@ -93,11 +98,10 @@ func (a *API) Handler(local bool) http.Handler {
 	mux.HandleFunc("GET /api/v1/events", a.events)
 	mux.HandleFunc("/api/", func(w http.ResponseWriter, r *http.Request) { a.fail(w, r, errNoPath) })
 	mux.HandleFunc("GET /healthz", a.health)
-	mux.Handle("GET /metrics", promhttp.HandlerFor(a.Registry, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /metrics", promhttp.HandlerFor(a.Registry, promhttp.HandlerOpts{}).ServeHTTP)
 	if a.Page != nil {
 		mux.HandleFunc("/", a.page)
 	}
-	return a.guard(mux, local)
 }
 
 func (a *API) health(w http.ResponseWriter, _ *http.Request) {
