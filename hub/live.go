@@ -1,0 +1,239 @@
+package hub
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/branchline-video/branchline"
+	"github.com/branchline-video/branchline/hub/policy"
+	"github.com/branchline-video/branchline/internal/backoff"
+	"github.com/branchline-video/branchline/internal/live"
+	"github.com/branchline-video/branchline/internal/record"
+)
+
+const (
+	// linger is how long a live stream goes on without readers: who looks at another picture and comes
+	// back finds it running.
+	linger = 5 * time.Second
+	// maxFeeds bounds the live streams at once, each with its ring in memory.
+	maxFeeds = 2000
+)
+
+// feed is a live stream at the hub: a ring that one subscription at the site fills.
+type feed struct {
+	ring    *live.Ring
+	stop    context.CancelFunc
+	readers int // guarded by the node's mutex
+
+	mu      sync.Mutex
+	flowing bool      // frames come, on the present link
+	cut     bool      // items were lost since the last one
+	at      time.Time // decode time of the newest frame
+}
+
+// Live implements [branchline.Source]. The stream goes on over a cut of the site's link: there are no
+// items meanwhile, and then they begin with a SegmentStart.
+func (n *Node) Live(ctx context.Context, stream branchline.StreamID) iter.Seq2[branchline.Item, error] {
+	return func(yield func(branchline.Item, error) bool) {
+		f, err := n.join(stream)
+		if err != nil {
+			yield(branchline.Item{}, fmt.Errorf("watch %s: %w", stream, err))
+			return
+		}
+		defer n.leave(stream, f)
+		for item, err := range f.ring.Subscribe(ctx) {
+			if !yield(item, err) {
+				return
+			}
+		}
+	}
+}
+
+// join makes the caller a reader of the stream's feed, which it starts if there is none.
+func (n *Node) join(stream branchline.StreamID) (*feed, error) {
+	cam, err := n.catalog.Camera(stream.Camera())
+	if err != nil {
+		return nil, err
+	}
+	if !slices.ContainsFunc(cam.Streams, func(s branchline.Stream) bool { return s.ID == stream }) {
+		return nil, branchline.ErrNotFound
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closed {
+		return nil, branchline.ErrUnavailable
+	}
+	f := n.feeds[stream]
+	if f == nil {
+		if len(n.feeds) >= maxFeeds {
+			return nil, fmt.Errorf("%d streams are live: %w", maxFeeds, branchline.ErrBusy)
+		}
+		f = &feed{ring: live.New(live.Limits{})}
+		var ctx context.Context
+		ctx, f.stop = context.WithCancel(n.life)
+		n.feeds[stream] = f
+		n.work.Go(func() { n.fill(ctx, stream, f) })
+	}
+	f.readers++
+	return f, nil
+}
+
+// leave ends what join began. The feed ends some time after its last reader has left.
+func (n *Node) leave(stream branchline.StreamID, f *feed) {
+	n.mu.Lock()
+	f.readers--
+	last := f.readers == 0
+	n.mu.Unlock()
+	if !last {
+		return
+	}
+	time.AfterFunc(linger, func() {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		if f.readers == 0 && n.feeds[stream] == f {
+			delete(n.feeds, stream)
+			f.stop()
+		}
+	})
+}
+
+// fill publishes the site's live items in the feed's ring until ctx ends, whatever becomes of links
+// meanwhile.
+func (n *Node) fill(ctx context.Context, stream branchline.StreamID, f *feed) {
+	defer f.ring.Close(branchline.ErrUnavailable)
+	local, _ := stream.Within(stream.Site())
+	pause := backoff.New(200*time.Millisecond, 5*time.Second)
+	for ctx.Err() == nil {
+		src, changed := n.link(stream.Site())
+		if src == nil {
+			select {
+			case <-changed:
+			case <-ctx.Done():
+			}
+			continue
+		}
+		for item, err := range src.Live(ctx, local) {
+			if err != nil {
+				n.log.Debug("live stream interrupted", "stream", stream, "error", err)
+				break
+			}
+			pause.Reset()
+			f.publish(stream, item)
+		}
+		f.interrupted()
+		wait, cancel := context.WithTimeout(ctx, pause.Next())
+		select {
+		case <-changed: // a new link need not wait for the old one's pause
+		case <-wait.Done():
+		}
+		cancel()
+	}
+}
+
+// publish passes an item on under the hub's own name of the stream. The first one after an interruption
+// tells readers that they missed something.
+func (f *feed) publish(stream branchline.StreamID, item branchline.Item) {
+	if item.Start != nil {
+		start := *item.Start
+		start.Stream = stream
+		item.Start = &start
+	}
+	f.mu.Lock()
+	if f.cut {
+		item.Missed, f.cut = max(item.Missed, 1), false
+	}
+	if item.Frame != nil {
+		f.flowing, f.at = true, item.Frame.DTS
+	}
+	f.mu.Unlock()
+	f.ring.Publish(item)
+}
+
+func (f *feed) interrupted() {
+	f.mu.Lock()
+	f.flowing, f.cut = false, !f.at.IsZero()
+	f.mu.Unlock()
+}
+
+// liveAt returns how far the live stream has come, and whether it flows.
+func (n *Node) liveAt(stream branchline.StreamID) (time.Time, bool) {
+	n.mu.Lock()
+	f := n.feeds[stream]
+	n.mu.Unlock()
+	if f == nil {
+		return time.Time{}, false
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.at, f.flowing
+}
+
+// record keeps a recorder for every stream of which policies want everything, until ctx ends.
+func (n *Node) record(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	recorders := make(map[branchline.StreamID]context.CancelFunc)
+	for {
+		wanted, err := n.alwaysWanted()
+		if err != nil {
+			return err
+		}
+		for stream, stop := range recorders {
+			if !wanted[stream] {
+				stop()
+				delete(recorders, stream)
+			}
+		}
+		for stream := range wanted {
+			if recorders[stream] == nil {
+				ctx, stop := context.WithCancel(ctx)
+				recorders[stream] = stop
+				group.Go(func() error {
+					defer stop()
+					n.recordStream(ctx, stream)
+					return nil
+				})
+			}
+		}
+		select {
+		case <-n.cameras:
+		case <-ctx.Done():
+			return group.Wait()
+		}
+	}
+}
+
+func (n *Node) alwaysWanted() (map[branchline.StreamID]bool, error) {
+	cameras, err := n.catalog.Cameras()
+	if err != nil {
+		return nil, err
+	}
+	wanted := make(map[branchline.StreamID]bool)
+	for _, cam := range cameras {
+		for _, s := range cam.Streams {
+			if !cam.Removed && policy.For(n.fetcher.Policies(), s.ID).Kind == policy.Always {
+				wanted[s.ID] = true
+			}
+		}
+	}
+	return wanted, nil
+}
+
+// recordStream records the live stream until ctx ends.
+func (n *Node) recordStream(ctx context.Context, stream branchline.StreamID) {
+	pause := backoff.New(time.Second, 30*time.Second)
+	for ctx.Err() == nil {
+		err := record.Run(ctx, record.Config{Store: n.store, Stream: stream, Logger: n.log}, n.Live(ctx, stream))
+		if ctx.Err() == nil {
+			n.log.Warn("live recording interrupted", "stream", stream, "error", err)
+			if pause.Wait(ctx) != nil {
+				return
+			}
+		}
+	}
+}

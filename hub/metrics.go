@@ -1,0 +1,64 @@
+package hub
+
+import (
+	"fmt"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/branchline-video/branchline/hub/fetch"
+)
+
+// register makes the hub's figures known to a registry. They are read when it is asked.
+func (n *Node) register(reg prometheus.Registerer) error {
+	counter := func(name, help string, value func() float64) prometheus.Collector {
+		return prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, value)
+	}
+	gauge := func(name, help string, value func() float64) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value)
+	}
+	counters := n.fetcher.Counters
+	for _, c := range []prometheus.Collector{
+		counter("branchline_hub_fetched_bytes_total", "Bytes fetched from sites, live streams not counted.",
+			func() float64 { return float64(counters().Bytes) }),
+		counter("branchline_hub_fetched_fragments_total", "Fragments fetched from sites and stored.",
+			func() float64 { return float64(counters().Fragments) }),
+		counter("branchline_hub_fetch_preemptions_total", "Bulk transfers that made room for a request.",
+			func() float64 { return float64(counters().Preempted) }),
+		counter("branchline_hub_fetch_failures_total", "Transfers that failed and are tried again.",
+			func() float64 { return float64(counters().Failures) }),
+		gauge("branchline_hub_linked_sites", "Sites that are linked now.", n.linkedSites),
+		gauge("branchline_hub_live_streams", "Live streams that come from sites now.", n.liveStreams),
+		gauge("branchline_hub_active_jobs", "Retrievals that have not ended.", n.activeJobs),
+		gauge("branchline_hub_held_bytes", "Bytes of sealed segments that the hub holds.",
+			func() float64 { return float64(n.store.Stats().Bytes) }),
+		gauge("branchline_hub_partial_segments", "Segments that the hub holds in part.",
+			func() float64 { return float64(n.store.Stats().Partial) }),
+	} {
+		if err := reg.Register(c); err != nil {
+			return fmt.Errorf("register metrics: %w", err)
+		}
+	}
+	return nil
+}
+
+func (n *Node) linkedSites() float64 {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return float64(len(n.links))
+}
+
+func (n *Node) liveStreams() float64 {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return float64(len(n.feeds))
+}
+
+func (n *Node) activeJobs() float64 {
+	active := 0
+	for _, j := range n.fetcher.Jobs() {
+		if j.State == fetch.Waiting || j.State == fetch.Retrieving {
+			active++
+		}
+	}
+	return float64(active)
+}
