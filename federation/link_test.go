@@ -1,0 +1,307 @@
+package federation
+
+import (
+	"context"
+	"errors"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/branchline-video/branchline"
+	"github.com/branchline-video/branchline/federation/identity"
+	"github.com/branchline-video/branchline/federation/link"
+	"github.com/branchline-video/branchline/internal/clock"
+)
+
+// TestCutAndHeal pulls the cable for longer than the idle timeout: both sides notice, calls fail as
+// unavailable, and after healing the site is back and a fetch goes on at its offset.
+func TestCutAndHeal(t *testing.T) {
+	h := startHub(t)
+	src := newSource()
+	feed := src.Feed(testStream)
+	id := feed.Begin(1 << 20)
+	feed.Seal()
+	var cable link.Cuttable
+	u := NewUplink(UplinkConfig{
+		Node: newNode(t), Source: src, Token: h.token("berlin"), ListenPacket: cable.ListenPacket,
+	})
+	run(t, u.Run)
+	before := h.wait("berlin")
+	body, err := before.Fetch(t.Context(), id, branchline.ByteRange{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer body.Close()
+	got := make([]byte, 100)
+	if _, err := io.ReadFull(body, got); err != nil {
+		t.Fatal(err)
+	}
+	cut := time.Now()
+	cable.Cut()
+	if _, err := before.Cameras(t.Context()); !errors.Is(err, branchline.ErrUnavailable) {
+		t.Errorf("cameras over a cut cable: %v, want unavailable", err)
+	}
+	if took := time.Since(cut); took > 5*time.Second {
+		t.Errorf("the hub noticed after %v", took)
+	}
+	<-h.ended
+	if s := await(t, u, isDown); !errors.Is(s.Err, link.ErrSilent) {
+		t.Errorf("the edge says %v, want silence", s.Err)
+	}
+	healed := time.Now()
+	cable.Heal()
+	after := h.wait("berlin")
+	t.Logf("linked again %v after healing", time.Since(healed).Round(time.Millisecond))
+	rest, err := after.Fetch(t.Context(), id, branchline.ByteRange{Start: int64(len(got))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rest.Close()
+	more, err := io.ReadAll(rest)
+	if err != nil || len(got)+len(more) < 1<<20 {
+		t.Errorf("the rest has %d bytes: %v", len(more), err)
+	}
+}
+
+// TestHubRestarts shows that an edge hears at once that a hub was killed and came back: by a reset
+// that only the same hub can send.
+func TestHubRestarts(t *testing.T) {
+	dir := t.TempDir()
+	h := startHubAt(t, dir, "127.0.0.1:0")
+	addr := h.addr()
+	u := h.startEdge("berlin", newSource())
+	h.wait("berlin")
+	if err := h.peers.Close(); err != nil {
+		t.Fatal(err)
+	}
+	again := startHubAt(t, dir, addr)
+	again.wait("berlin")
+	await(t, u, isUp)
+}
+
+func TestNewerLinkReplacesOlder(t *testing.T) {
+	h := startHub(t)
+	node := newNode(t)
+	if err := Enrol(t.Context(), node, h.token("berlin"), nil); err != nil {
+		t.Fatal(err)
+	}
+	first := dial(t, h, node)
+	if err := greet(t.Context(), first, ""); err != nil {
+		t.Fatal(err)
+	}
+	old := h.wait("berlin")
+	second := dial(t, h, node)
+	if err := greet(t.Context(), second, ""); err != nil {
+		t.Fatal(err)
+	}
+	_, err := first.AcceptStream(t.Context())
+	if err := fromLink(err); !errors.Is(err, ErrReplaced) {
+		t.Errorf("the older link ended with %v, want that it was replaced", err)
+	}
+	<-h.ended
+	if now := h.wait("berlin"); now == old {
+		t.Error("the older link is still the site's")
+	}
+	if got, ok := h.peers.Remote("berlin"); !ok || got == old {
+		t.Errorf("the hub's source of the site is %v, %v", got, ok)
+	}
+	if l := h.peers.Links(); len(l) != 1 || l[0].Site != "berlin" || l[0].Stats.RTT <= 0 {
+		t.Errorf("links are %+v", l)
+	}
+}
+
+// dial connects node to the hub, without greeting it.
+func dial(t *testing.T, h *hub, node *identity.Node) link.Conn {
+	t.Helper()
+	conf, err := node.TLS()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := link.Dial(t.Context(), h.addr(), link.Options{TLS: conf})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close(0, "") })
+	return c
+}
+
+// TestRefused shows that everybody who is not let in hears why.
+func TestRefused(t *testing.T) {
+	h, other := startHub(t), startHub(t)
+	enrolled := func(at *hub, site branchline.SiteID) *identity.Node {
+		n := newNode(t)
+		if err := Enrol(t.Context(), n, at.token(site), nil); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	foreign, revoked := enrolled(other, "berlin"), enrolled(h, "munich")
+	if err := h.authority.Revoke("munich"); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		node *identity.Node
+		want error
+		text string
+	}{
+		// The edge finds out first that the hub is not its own.
+		"another authority": {foreign, identity.ErrForeign, "another authority"},
+		"revoked":           {revoked, identity.ErrRevoked, "revoked"},
+		"not enrolled":      {newNode(t), identity.ErrNotEnrolled, "not enrolled"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			u := NewUplink(UplinkConfig{Node: c.node, Source: newSource(), Hubs: []string{h.addr()}})
+			run(t, u.Run)
+			s := await(t, u, isDown)
+			if !errors.Is(s.Err, c.want) || !strings.Contains(s.Err.Error(), c.text) {
+				t.Errorf("the edge says %v, want %v", s.Err, c.want)
+			}
+		})
+	}
+	select {
+	case r := <-h.linked:
+		t.Errorf("site %s was linked", r.Site())
+	default:
+	}
+}
+
+// TestForeignCertificate shows what the hub does with a client whose certificate is of another
+// authority, and with one that has none, if the client does not mind the hub.
+func TestForeignCertificate(t *testing.T) {
+	h, other := startHub(t), startHub(t)
+	node := newNode(t)
+	if err := Enrol(t.Context(), node, other.token("berlin"), nil); err != nil {
+		t.Fatal(err)
+	}
+	conf, err := node.TLS()
+	if err != nil {
+		t.Fatal(err)
+	}
+	conf.VerifyConnection = nil
+	c, err := link.Dial(t.Context(), h.addr(), link.Options{TLS: conf})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close(0, "")
+	_, err = c.AcceptStream(t.Context())
+	if err := fromLink(err); !errors.Is(err, identity.ErrForeign) || !errors.Is(err, branchline.ErrUnavailable) {
+		t.Errorf("the hub says %v, want that the certificate is foreign", err)
+	}
+	conf.GetClientCertificate = nil
+	bare, err := link.Dial(t.Context(), h.addr(), link.Options{TLS: conf})
+	if err == nil { // the hub's alert comes after the client's side of the handshake
+		_, err = bare.AcceptStream(t.Context())
+		bare.Close(0, "")
+	}
+	if err == nil || !strings.Contains(err.Error(), "certificate required") {
+		t.Errorf("without a certificate: %v", err)
+	}
+}
+
+func TestRevokedWhileLinked(t *testing.T) {
+	h := startHub(t)
+	u := h.startEdge("berlin", newSource())
+	h.wait("berlin")
+	began := time.Now()
+	if err := h.authority.Revoke("berlin"); err != nil {
+		t.Fatal(err)
+	}
+	<-h.ended
+	if s := await(t, u, isDown); !errors.Is(s.Err, identity.ErrRevoked) {
+		t.Errorf("the edge says %v, want that it was revoked", s.Err)
+	}
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("the link ended %v after the revocation", took)
+	}
+}
+
+func TestTokensOverTheLink(t *testing.T) {
+	h, other := startHub(t), startHub(t)
+	token := h.token("berlin")
+	if err := Enrol(t.Context(), newNode(t), token, nil); err != nil {
+		t.Fatal(err)
+	}
+	superseded := h.token("munich")
+	h.token("munich")
+	parsed, err := identity.ParseToken(h.token("hamburg"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrong := parsed
+	wrong.Secret[0]++
+	elsewhere := parsed
+	elsewhere.Hubs = []string{other.addr()}
+	for name, c := range map[string]struct {
+		token string
+		want  error
+	}{
+		"used":             {token, identity.ErrTokenUsed},
+		"superseded":       {superseded, identity.ErrTokenUnknown},
+		"wrong":            {wrong.String(), identity.ErrTokenUnknown},
+		"of another hub":   {elsewhere.String(), identity.ErrForeign},
+		"cut when pasted":  {token[:len(token)-5], branchline.ErrInvalid},
+		"something else":   {"hello", branchline.ErrInvalid},
+		"with a typo":      {strings.Replace(token, token[40:41], "_", 1), branchline.ErrInvalid},
+		"without any hubs": {identity.Token{Site: "x"}.String(), branchline.ErrInvalid},
+	} {
+		node := newNode(t)
+		if err := Enrol(t.Context(), node, c.token, nil); !errors.Is(err, c.want) {
+			t.Errorf("%s: %v, want %v", name, err, c.want)
+		}
+		if node.Certificate() != nil {
+			t.Errorf("%s: enrolled", name)
+		}
+	}
+	if sites, err := other.authority.Sites(); err != nil || len(sites) != 0 {
+		t.Errorf("the other hub has sites %v, %v", sites, err)
+	}
+}
+
+// TestRenewal moves the clocks of both sides into the time of renewal.
+func TestRenewal(t *testing.T) {
+	now := time.Now()
+	late := clock.New(func() time.Time { return now.Add(identity.CertificateLife * 9 / 10) })
+	hubDir, edgeDir := t.TempDir(), t.TempDir()
+	h := startHubAt(t, hubDir, "127.0.0.1:0")
+	node, err := identity.OpenNode(edgeDir, clock.Clock{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := Enrol(t.Context(), node, h.token("berlin"), nil); err != nil {
+		t.Fatal(err)
+	}
+	authority, err := identity.OpenAuthority(hubDir, late)
+	if err != nil {
+		t.Fatal(err)
+	}
+	peers, err := OpenPeers(PeersConfig{Addr: "127.0.0.1:0", Authority: authority, Linked: h.link, Clock: late})
+	if err != nil {
+		t.Fatal(err)
+	}
+	run(t, peers.Run, peers.Close)
+	if node, err = identity.OpenNode(edgeDir, late); err != nil {
+		t.Fatal(err)
+	}
+	old := node.Certificate()
+	u := NewUplink(UplinkConfig{
+		Node: node, Source: newSource(), Hubs: []string{peers.Addr().String()}, Clock: late,
+	})
+	run(t, u.Run)
+	h.wait("berlin")
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	for node.Certificate().Equal(old) { // the renewal is a call on the link; other calls take its time
+		if _, err := authority.Sites(); err != nil || ctx.Err() != nil {
+			t.Fatalf("not renewed: %v", err)
+		}
+	}
+	if c := node.Certificate(); !c.NotAfter.After(old.NotAfter) {
+		t.Errorf("the new certificate ends %v, the old one %v", c.NotAfter, old.NotAfter)
+	}
+	again, err := identity.OpenNode(edgeDir, late)
+	if err != nil || !again.Certificate().Equal(node.Certificate()) {
+		t.Errorf("after a restart the certificate is another: %v", err)
+	}
+}
+
