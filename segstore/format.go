@@ -245,6 +245,11 @@ func (f Footer) End() int64 {
 	return f.InitSize
 }
 
+// boxSize returns the length of the footer's box.
+func (f Footer) boxSize() int64 {
+	return int64(boxHeaderSize + statementFixed + len(f.Stream) + len(f.Codecs) + len(f.Fragments)*rowSize + endSize)
+}
+
 // Segment returns the sealed segment that f describes, of which stream is this node's name.
 func (f Footer) Segment(stream branchline.StreamID, size int64) branchline.Segment {
 	return branchline.Segment{ID: f.ID, Stream: stream, Run: f.Run, Number: f.Number, Span: f.Span,

@@ -196,42 +196,53 @@ func (s *Store) resume(stream branchline.StreamID) error {
 
 // load reads the growing file at path and its sidecar. Its error means that nothing of it is usable.
 func (s *Store) load(stream branchline.StreamID, path string) (*partial, error) {
-	records, _, err := readLog(sidecarPath(path))
+	p, records, err := s.loadFiles(stream, path)
 	if err != nil {
 		return nil, err
+	}
+	if sealed, _ := s.isSealed(p.id); sealed {
+		return nil, errors.New("it is sealed already")
+	}
+	p.state, p.dirty = growing, true
+	if p.listed {
+		return p, p.readSidecar(records)
+	}
+	return p, nil
+}
+
+// loadFiles reads the growing file's init part and its sidecar, of which it returns the records after
+// the first.
+func (s *Store) loadFiles(stream branchline.StreamID, path string) (*partial, [][]byte, error) {
+	records, _, err := readLog(sidecarPath(path))
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(records) == 0 || records[0][0] != sideBegin {
+		return nil, nil, fmt.Errorf("sidecar has no beginning: %w", branchline.ErrInvalid)
 	}
 	var start branchline.SegmentStart
 	var size int64
-	if len(records) == 0 || records[0][0] != sideBegin {
-		return nil, fmt.Errorf("sidecar has no beginning: %w", branchline.ErrInvalid)
-	}
 	if err := decode("sidecar", records[0][1:], func(c *codec) { c.begin(&start, &size) }); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	if sealed, _ := s.isSealed(start.ID); sealed {
-		return nil, errors.New("it is sealed already")
+	if size > MaxInit {
+		return nil, nil, fmt.Errorf("init part of %d bytes: %w", size, branchline.ErrTooLarge)
 	}
 	r, err := os.Open(path)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer r.Close()
-	if size > MaxInit {
-		return nil, fmt.Errorf("init part of %d bytes: %w", size, branchline.ErrTooLarge)
-	}
 	start.Init = make([]byte, size)
 	if _, err := r.ReadAt(start.Init, 0); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	p := s.newPartial(stream, start)
 	if p.path != path {
-		return nil, fmt.Errorf("sidecar is of segment %v: %w", p.id, branchline.ErrMismatch)
+		return nil, nil, fmt.Errorf("sidecar is of segment %v: %w", p.id, branchline.ErrMismatch)
 	}
-	p.state, p.dirty = growing, true
-	if s.signer == nil {
-		return p, p.readSidecar(records[1:])
-	}
-	return p, nil
+	p.state = growing
+	return p, records[1:], nil
 }
 
 // readSidecar restores what is held of a partly held segment.
@@ -295,44 +306,67 @@ func (s *Store) sealCut(p *partial) error {
 	return s.finish(p)
 }
 
+// scanHeld finds the whole fragments of the growing file by reading it.
+func (p *partial) scanHeld() error {
+	r, err := os.Open(p.path)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	info, err := r.Stat()
+	if err != nil {
+		return err
+	}
+	t, err := readTracks(p.init)
+	if err != nil {
+		return err
+	}
+	for f, err := range fragments(r, t, int64(len(p.init)), info.Size()) {
+		if err != nil {
+			return err
+		}
+		if len(p.held) == MaxFragments {
+			break
+		}
+		p.held = append(p.held, f)
+	}
+	return nil
+}
+
 // footerAfterCrash finds the whole fragments of a growing file and returns its footer: the one that it
 // has, if it was just being sealed, else a new one. It returns nil if there is no fragment.
 func (s *Store) footerAfterCrash(p *partial) (*branchline.SegmentSeal, error) {
+	if err := p.scanHeld(); err != nil || len(p.held) == 0 {
+		return nil, err
+	}
 	r, err := os.Open(p.path)
 	if err != nil {
 		return nil, err
 	}
 	defer r.Close()
-	info, err := r.Stat()
-	if err != nil {
-		return nil, err
-	}
-	t, err := readTracks(p.init)
-	if err != nil {
-		return nil, err
-	}
-	for f, err := range fragments(r, t, int64(len(p.init)), info.Size()) {
-		if err != nil {
-			return nil, err
+	if info, err := r.Stat(); err == nil {
+		if seal := p.ownFooter(r, info.Size()); seal != nil {
+			return seal, nil
 		}
-		p.held = append(p.held, f)
 	}
-	if len(p.held) == 0 {
-		return nil, nil
-	}
-	if seal := p.ownFooter(r, info.Size()); seal != nil {
-		return seal, nil
-	}
+	return s.footerFor(p)
+}
+
+// footerFor makes and signs a footer for what p holds, chained to the stream's newest sealed segment.
+func (s *Store) footerFor(p *partial) (*branchline.SegmentSeal, error) {
 	tail, err := s.Tail(p.stream)
 	if err != nil {
 		return nil, err
 	}
+	p.mu.Lock()
+	rows := slices.Clone(p.held)
+	p.mu.Unlock()
 	box, hash, err := SealFooter(Footer{ID: p.id, Stream: p.stream, Run: p.run, Number: p.number,
-		Codecs: p.start.Codecs, Fragments: p.held, Prev: tail.Hash, Cut: true}, p.init, s.signer)
+		Codecs: p.start.Codecs, Fragments: rows, Prev: tail.Hash, Cut: true}, p.init, s.signer)
 	if err != nil {
 		return nil, err
 	}
-	end := p.held[len(p.held)-1].End()
+	end := rows[len(rows)-1].End()
 	return &branchline.SegmentSeal{ID: p.id, Hash: hash, Footer: box, Size: end + int64(len(box))}, nil
 }
 

@@ -1,0 +1,361 @@
+package segstore
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/branchline-video/branchline"
+)
+
+// Report is what Check found in a file. Its JSON names are a contract with scripts.
+type Report struct {
+	Path      string    `json:"path"`
+	Segment   string    `json:"segment,omitempty"`
+	Stream    string    `json:"stream,omitempty"` // as the edge calls it
+	Run       uint64    `json:"run,omitempty"`
+	Number    uint32    `json:"number"`
+	Start     time.Time `json:"start,omitzero"`
+	End       time.Time `json:"end,omitzero"`
+	Codecs    string    `json:"codecs,omitempty"`
+	Size      int64     `json:"size"`
+	Fragments int       `json:"fragments"` // whole and valid ones
+	Sealed    bool      `json:"sealed"`
+	Cut       bool      `json:"cut"` // closed by repair after a crash
+	Hash      string    `json:"hash,omitempty"`
+	Previous  string    `json:"previous,omitempty"`
+	Key       string    `json:"key,omitempty"` // the Ed25519 public key that signed
+	Problems  []string  `json:"problems,omitempty"`
+}
+
+// OK reports whether nothing is wrong with the file. One that still grows is not wrong.
+func (r Report) OK() bool { return len(r.Problems) == 0 }
+
+// String returns one line, and one more for each problem.
+func (r Report) String() string {
+	var b strings.Builder
+	state := "sealed"
+	switch {
+	case !r.OK():
+		state = "DAMAGED"
+	case r.Cut:
+		state = "sealed after a crash"
+	case !r.Sealed:
+		state = "growing"
+	}
+	fmt.Fprintf(&b, "%s: %s, %s run %d number %d, %d fragments, %d bytes", r.Path, state, r.Stream, r.Run, r.Number,
+		r.Fragments, r.Size)
+	if !r.Start.IsZero() {
+		fmt.Fprintf(&b, ", %s to %s", r.Start.Format(time.RFC3339Nano), r.End.Format(time.RFC3339Nano))
+	}
+	for _, p := range r.Problems {
+		fmt.Fprintf(&b, "\n\t%s", p)
+	}
+	return b.String()
+}
+
+func (r *Report) problem(format string, args ...any) {
+	r.Problems = append(r.Problems, fmt.Sprintf(format, args...))
+}
+
+// Check reads a whole segment file and verifies all of it: boxes, the checksum and hash of each
+// fragment, the footer's hash and signature. What is wrong stands in the report; the error is for a
+// file that cannot be read at all or that is of a newer version ([ErrNewer]).
+func Check(path string) (Report, error) {
+	report := Report{Path: path}
+	r, err := os.Open(path)
+	if err != nil {
+		return report, fmt.Errorf("check segment: %w", err)
+	}
+	defer r.Close()
+	info, err := r.Stat()
+	if err != nil {
+		return report, fmt.Errorf("check segment: %w", err)
+	}
+	report.Size = info.Size()
+	init, err := readInit(r, report.Size)
+	if err != nil {
+		report.problem("%v", err)
+		return report, nil
+	}
+	f, err := ReadFooter(r, report.Size)
+	switch {
+	case err == nil:
+		report.describe(f)
+		report.checkSealed(r, f, init)
+	case errors.Is(err, ErrNewer):
+		return report, fmt.Errorf("check segment %s: %w", path, err)
+	default:
+		report.checkGrowing(r, init, err)
+	}
+	return report, nil
+}
+
+func (r *Report) describe(f Footer) {
+	r.Segment, r.Stream, r.Run, r.Number = f.ID.String(), string(f.Stream), f.Run, f.Number
+	r.Start, r.End, r.Codecs = f.Span.Start, f.Span.End, f.Codecs
+	r.Sealed, r.Cut, r.Hash, r.Key = true, f.Cut, f.Hash.String(), hex.EncodeToString(f.PublicKey)
+	if f.Prev != (branchline.Hash{}) {
+		r.Previous = f.Prev.String()
+	}
+}
+
+func (r *Report) checkSealed(file io.ReaderAt, f Footer, init []byte) {
+	if err := f.Verify(init); err != nil {
+		r.problem("%v", err)
+	}
+	if !f.Fragments[0].Key {
+		r.problem("first fragment is not a key fragment")
+	}
+	t, err := readTracks(init)
+	if err != nil {
+		r.problem("%v", err)
+		return
+	}
+	for i, row := range f.Fragments {
+		data := make([]byte, row.Length)
+		if _, err := file.ReadAt(data, row.Offset); err != nil {
+			r.problem("fragment %d at %d: %v", i, row.Offset, err)
+			continue
+		}
+		if got := branchline.Hash(sha256.Sum256(data)); got != row.Hash {
+			r.problem("fragment %d at %d: hash is %v and should be %v", i, row.Offset, got, row.Hash)
+			continue
+		}
+		whole, err := fragmentAt(file, t, row.Offset, row.End())
+		if err != nil || whole.Length != row.Length {
+			r.problem("fragment %d at %d: boxes or checksum box are wrong", i, row.Offset)
+			continue
+		}
+		r.Fragments++
+	}
+}
+
+// checkGrowing checks a file without a footer, which noFooter says why.
+func (r *Report) checkGrowing(file io.ReaderAt, init []byte, noFooter error) {
+	t, err := readTracks(init)
+	if err != nil {
+		r.problem("%v", err)
+		return
+	}
+	end := int64(len(init))
+	for f, err := range fragments(file, t, end, r.Size) {
+		if err != nil {
+			r.problem("%v", err)
+			return
+		}
+		if r.Fragments == 0 {
+			r.Start = f.Start
+		}
+		r.Fragments++
+		r.End, end = f.Span().End, f.End()
+	}
+	if end < r.Size {
+		r.problem("%d bytes after the last whole fragment; %v", r.Size-end, noFooter)
+	}
+}
+
+// List returns the segments in the directory of a store that touch the range, ordered by stream and
+// start, with their fragments; an empty stream means all, a zero range all times. It reads the files
+// alone, changes nothing, and may be used while the store is open elsewhere. Of an incomplete segment
+// it returns what the files show: at the origin all whole fragments, at a replica those noted in the
+// sidecar. Files that are no segments are left out.
+func List(dir string, stream branchline.StreamID, span branchline.TimeRange) ([]branchline.Segment, error) {
+	if span == (branchline.TimeRange{}) {
+		span = always()
+	}
+	streams := []branchline.StreamID{stream}
+	if stream == "" {
+		seen := make(map[string]bool)
+		for _, d := range []string{segmentsDir, growingDir} {
+			names, err := readNames(filepath.Join(dir, d))
+			if err != nil {
+				return nil, fmt.Errorf("list store %s: %w", dir, err)
+			}
+			for _, n := range names {
+				seen[n] = true
+			}
+		}
+		streams = sortedStreams(seen)
+	}
+	if _, err := os.Stat(filepath.Join(dir, segmentsDir)); err != nil {
+		return nil, fmt.Errorf("list store: %w", err)
+	}
+	var all []branchline.Segment
+	for _, st := range streams {
+		list, err := listStream(dir, st, span)
+		if err != nil {
+			return nil, fmt.Errorf("list %s in store %s: %w", st, dir, err)
+		}
+		all = append(all, list...)
+	}
+	return all, nil
+}
+
+func listStream(dir string, stream branchline.StreamID, span branchline.TimeRange) ([]branchline.Segment, error) {
+	files, err := sealedFiles(dir, stream)
+	if err != nil {
+		return nil, err
+	}
+	var all []branchline.Segment
+	first := span.Start.Add(-MaxSpan).UTC().Format(dayLayout)
+	last := span.End.UTC().Format(dayLayout)
+	for _, path := range files {
+		if d := filepath.Base(filepath.Dir(path)); d < first || d > last {
+			continue
+		}
+		f, err := readFooterFile(path)
+		if err == nil && f.Span.Overlaps(span) {
+			all = append(all, f.Segment(stream, f.End()+f.boxSize()))
+		}
+	}
+	names, err := readNames(filepath.Join(dir, growingDir, string(stream)))
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		if filepath.Ext(name) != ".part" {
+			continue
+		}
+		path := filepath.Join(dir, growingDir, string(stream), strings.TrimSuffix(name, ".part")+".mp4")
+		if seg, err := glance(dir, stream, path); err == nil && seg.Span.Overlaps(span) {
+			all = append(all, seg)
+		}
+	}
+	orderSegments(all)
+	return all, nil
+}
+
+// glance describes an incomplete segment from its files.
+func glance(dir string, stream branchline.StreamID, path string) (branchline.Segment, error) {
+	s := &Store{dir: dir, fs: disk{}}
+	p, records, err := s.loadFiles(stream, path)
+	if err != nil {
+		return branchline.Segment{}, err
+	}
+	if err := p.readSidecar(records); err != nil {
+		return branchline.Segment{}, err
+	}
+	if len(p.held) == 0 {
+		err = p.scanHeld()
+	}
+	return p.segment(), err
+}
+
+// Cat writes the recordings in files, in their order, as one playable file: the init part once, then
+// the fragments that touch the range, from the key fragment at or before its start on. A zero range
+// means all. Every fragment is verified before it is written. It wraps [branchline.ErrInvalid] when
+// the files' init parts differ, so that no one file can hold them, and [branchline.ErrNotFound] when
+// nothing touches the range.
+func Cat(w io.Writer, paths []string, span branchline.TimeRange) error {
+	if span == (branchline.TimeRange{}) {
+		span = always()
+	}
+	var init []byte
+	for _, path := range paths {
+		if err := catFile(w, path, span, &init); err != nil {
+			return fmt.Errorf("copy recordings of %s: %w", path, err)
+		}
+	}
+	if init == nil {
+		return fmt.Errorf("copy recordings: nothing in the range: %w", branchline.ErrNotFound)
+	}
+	return nil
+}
+
+func catFile(w io.Writer, path string, span branchline.TimeRange, init *[]byte) error {
+	r, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	rows, own, err := rowsOf(r)
+	if err != nil {
+		return err
+	}
+	rows = within(rows, span)
+	if len(rows) == 0 {
+		return nil
+	}
+	switch {
+	case *init == nil:
+		*init = own
+		if _, err := w.Write(own); err != nil {
+			return err
+		}
+	case !slices.Equal(*init, own):
+		return fmt.Errorf("the camera's parameters change at %s; ask for the two parts apart: %w",
+			rows[0].Start.Format(time.RFC3339Nano), branchline.ErrInvalid)
+	}
+	for _, row := range rows {
+		data := make([]byte, row.Length)
+		if _, err := r.ReadAt(data, row.Offset); err != nil {
+			return err
+		}
+		if err := checkFragment(row, data); err != nil {
+			return fmt.Errorf("fragment at %d: %w", row.Offset, err)
+		}
+		if _, err := w.Write(data); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// rowsOf returns the fragments of an open file, from its footer or else from its boxes, and its init.
+func rowsOf(r *os.File) ([]branchline.Fragment, []byte, error) {
+	info, err := r.Stat()
+	if err != nil {
+		return nil, nil, err
+	}
+	init, err := readInit(r, info.Size())
+	if err != nil {
+		return nil, nil, err
+	}
+	f, err := ReadFooter(r, info.Size())
+	if err == nil {
+		return f.Fragments, init, f.Verify(init)
+	}
+	if errors.Is(err, ErrNewer) {
+		return nil, nil, err
+	}
+	t, err := readTracks(init)
+	if err != nil {
+		return nil, nil, err
+	}
+	var rows []branchline.Fragment
+	for f, err := range fragments(r, t, int64(len(init)), info.Size()) {
+		if err != nil {
+			return nil, nil, err
+		}
+		rows = append(rows, f)
+	}
+	return rows, init, nil
+}
+
+// within returns the rows that touch the span, and those before them back to a key fragment.
+func within(rows []branchline.Fragment, span branchline.TimeRange) []branchline.Fragment {
+	first, last := -1, -1
+	for i, row := range rows {
+		if row.Span().Overlaps(span) {
+			if first < 0 {
+				first = i
+			}
+			last = i
+		}
+	}
+	if first < 0 {
+		return nil
+	}
+	for first > 0 && !rows[first].Key {
+		first--
+	}
+	return rows[first : last+1]
+}
