@@ -18,6 +18,7 @@ import (
 	"github.com/branchline-video/branchline/federation/identity"
 	"github.com/branchline-video/branchline/federation/link"
 	"github.com/branchline-video/branchline/internal/clock"
+	wire "github.com/branchline-video/branchline/proto"
 )
 
 const (
@@ -288,8 +289,9 @@ func (p *Peers) verifying(ctx context.Context, conn link.Conn) error {
 			return ctx.Err()
 		}
 		_, err := p.cfg.Authority.Verify(conn.Peer().Leaf)
-		if errors.Is(err, identity.ErrRevoked) || errors.Is(err, identity.ErrExpired) {
-			return err
+		if code := codeOf(err); err != nil && code != wire.Code_CODE_INTERNAL {
+			// At once: whoever uses the link may take its time to stop.
+			return errors.Join(err, closeFor(conn, err))
 		}
 		if err != nil {
 			p.cfg.Logger.Warn("certificate not verified", "site", conn.Peer().Site, "error", err)

@@ -2,6 +2,7 @@ package federation
 
 import (
 	"context"
+	"net"
 	"testing"
 	"time"
 
@@ -64,22 +65,25 @@ type hub struct {
 	peers     *Peers
 	linked    chan *Remote
 	ended     chan branchline.SiteID
+	stop      func()
 }
 
-func startHub(t *testing.T) *hub { return startHubAt(t, t.TempDir(), "127.0.0.1:0") }
+func startHub(t *testing.T) *hub { return startHubAt(t, t.TempDir(), "127.0.0.1:0", nil) }
 
-func startHubAt(t *testing.T, dir, addr string) *hub {
+func startHubAt(t *testing.T, dir, addr string, listen func(string) (net.PacketConn, error)) *hub {
 	t.Helper()
 	authority, err := identity.OpenAuthority(dir, clock.Clock{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	h := &hub{T: t, authority: authority, linked: make(chan *Remote, 100), ended: make(chan branchline.SiteID, 100)}
-	h.peers, err = OpenPeers(PeersConfig{Addr: addr, Authority: authority, Software: "test hub", Linked: h.link})
+	h.peers, err = OpenPeers(PeersConfig{
+		Addr: addr, Authority: authority, Software: "test hub", Linked: h.link, ListenPacket: listen,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	run(t, h.peers.Run, h.peers.Close)
+	h.stop = run(t, h.peers.Run, h.peers.Close)
 	return h
 }
 

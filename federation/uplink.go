@@ -40,7 +40,8 @@ type UplinkConfig struct {
 	Source branchline.Source
 	// Hubs are host:port; empty means those that came with the token.
 	Hubs []string
-	// Token enrols the node first, if it is not enrolled yet; empty if it is.
+	// Token enrols the node, if it is not enrolled yet or the hub does not accept its certificate any
+	// more; empty for none.
 	Token string
 	// Software describes this node to the hub, for people.
 	Software string
@@ -52,7 +53,8 @@ type UplinkConfig struct {
 
 // Uplink keeps an edge linked to its hub and serves the edge's source there.
 type Uplink struct {
-	cfg UplinkConfig
+	cfg   UplinkConfig
+	again bool // the token was tried for a certificate that had become worthless; Run's
 
 	mu      sync.Mutex
 	state   UplinkState
@@ -157,9 +159,17 @@ func refused(err error) bool {
 	return false
 }
 
+// worthless reports whether the certificate is why the hub refused this node: a new token helps.
+func worthless(err error) bool {
+	return errors.Is(err, identity.ErrRevoked) || errors.Is(err, identity.ErrExpired) ||
+		errors.Is(err, identity.ErrForeign)
+}
+
 // once makes one attempt, with the next of the hub's addresses, and serves for as long as it lasts.
 func (u *Uplink) once(ctx context.Context, next int) (hub string, err error) {
-	if u.cfg.Node.Certificate() == nil && u.cfg.Token != "" {
+	known := u.cfg.Node.Certificate() != nil
+	if u.cfg.Token != "" && (!known || worthless(u.State().Err) && !u.again) {
+		u.again = known
 		if err := Enrol(ctx, u.cfg.Node, u.cfg.Token, u.cfg.ListenPacket); err != nil {
 			return "", err
 		}
