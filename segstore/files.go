@@ -63,6 +63,16 @@ func Path(dir string, stream branchline.StreamID, id branchline.SegmentID, start
 	return filepath.Join(dir, segmentsDir, string(stream), start.UTC().Format(dayLayout), id.String()+".mp4")
 }
 
+// File returns where the store in dir keeps a listed segment, sealed or growing.
+func File(dir string, seg branchline.Segment) string {
+	if growing := growingPath(dir, seg.Stream, seg.ID); !seg.Sealed {
+		if _, err := os.Stat(growing); err == nil { // else it was sealed since it was listed
+			return growing
+		}
+	}
+	return Path(dir, seg.Stream, seg.ID, seg.Span.Start)
+}
+
 func growingPath(dir string, stream branchline.StreamID, id branchline.SegmentID) string {
 	return filepath.Join(dir, growingDir, string(stream), id.String()+".mp4")
 }

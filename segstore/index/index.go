@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
 
 	"github.com/dgraph-io/badger/v4"
@@ -47,6 +48,10 @@ type DB struct {
 	lock  *os.File
 	free  func(dir string) (int64, error)
 	turn  chan struct{} // holds a token while somebody updates
+
+	mu     sync.Mutex
+	closed bool
+	calls  sync.WaitGroup // running ones; grows only while not closed
 }
 
 // Open opens the database in dir and creates it if there is none; see the package document for what
@@ -66,10 +71,17 @@ func Open(dir string, opt Options) (*DB, error) {
 	return db, nil
 }
 
-// Close waits for running calls of Update and writes what is in memory to disk.
+// Close waits for running calls of Update and View and writes what is in memory to disk. Later calls
+// get an error wrapping [branchline.ErrUnavailable].
 func (db *DB) Close() error {
-	db.turn <- struct{}{}
-	defer func() { <-db.turn }()
+	db.mu.Lock()
+	was := db.closed
+	db.closed = true
+	db.mu.Unlock()
+	db.calls.Wait()
+	if was {
+		return nil
+	}
 	err := db.db.Close()
 	if e := db.lock.Close(); err == nil {
 		err = e
@@ -77,6 +89,17 @@ func (db *DB) Close() error {
 	if err != nil {
 		return fmt.Errorf("close index %s: %w", db.dir, err)
 	}
+	return nil
+}
+
+// enter begins a call, which ends with db.calls.Done.
+func (db *DB) enter() error {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	if db.closed {
+		return fmt.Errorf("index %s is closed: %w", db.dir, branchline.ErrUnavailable)
+	}
+	db.calls.Add(1)
 	return nil
 }
 

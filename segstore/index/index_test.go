@@ -15,8 +15,11 @@ import (
 	"github.com/branchline-video/branchline"
 )
 
+// TestMain leaves out two goroutines that the engine itself forgets when its opening fails.
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m)
+	goleak.VerifyTestMain(m,
+		goleak.IgnoreTopFunction("github.com/dgraph-io/badger/v4.(*DB).monitorCache"),
+		goleak.IgnoreTopFunction("github.com/dgraph-io/ristretto/v2/z.(*AllocatorPool).freeupAllocators"))
 }
 
 func open(t *testing.T, dir string) *DB {

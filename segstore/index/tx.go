@@ -23,6 +23,10 @@ type Tx struct {
 
 // View calls read with the present state. It returns read's error, or the first failure of a scan.
 func (db *DB) View(read func(tx *Tx) error) error {
+	if err := db.enter(); err != nil {
+		return err
+	}
+	defer db.calls.Done()
 	txn := db.db.NewTransaction(false)
 	defer txn.Discard()
 	tx := &Tx{txn: txn}
@@ -37,6 +41,10 @@ func (db *DB) View(read func(tx *Tx) error) error {
 // [branchline.ErrUnavailable] while the disk is too full and [branchline.ErrTooLarge] when one update
 // changes more than fits the engine's memory (some thousand keys).
 func (db *DB) Update(change func(tx *Tx) error) error {
+	if err := db.enter(); err != nil {
+		return err
+	}
+	defer db.calls.Done()
 	db.turn <- struct{}{}
 	defer func() { <-db.turn }()
 	if err := db.makeRoom(); err != nil {
