@@ -40,6 +40,12 @@ export function whyNoPicture(site: Site | undefined, stream: Stream | undefined,
   return undefined
 }
 
+/** The link's round trip time in words, a dash while there is no link. */
+export function roundTrip(site: Site): string {
+  if (site.state !== 'up' || site.rttMs === undefined) return '–'
+  return `${site.rttMs < 10 ? site.rttMs.toFixed(1) : Math.round(site.rttMs)} ms`
+}
+
 function capital(text: string): string {
   return text.charAt(0).toUpperCase() + text.slice(1)
 }

@@ -30,7 +30,7 @@ export function zoneLabel(t: Seconds, zone = viewerZone()): string {
   const name = part(t, { timeZoneName: 'short' }, 'timeZoneName', zone)
   const offset = part(t, { timeZoneName: 'shortOffset' }, 'timeZoneName', zone).replace('GMT', 'UTC')
   const plain = name.replace('GMT', 'UTC')
-  return plain === offset ? plain : `${name} (${offset})`
+  return plain === offset || plain === 'UTC' ? plain : `${name} (${offset})`
 }
 
 /** Seconds that the zone's wall clock is ahead of UTC at t. */
@@ -67,6 +67,13 @@ export function formatMoment(t: Seconds, reference: Seconds, zone = viewerZone()
   if (formatDay(t, zone) === formatDay(reference, zone)) return clock
   const options: Intl.DateTimeFormatOptions = { day: 'numeric', month: 'short', timeZone: zone }
   return `${new Intl.DateTimeFormat('en-GB', options).format(t * 1000)} ${clock}`
+}
+
+/** "14:03:22 – 14:05:00", with the day once unless it is reference's, twice if the range crosses midnight. */
+export function formatRange(range: Range, reference: Seconds, zone = viewerZone()): string {
+  const sameDay = formatDay(range.start, zone) === formatDay(range.end, zone)
+  const end = sameDay ? formatClock(range.end, zone) : formatMoment(range.end, reference, zone)
+  return `${formatMoment(range.start, reference, zone)} – ${end}`
 }
 
 /** "0.4 s", "12 s", "4 min 10 s", "3 h 05 min", "2 d 4 h": two units at most. */

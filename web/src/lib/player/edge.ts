@@ -18,8 +18,8 @@ export interface LiveStep {
   lag: number // seconds of picture between what is shown and what has arrived
 }
 
-const jumpBeyond = 1.2 // seconds of lag above which a jump disturbs less than catching up
-const slack = 0.06 // one frame at 16 a second: lag swings by as much with every arrival
+const jumpBeyond = 0.7 // seconds of lag above which a jump disturbs less than catching up
+const slack = 0.04 // one frame at 25 a second: lag swings by as much with every arrival
 const fastest = 1.25 // faster is seen as fast motion
 
 /** Decides from what is buffered whether to jump and how fast to play. */
@@ -32,13 +32,13 @@ export function follow(state: LiveState): LiveStep {
     return { seek: landing, rate: 1, lag: last.end - landing }
   }
   const over = lag - state.target
-  if (over > slack) return { rate: Math.min(1 + over, fastest), lag }
+  if (over > slack) return { rate: Math.min(1 + 1.5 * over, fastest), lag }
   if (lag < state.target * 0.3) return { rate: 0.96, lag }
   return { rate: 1, lag }
 }
 
 const least = 0.08
-const most = 0.6
+const most = 0.35
 
 /** The distance to keep: grows when the picture stood still for want of frames, shrinks when it has not. */
 export class Target {
@@ -49,12 +49,12 @@ export class Target {
   }
 
   stalled(): void {
-    this.value = Math.min(this.value + 0.05, most)
+    this.value = Math.min(this.value + 0.04, most)
   }
 
   /** To be called about once a second while the picture runs. */
   steady(): void {
-    this.value = Math.max(this.value - 0.005, least)
+    this.value = Math.max(this.value - 0.015, least)
   }
 }
 

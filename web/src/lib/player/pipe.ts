@@ -88,11 +88,6 @@ export class Pipe {
     return this.then(() => (some() ? this.change((b) => b.remove(start, end)) : undefined))
   }
 
-  /** Forgets a half-received fragment: the next data begin with an init segment. */
-  interrupt(): Promise<void> {
-    return this.then(() => this.buffer?.abort())
-  }
-
   close(): void {
     if (this.over) return
     this.over = true

@@ -1,5 +1,6 @@
 import { Fault, faultOf, wordsOf } from '../api'
 import { formatISO, now, type Range, type Seconds } from '../time'
+import { concat, Overlap, Splitter } from './boxes'
 import { Footage } from './footage'
 import { Pipe, playable } from './pipe'
 import { enough, jump, plan } from './windows'
@@ -28,6 +29,7 @@ export class Playback {
   private pipe?: Pipe
   private turn = new AbortController() // ends with every seek out of what is buffered
   private next: Seconds = 0
+  private start: Seconds = 0 // of what is shown since the last seek
   private rate = 1
   private wanted = true // whether to play
   private timer: number
@@ -37,6 +39,7 @@ export class Playback {
   private drained = false // nothing further is recorded at present
   private said = ''
   private closed = false
+  private readonly overlap = new Overlap()
   private readonly footage: Footage
 
   constructor(
@@ -51,7 +54,7 @@ export class Playback {
   }
 
   get at(): Seconds {
-    return this.video.currentTime
+    return this.video.currentTime || this.start
   }
 
   /** Shows the picture at t, or the next one after it. */
@@ -66,10 +69,8 @@ export class Playback {
     this.turn = new AbortController()
     this.next = t
     this.drained = false
-    if (this.pipe) {
-      void this.pipe.interrupt()
-      void this.pipe.remove(0, Infinity)
-    }
+    this.overlap.forget()
+    void this.pipe?.remove(0, Infinity)
     void this.run(this.turn.signal, t)
   }
 
@@ -133,7 +134,7 @@ export class Playback {
 
   private place(t: Seconds): void {
     this.pipe ??= new Pipe(this.video, (why) => this.broke(why))
-    this.video.currentTime = t
+    this.start = this.video.currentTime = t
     this.video.defaultPlaybackRate = this.video.playbackRate = this.rate
   }
 
@@ -169,13 +170,14 @@ export class Playback {
     const type = response.headers.get('Content-Type') ?? ''
     const codecs = /codecs="([^"]*)"/.exec(type)?.[1] ?? ''
     if (!playable(codecs)) throw new Unsupported(codecs)
-    await this.pipe?.interrupt()
     await this.pipe?.setType(type)
+    const splitter = new Splitter()
     const reader = response.body.getReader()
     for (;;) {
       const { done, value } = await reader.read()
       if (done || signal.aborted) return
-      await this.pipe?.append(value)
+      const fresh = splitter.push(value).filter((piece) => this.overlap.fresh(piece))
+      if (fresh.length > 0) await this.pipe?.append(concat(...fresh.map((piece) => piece.data)))
       while (this.ahead() > 2 * enough(this.rate) && !signal.aborted) await pause(100, signal)
     }
   }
@@ -206,16 +208,18 @@ export class Playback {
   }
 
   private move(pipe: Pipe): void {
-    const at = this.video.currentTime
     const ranges = pipe.ranges
-    const target = jump(at, ranges)
+    if (this.video.readyState === 0 || ranges.length === 0) return
+    const at = this.video.currentTime
+    if (at === 0) this.video.currentTime = this.start // a start before the first data may be lost
+    const target = at === 0 ? undefined : jump(at, ranges)
     if (target !== undefined && !(this.video.seeking && target - at < 0.05)) {
       if (target - at > 1) this.events.skipped({ start: at, end: target }, this.footage.causeAt(at + 0.6))
       this.video.currentTime = target + 0.001
     }
     const first = ranges[0]
     if (first && at - first.start > evictBehind) void pipe.remove(0, at - keepBehind)
-    if (this.wanted && this.video.paused && ranges.length > 0) void this.video.play().catch(() => undefined)
+    if (this.wanted && this.video.paused) void this.video.play().catch(() => undefined)
     const last = ranges.at(-1)
     if (this.wanted && this.drained && last && last.end - at < 0.3 && now() - at < 8) this.events.caughtUp()
   }

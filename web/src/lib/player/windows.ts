@@ -6,6 +6,9 @@ import type { Range, Seconds } from '../time'
 export const windowLength: Seconds = 20
 export const liveMargin: Seconds = 0.75 // what a fragment in the making may still lack
 
+const comfortable: Seconds = 2 // with so much in hand there is no hurry
+const worthwhile: Seconds = 2 // a window begins at a key frame, so a short one repeats more than it brings
+
 export type Step =
   | { do: 'fetch'; from: Seconds; to: Seconds }
   | { do: 'wait' } // at the end of what is recorded so far
@@ -32,7 +35,8 @@ export function plan(s: PlanState): Step {
   if (!range) return { do: 'wait' }
   const from = Math.max(s.next, range.start)
   const to = Math.min(from + windowLength * Math.max(s.rate, 1), range.end, latest)
-  return to - from < 0.2 ? { do: 'wait' } : { do: 'fetch', from, to }
+  const least = s.buffered > comfortable ? worthwhile : 0.2
+  return to - from < least ? { do: 'wait' } : { do: 'fetch', from, to }
 }
 
 /** Joins ranges that touch (within tolerance), ascending. */

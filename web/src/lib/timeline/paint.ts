@@ -17,6 +17,8 @@ export interface Scene {
 
 export const axisHeight = 26
 const laneGap = 4
+const flagRoom = 34 // half a flag's width: a label that would stand half behind one is left out
+const labelRoom = 52
 
 export class Painter {
   private readonly patterns = new Map<string, CanvasPattern>()
@@ -43,7 +45,7 @@ export class Painter {
     c.setTransform(this.ratio, 0, 0, this.ratio, 0, 0)
     c.clearRect(0, 0, width, height)
     const lane = { top: axisHeight + laneGap, height: height - axisHeight - laneGap - 2 }
-    this.paintAxis(scene.view, width, height)
+    this.paintAxis(scene, width, height)
     c.fillStyle = this.colour('--lane')
     c.fillRect(0, lane.top, width, lane.height)
     this.paintSpans(scene, width, lane)
@@ -53,8 +55,10 @@ export class Painter {
     if (scene.playhead !== undefined) this.paintPlayhead(scene, scene.playhead, width, height)
   }
 
-  private paintAxis(view: View, width: number, height: number): void {
+  private paintAxis(scene: Scene, width: number, height: number): void {
     const c = this.context
+    const view = scene.view
+    const flags = [scene.now, scene.playhead ?? scene.now].map((t) => xAt(view, width, t))
     c.font = `500 11.5px ${this.colour('--font')}`
     c.textBaseline = 'middle'
     c.textAlign = 'left'
@@ -65,7 +69,7 @@ export class Painter {
       c.moveTo(x, tick.label ? 4 : axisHeight - 5)
       c.lineTo(x, tick.label ? height : axisHeight)
       c.stroke()
-      if (!tick.label) continue
+      if (!tick.label || flags.some((f) => x > f - flagRoom - labelRoom && x < f + flagRoom)) continue
       c.fillStyle = this.colour(tick.day ? '--text' : '--text-2')
       c.fillText(tick.day ? formatDay(tick.t, this.zone).slice(0, -5) : tick.label, x + 5, axisHeight / 2)
     }
