@@ -1,0 +1,263 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/goccy/go-yaml"
+	"github.com/goccy/go-yaml/parser"
+
+	"github.com/branchline-video/branchline"
+)
+
+// maxConfig bounds a configuration file, in bytes: some thousand cameras.
+const maxConfig = 4 << 20
+
+// fieldError is a value that is well-formed YAML and still wrong. path is in go-yaml's notation,
+// such as $.cameras[2].url, and serves to find the line.
+type fieldError struct {
+	path string
+	err  error
+}
+
+func (e *fieldError) Error() string { return strings.TrimPrefix(e.path, "$.") + ": " + e.err.Error() }
+func (e *fieldError) Unwrap() error { return e.err }
+
+func wrong(path, format string, args ...any) error {
+	return &fieldError{path: path, err: fmt.Errorf(format, args...)}
+}
+
+// configuration is a file's content that can check itself, filling in defaults.
+type configuration interface{ check() error }
+
+// readConfig reads the YAML file at path into c. Unknown keys and bad values are usage errors that
+// name the file, the line and the field.
+func readConfig(path string, c configuration) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return usageError{fmt.Errorf("read configuration: %w", err)}
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxConfig+1))
+	if err != nil {
+		return usageError{fmt.Errorf("read configuration: %w", err)}
+	}
+	if len(text) > maxConfig {
+		return usageError{fmt.Errorf("read configuration %s: over %d bytes", path, maxConfig)}
+	}
+	if err := parseConfig(path, text, c); err != nil {
+		return usageError{err}
+	}
+	return nil
+}
+
+func parseConfig(path string, text []byte, c configuration) error {
+	err := yaml.NewDecoder(strings.NewReader(string(text)), yaml.Strict()).Decode(c)
+	if err != nil && !errors.Is(err, io.EOF) { // EOF: an empty file, all defaults
+		var at yaml.Error
+		if errors.As(err, &at) && at.GetToken() != nil {
+			pos := at.GetToken().Position
+			return fmt.Errorf("%s:%d:%d: %s\n%s", path, pos.Line, pos.Column, at.GetMessage(),
+				yaml.FormatError(err, false, true))
+		}
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	err = c.check()
+	if bad := (*fieldError)(nil); errors.As(err, &bad) {
+		return fmt.Errorf("%s:%d: %w", path, lineOf(text, bad.path), err)
+	}
+	return err
+}
+
+// lineOf returns the line on which a field stands, or where its nearest existing parent does.
+func lineOf(text []byte, path string) int {
+	file, err := parser.ParseBytes(text, 0)
+	if err != nil {
+		return 1
+	}
+	for path != "$" && path != "" {
+		if p, err := yaml.PathString(path); err == nil {
+			if node, err := p.FilterFile(file); err == nil && node != nil {
+				return node.GetToken().Position.Line
+			}
+		}
+		path = path[:max(strings.LastIndexAny(path, ".["), 0)]
+	}
+	return 1
+}
+
+// edgeFile is the configuration of an edge.
+type edgeFile struct {
+	Dir     string       `yaml:"dir"`
+	Listen  string       `yaml:"http"`
+	Segment string       `yaml:"segment"` // a Go duration, "1m"
+	Cameras []cameraFile `yaml:"cameras"`
+
+	segment time.Duration // Segment, parsed
+}
+
+// cameraFile is one camera of an edge.
+type cameraFile struct {
+	ID    string `yaml:"id"`
+	Name  string `yaml:"name"`
+	URL   string `yaml:"url"`
+	Sub   string `yaml:"sub"`
+	Audio *bool  `yaml:"audio"`
+}
+
+// The bounds of a segment's length: shorter ones cost a sync each, longer ones delay what follows a
+// seal.
+const (
+	defaultSegment = time.Minute
+	minSegment     = 2 * time.Second
+	maxSegment     = 10 * time.Minute
+)
+
+func (c *edgeFile) check() error {
+	if c.Dir == "" {
+		return wrong("$.dir", "say where to record, for example /var/lib/branchline/edge")
+	}
+	c.segment = defaultSegment
+	if c.Segment != "" {
+		var err error
+		if c.segment, err = time.ParseDuration(c.Segment); err != nil {
+			return wrong("$.segment", "%q is no duration: write for example 60s or 1m", c.Segment)
+		}
+	}
+	if c.segment < minSegment || c.segment > maxSegment {
+		return wrong("$.segment", "%v is not between %v and %v", c.segment, minSegment, maxSegment)
+	}
+	if c.Listen != "" {
+		if err := checkAddress("$.http", c.Listen); err != nil {
+			return err
+		}
+	}
+	seen := map[string]int{}
+	for i := range c.Cameras {
+		at := fmt.Sprintf("$.cameras[%d]", i)
+		if err := c.Cameras[i].check(at); err != nil {
+			return err
+		}
+		if first, twice := seen[c.Cameras[i].ID]; twice {
+			return wrong(at+".id", "camera %q is already number %d of this list", c.Cameras[i].ID, first+1)
+		}
+		seen[c.Cameras[i].ID] = i
+	}
+	return nil
+}
+
+func (c *cameraFile) check(at string) error {
+	if err := branchline.CameraID(c.ID).Check(); err != nil || strings.Contains(c.ID, ".") {
+		return wrong(at+".id", "%q is no camera id: use a-z, 0-9 and inner '-', at most %d", c.ID, branchline.MaxLabel)
+	}
+	if c.Name == "" {
+		c.Name = c.ID
+	}
+	if len(c.Name) > branchline.MaxName {
+		return wrong(at+".name", "longer than %d bytes", branchline.MaxName)
+	}
+	if c.URL == "" {
+		return wrong(at+".url", "camera %q needs the address of its stream, rtsp://…", c.ID)
+	}
+	if err := checkRTSP(at+".url", c.URL); err != nil {
+		return err
+	}
+	if c.Sub != "" {
+		return checkRTSP(at+".sub", c.Sub)
+	}
+	return nil
+}
+
+// checkRTSP never repeats the address: it may hold a password.
+func checkRTSP(path, address string) error {
+	u, err := url.Parse(address)
+	if err != nil {
+		return wrong(path, "is no URL: percent-encode special characters of user and password")
+	}
+	if u.Scheme != "rtsp" && u.Scheme != "rtsps" {
+		return wrong(path, "starts with %q, expected rtsp:// or rtsps://", u.Scheme)
+	}
+	if u.Host == "" {
+		return wrong(path, "names no host")
+	}
+	return nil
+}
+
+func checkAddress(path, address string) error {
+	if _, port, err := net.SplitHostPort(address); err != nil || port == "" {
+		return wrong(path, "%q is no address: write host:port or :port", address)
+	}
+	return nil
+}
+
+// hubFile is the configuration of a hub.
+type hubFile struct {
+	Dir      string       `yaml:"dir"`
+	Listen   string       `yaml:"listen"`
+	Public   []string     `yaml:"public"`
+	HTTP     string       `yaml:"http"`
+	TLS      *tlsFile     `yaml:"tls"`
+	Policies []policyFile `yaml:"policies"`
+}
+
+type tlsFile struct {
+	Certificate string `yaml:"certificate"`
+	Key         string `yaml:"key"`
+}
+
+// policyFile says what is to be held at the centre of the streams that match a pattern.
+type policyFile struct {
+	Streams string `yaml:"streams"`
+	Keep    string `yaml:"keep"`
+}
+
+const (
+	defaultLink = ":7563"
+	defaultHTTP = "127.0.0.1:8480"
+)
+
+func (c *hubFile) check() error {
+	if c.Dir == "" {
+		return wrong("$.dir", "say where to keep the centre's data, for example /var/lib/branchline/hub")
+	}
+	if c.Listen == "" {
+		c.Listen = defaultLink
+	}
+	if c.HTTP == "" {
+		c.HTTP = defaultHTTP
+	}
+	if err := checkAddress("$.listen", c.Listen); err != nil {
+		return err
+	}
+	if err := checkAddress("$.http", c.HTTP); err != nil {
+		return err
+	}
+	for i, a := range c.Public {
+		if err := checkAddress(fmt.Sprintf("$.public[%d]", i), a); err != nil {
+			return err
+		}
+	}
+	if c.TLS != nil && (c.TLS.Certificate == "" || c.TLS.Key == "") {
+		return wrong("$.tls", "needs both certificate and key, paths of PEM files")
+	}
+	for i, p := range c.Policies {
+		at := fmt.Sprintf("$.policies[%d]", i)
+		if p.Streams == "" {
+			return wrong(at+".streams", "say which streams, for example \"*\" or \"berlin.*\"")
+		}
+		if !knownKeep(p.Keep) {
+			return wrong(at+".keep", "%q is none of never, always, backfill", p.Keep)
+		}
+	}
+	return nil
+}
+
+func knownKeep(keep string) bool {
+	return keep == "never" || keep == "always" || keep == "backfill"
+}

@@ -1,0 +1,151 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/branchline-video/branchline"
+	"github.com/branchline-video/branchline/edge"
+	"github.com/branchline-video/branchline/federation"
+	"github.com/branchline-video/branchline/federation/identity"
+	"github.com/branchline-video/branchline/internal/clock"
+)
+
+type edgeCommand struct {
+	Config string   `help:"The edge's configuration file." type:"path" required:"" placeholder:"FILE"`
+	Token  string   `help:"One-time token of the hub; needed until the site is enrolled." env:"BRANCHLINE_TOKEN"`
+	Hub    []string `help:"Dial these hub addresses instead of those of the token." placeholder:"HOST:PORT"`
+	JSON   bool     `help:"Print one JSON line when recording has begun."`
+}
+
+// Run records until the terminal's context ends. Nothing about hub, token or link ends it.
+func (c *edgeCommand) Run(t *terminal) error {
+	var file edgeFile
+	if err := readConfig(c.Config, &file); err != nil {
+		return err
+	}
+	if c.Token != "" {
+		if _, err := identity.ParseToken(c.Token); err != nil {
+			return usageError{fmt.Errorf("--token: %w", err)}
+		}
+	}
+	branch, err := openBranch(branchConfig{
+		dir: file.Dir, cameras: file.cameras(), segment: file.segment, token: c.Token, hubs: c.Hub, log: t.log,
+	})
+	if err != nil {
+		return err
+	}
+	group, ctx := errgroup.WithContext(t.ctx)
+	if file.Listen != "" {
+		listener, err := net.Listen("tcp", file.Listen)
+		if err != nil {
+			return errors.Join(fmt.Errorf("serve metrics: %w", err), branch.close())
+		}
+		group.Go(func() error { return serveHTTP(ctx, listener, edgeHandler(branch)) })
+	}
+	group.Go(func() error { return branch.run(ctx) })
+	if err := c.announce(t, branch, len(file.Cameras)); err != nil {
+		return err
+	}
+	return errors.Join(group.Wait(), branch.close())
+}
+
+func (c *edgeCommand) announce(t *terminal, b *branch, cameras int) error {
+	site := b.identity.Site()
+	if c.JSON {
+		return printJSON(t.stdout, map[string]any{"site": site, "cameras": cameras, "dir": b.dir})
+	}
+	t.log.Info("edge is recording", "cameras", cameras, "dir", b.dir, "site", site)
+	if !b.linked {
+		t.log.Warn("this edge is not enrolled: it records, and no hub sees it; " +
+			"make a token with `branchline site add NAME` at the hub and start the edge with --token")
+	}
+	return nil
+}
+
+func (c *edgeFile) cameras() []edge.CameraConfig {
+	var all []edge.CameraConfig
+	for _, f := range c.Cameras {
+		all = append(all, edge.CameraConfig{
+			ID: branchline.CameraID(f.ID), Name: f.Name, URL: f.URL, SubURL: f.Sub, Audio: f.Audio == nil || *f.Audio,
+		})
+	}
+	return all
+}
+
+// branchConfig says what an edge with its uplink needs.
+type branchConfig struct {
+	dir     string
+	cameras []edge.CameraConfig
+	segment time.Duration
+	token   string
+	hubs    []string
+	listen  func(addr string) (net.PacketConn, error) // nil: the system's
+	log     *slog.Logger
+}
+
+// branch is an edge node with its identity and its uplink.
+type branch struct {
+	dir      string
+	linked   bool // it has a hub, or a token for one
+	identity *identity.Node
+	node     *edge.Node
+	uplink   *federation.Uplink
+}
+
+// openBranch opens what is kept at dir: identity/ and store/.
+func openBranch(c branchConfig) (*branch, error) {
+	who, err := identity.OpenNode(filepath.Join(c.dir, "identity"), clock.Clock{})
+	if err != nil {
+		return nil, fmt.Errorf("open identity: %w", err)
+	}
+	node, err := edge.Open(edge.Config{
+		Dir: filepath.Join(c.dir, "store"), Cameras: c.cameras, SegmentLength: c.segment,
+		Signer: who.Key(), Logger: c.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	uplink := federation.NewUplink(federation.UplinkConfig{
+		Node: who, Source: node, Hubs: c.hubs, Token: c.token, Software: "branchline " + version,
+		ListenPacket: c.listen, Logger: c.log,
+	})
+	linked := who.Site() != "" || c.token != ""
+	return &branch{dir: c.dir, linked: linked, identity: who, node: node, uplink: uplink}, nil
+}
+
+// run records and keeps the link until ctx ends. A failed uplink never ends the recording.
+func (b *branch) run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return b.node.Run(ctx) })
+	if b.linked {
+		group.Go(func() error {
+			if err := b.uplink.Run(ctx); ctx.Err() == nil {
+				return fmt.Errorf("keep the uplink: %w", err)
+			}
+			return nil
+		})
+	}
+	return group.Wait()
+}
+
+func (b *branch) close() error { return b.node.Close() }
+
+// serveHTTP answers on the listener until ctx ends.
+func serveHTTP(ctx context.Context, listener net.Listener, h http.Handler) error {
+	server := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute}
+	stop := context.AfterFunc(ctx, func() { server.Close() })
+	defer stop()
+	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve %s: %w", listener.Addr(), err)
+	}
+	return nil
+}

@@ -1,0 +1,104 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/branchline-video/branchline/edge"
+)
+
+// edgeHandler answers /healthz and /metrics of an edge.
+func edgeHandler(b *branch) http.Handler {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), branchCollector{b},
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		for _, s := range b.node.Metrics() {
+			if !s.Recording {
+				w.WriteHeader(http.StatusServiceUnavailable)
+				fmt.Fprintf(w, "%s is not recorded\n", s.Stream)
+				return
+			}
+		}
+		fmt.Fprintln(w, "ok")
+	})
+	return mux
+}
+
+// branchCollector reads an edge's counters when Prometheus asks for them.
+type branchCollector struct{ b *branch }
+
+// streamMetric is a metric of one stream.
+type streamMetric struct {
+	name, help string
+	kind       prometheus.ValueType
+	value      func(edge.StreamMetrics) float64
+}
+
+func streamMetrics() []streamMetric {
+	const counter, gauge = prometheus.CounterValue, prometheus.GaugeValue
+	return []streamMetric{
+		{"recording", "1 while the stream is recorded.", gauge,
+			func(m edge.StreamMetrics) float64 { return truth(m.Recording) }},
+		{"sessions_total", "Sessions that the camera granted.", counter,
+			func(m edge.StreamMetrics) float64 { return float64(m.Sessions) }},
+		{"failures_total", "Sessions that failed or could not be had.", counter,
+			func(m edge.StreamMetrics) float64 { return float64(m.Failures) }},
+		{"lost_packets_total", "RTP packets lost or not usable.", counter,
+			func(m edge.StreamMetrics) float64 { return float64(m.Lost) }},
+		{"frames_total", "Access units recorded.", counter,
+			func(m edge.StreamMetrics) float64 { return float64(m.Frames) }},
+		{"dropped_frames_total", "Access units received and of no use.", counter,
+			func(m edge.StreamMetrics) float64 { return float64(m.Dropped) }},
+		{"clamped_frames_total", "Access units recorded with a corrected time.", counter,
+			func(m edge.StreamMetrics) float64 { return float64(m.Clamped) }},
+		{"fragments_total", "Fragments written.", counter,
+			func(m edge.StreamMetrics) float64 { return float64(m.Fragments) }},
+		{"written_bytes_total", "Bytes of fragments written.", counter,
+			func(m edge.StreamMetrics) float64 { return float64(m.Bytes) }},
+		{"disk_gaps_total", "Gaps that the disk caused.", counter,
+			func(m edge.StreamMetrics) float64 { return float64(m.DiskGaps) }},
+	}
+}
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// Describe sends nothing: which streams there are may change.
+func (branchCollector) Describe(chan<- *prometheus.Desc) {}
+
+// Collect sends the present values.
+func (c branchCollector) Collect(out chan<- prometheus.Metric) {
+	streams := c.b.node.Metrics()
+	for _, m := range streamMetrics() {
+		desc := prometheus.NewDesc("branchline_edge_"+m.name, m.help, []string{"stream"}, nil)
+		for _, s := range streams {
+			out <- prometheus.MustNewConstMetric(desc, m.kind, m.value(s), string(s.Stream))
+		}
+	}
+	link := c.b.uplink.Stats()
+	for _, m := range []struct {
+		name, help string
+		kind       prometheus.ValueType
+		value      float64
+	}{
+		{"up", "1 while the link to the hub is up.", prometheus.GaugeValue, truth(c.b.uplink.State().Up)},
+		{"rtt_seconds", "Round trip time of the link.", prometheus.GaugeValue, link.RTT.Seconds()},
+		{"sent_bytes", "Bytes sent on the present link.", prometheus.GaugeValue, float64(link.Sent)},
+		{"received_bytes", "Bytes received on the present link.", prometheus.GaugeValue, float64(link.Received)},
+		{"lost_bytes", "Bytes lost on the present link, an estimate.", prometheus.GaugeValue, float64(link.Lost)},
+	} {
+		desc := prometheus.NewDesc("branchline_edge_link_"+m.name, m.help, nil, nil)
+		out <- prometheus.MustNewConstMetric(desc, m.kind, m.value)
+	}
+}

@@ -1,0 +1,275 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/branchline-video/branchline"
+	"github.com/branchline-video/branchline/segstore"
+)
+
+type segCommands struct {
+	Ls    segLsCommand    `cmd:"" help:"List the segments of a store."`
+	Check segCheckCommand `cmd:"" help:"Verify segments: every fragment, footer, signature and the chain."`
+	Cat   segCatCommand   `cmd:"" help:"Write a range of a stream as one playable file to standard output."`
+}
+
+// storeRange chooses segments of a store. The store may be in use.
+type storeRange struct {
+	Dir    string `arg:"" help:"Directory of a node or of its store." type:"existingdir"`
+	Stream string `help:"Only this stream, such as entrance.main."`
+	From   string `help:"Only from this time on: RFC 3339, or a duration ago such as 10m." placeholder:"TIME"`
+	To     string `help:"Only before this time." placeholder:"TIME"`
+}
+
+// dir is the store's directory: that of a node contains it.
+func (r storeRange) dir() string {
+	if inner := filepath.Join(r.Dir, "store"); isDir(inner) {
+		return inner
+	}
+	return r.Dir
+}
+
+func isDir(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
+}
+
+func (r storeRange) list(now time.Time) ([]branchline.Segment, branchline.TimeRange, error) {
+	span, err := r.span(now)
+	if err != nil {
+		return nil, span, err
+	}
+	stream := branchline.StreamID(r.Stream)
+	if stream != "" {
+		if err := stream.Check(); err != nil {
+			return nil, span, usageError{fmt.Errorf("--stream: %w", err)}
+		}
+	}
+	if !isDir(filepath.Join(r.dir(), "segments")) {
+		return nil, span, usageError{fmt.Errorf("%s is not the directory of a node or a store", r.Dir)}
+	}
+	list, err := segstore.List(r.dir(), stream, span)
+	return list, span, err
+}
+
+// span is the zero range when neither end is given.
+func (r storeRange) span(now time.Time) (branchline.TimeRange, error) {
+	if r.From == "" && r.To == "" {
+		return branchline.TimeRange{}, nil
+	}
+	from, err := parseTime("--from", r.From, time.Unix(0, 0), now)
+	if err != nil {
+		return branchline.TimeRange{}, err
+	}
+	to, err := parseTime("--to", r.To, now.AddDate(1, 0, 0), now)
+	if err != nil {
+		return branchline.TimeRange{}, err
+	}
+	span := branchline.TimeRange{Start: from, End: to}
+	if span.Empty() {
+		return span, usageError{fmt.Errorf("--from %s is not before --to %s", readable(from), readable(to))}
+	}
+	return span, nil
+}
+
+func parseTime(flag, text string, otherwise, now time.Time) (time.Time, error) {
+	if text == "" {
+		return otherwise, nil
+	}
+	if ago, err := time.ParseDuration(text); err == nil {
+		return now.Add(-ago), nil
+	}
+	t, err := time.Parse(time.RFC3339Nano, text)
+	if err != nil {
+		return t, usageError{fmt.Errorf("%s %q: write for example 2026-11-23T12:00:00Z, or 10m for ten minutes ago",
+			flag, text)}
+	}
+	return t.UTC(), nil
+}
+
+type segLsCommand struct {
+	storeRange
+	JSON bool `help:"Print JSON, a line for each segment."`
+}
+
+// listedSegment is a segment as ls --json prints it; the names are a contract with scripts.
+type listedSegment struct {
+	ID        string    `json:"id"`
+	Stream    string    `json:"stream"`
+	Run       uint64    `json:"run"`
+	Number    uint32    `json:"number"`
+	Start     time.Time `json:"start"`
+	End       time.Time `json:"end"`
+	Bytes     int64     `json:"bytes"`
+	Fragments int       `json:"fragments"`
+	Sealed    bool      `json:"sealed"`
+	Hash      string    `json:"hash,omitempty"`
+	Codecs    string    `json:"codecs"`
+}
+
+// Run prints the store's segments by stream and start.
+func (c *segLsCommand) Run(t *terminal) error {
+	list, _, err := c.list(t.now())
+	if err != nil {
+		return err
+	}
+	tab := tabwriter.NewWriter(t.stdout, 0, 4, 2, ' ', 0)
+	if !c.JSON {
+		fmt.Fprintln(tab, "STREAM\tSTART\tSECONDS\tRUN\tNUMBER\tKB\tFRAGMENTS\tSTATE\tID")
+	}
+	var bytes int64
+	for _, s := range list {
+		bytes += s.Size
+		if !c.JSON {
+			fmt.Fprintf(tab, "%s\t%s\t%.1f\t%d\t%d\t%d\t%d\t%s\t%s\n", s.Stream, readable(s.Span.Start),
+				s.Span.Duration().Seconds(), s.Run, s.Number, s.Size/1000, len(s.Fragments), sealedOrNot(s), s.ID)
+			continue
+		}
+		one := listedSegment{ID: s.ID.String(), Stream: string(s.Stream), Run: s.Run, Number: s.Number,
+			Start: s.Span.Start, End: s.Span.End, Bytes: s.Size, Fragments: len(s.Fragments), Sealed: s.Sealed,
+			Codecs: s.Codecs}
+		if s.Sealed {
+			one.Hash = s.Hash.String()
+		}
+		if err := printJSON(t.stdout, one); err != nil {
+			return err
+		}
+	}
+	if c.JSON {
+		return nil
+	}
+	if err := tab.Flush(); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(t.stdout, "%d segments, %.1f MB\n", len(list), float64(bytes)/1e6)
+	return err
+}
+
+func sealedOrNot(s branchline.Segment) string {
+	if s.Sealed {
+		return "sealed"
+	}
+	return "open"
+}
+
+type segCheckCommand struct {
+	Paths []string `arg:"" help:"Segment files, or directories of nodes or stores." type:"path"`
+	JSON  bool     `help:"Print JSON, a line for each file."`
+}
+
+// Run verifies each file and then, per stream, that consecutive segments of a run are chained.
+func (c *segCheckCommand) Run(t *terminal) error {
+	files, err := segmentFiles(c.Paths)
+	if err != nil {
+		return err
+	}
+	var last segstore.Report
+	bad := 0
+	for _, path := range files {
+		r, err := segstore.Check(path)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			continue // sealed and moved, or removed, since the directory was read
+		case err != nil:
+			r = segstore.Report{Path: path, Problems: []string{err.Error()}}
+		}
+		next := r.Sealed && last.Sealed && r.Stream == last.Stream && r.Run == last.Run && r.Number == last.Number+1
+		if next && filepath.Dir(filepath.Dir(path)) == filepath.Dir(filepath.Dir(last.Path)) && r.Previous != last.Hash {
+			r.Problems = append(r.Problems, "the chain is broken: the segment before has the hash "+last.Hash)
+		}
+		last = r
+		if !r.OK() {
+			bad++
+		}
+		if c.JSON {
+			err = printJSON(t.stdout, r)
+		} else {
+			_, err = fmt.Fprintln(t.stdout, r)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if !c.JSON {
+		fmt.Fprintf(t.stdout, "%d files checked, %d with problems\n", len(files), bad)
+	}
+	if bad > 0 {
+		return fmt.Errorf("%d of %d files have problems", bad, len(files))
+	}
+	return nil
+}
+
+// segmentFiles lists the segment files of the given files and directories. Segments are named so that
+// names sort by time.
+func segmentFiles(paths []string) ([]string, error) {
+	var files []string
+	for _, p := range paths {
+		if _, err := os.Stat(p); err != nil {
+			return nil, usageError{err}
+		}
+		err := filepath.WalkDir(p, func(path string, d fs.DirEntry, err error) error {
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil // the node moves its files while it runs
+			}
+			if err == nil && !d.IsDir() && (strings.HasSuffix(path, ".mp4") || path == p) {
+				files = append(files, path)
+			}
+			return err
+		})
+		if err != nil {
+			return nil, fmt.Errorf("list files: %w", err)
+		}
+	}
+	return files, nil
+}
+
+type segCatCommand struct {
+	storeRange
+	Output string `short:"o" help:"Write to this file instead of standard output." type:"path" placeholder:"FILE"`
+}
+
+// Run writes the range, verified, as one fragmented MP4.
+func (c *segCatCommand) Run(t *terminal) (err error) {
+	if c.Stream == "" {
+		return usageError{errors.New("--stream: say which stream to write, such as entrance.main")}
+	}
+	list, span, err := c.list(t.now())
+	if err != nil {
+		return err
+	}
+	var paths []string
+	for _, s := range list {
+		paths = append(paths, segstore.File(c.dir(), s))
+	}
+	out := t.stdout
+	if c.Output != "" {
+		f, err := os.Create(c.Output)
+		if err != nil {
+			return fmt.Errorf("write: %w", err)
+		}
+		defer func() { err = errors.Join(err, f.Close()) }()
+		out = f
+	}
+	buffered := bufio.NewWriterSize(out, 1<<20)
+	if err := segstore.Cat(buffered, paths, span); err != nil {
+		return err
+	}
+	return flush(buffered)
+}
+
+// flush writes what is left. A reader that has seen enough is no failure.
+func flush(w *bufio.Writer) error {
+	if err := w.Flush(); err != nil && !errors.Is(err, io.ErrClosedPipe) {
+		return fmt.Errorf("write: %w", err)
+	}
+	return nil
+}
