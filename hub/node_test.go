@@ -1,0 +1,275 @@
+package hub_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/branchline-video/branchline"
+	"github.com/branchline-video/branchline/hub/fetch"
+	"github.com/branchline-video/branchline/hub/policy"
+)
+
+func always() []policy.Policy   { return []policy.Policy{{Streams: "*", Kind: policy.Always}} }
+func backfill() []policy.Policy { return []policy.Policy{{Streams: "*", Kind: policy.Backfill}} }
+
+func TestAlwaysHoldsEverythingAcrossAnOutage(t *testing.T) {
+	inWorld(t, always(), func(w *world) {
+		pass(15 * time.Second)
+		if n := w.edge.fetches.Load(); n > 3 {
+			t.Errorf("%d fetches while live recording ran undisturbed", n)
+		}
+		w.cut()
+		cut := time.Now()
+		pass(30 * time.Second)
+		outage := branchline.TimeRange{Start: cut, End: time.Now()}
+		t.Log("dark:", w.timeline(w.all().Start, w.all().End))
+		w.heal()
+		took := w.wait(20*time.Second, "the outage is not held", func() bool { return w.holds(outage) })
+		t.Log("outage held after", took)
+		pass(segmentLength + 5*time.Second)
+		whole := w.all()
+		whole.End = whole.End.Add(-2 * time.Second)
+		if !w.holds(whole) {
+			t.Errorf("not everything is held: %s", w.timeline(whole.Start, whole.End))
+		}
+		sealed := branchline.TimeRange{Start: w.edge.began, End: outage.End.Add(segmentLength)}
+		if !w.sameFiles(sealed) {
+			t.Errorf("files differ:\n edge %v\n hub  %v", w.files(w.edge, local, sealed),
+				w.files(store{w.node.Store()}, stream, sealed))
+		}
+		t.Log("end:", w.timeline(w.all().Start, w.all().End))
+	})
+}
+
+func TestBackfillBringsOutagesOnly(t *testing.T) {
+	inWorld(t, backfill(), func(w *world) {
+		pass(25 * time.Second)
+		if n := w.edge.fetches.Load() + w.edge.lives.Load(); n > 0 {
+			t.Fatalf("the hub asked %d times for footage before any outage", n)
+		}
+		w.cut()
+		cut := time.Now()
+		pass(30 * time.Second)
+		outage := branchline.TimeRange{Start: cut, End: time.Now()}
+		w.heal()
+		w.wait(time.Second, "backfill has not begun", func() bool { return w.edge.fetched.Load() > 0 })
+		w.wait(20*time.Second, "the outage is not held", func() bool { return w.holds(outage) })
+		pass(2*segmentLength + 5*time.Second)
+		if !w.sameFiles(outage) {
+			t.Error("a segment of the outage is not sealed at the hub")
+		}
+		before := branchline.TimeRange{Start: w.edge.began, End: w.edge.began.Add(segmentLength)}
+		if held := w.fragments(w.node.Store(), stream, before); len(held) > 0 {
+			t.Errorf("%d fragments from before the outage are held", len(held))
+		}
+		if !strings.Contains(w.timeline(before.Start, before.End), "edge") {
+			t.Errorf("before the outage: %s", w.timeline(before.Start, before.End))
+		}
+	})
+}
+
+func TestRequestForTheLastMinute(t *testing.T) {
+	inWorld(t, nil, func(w *world) {
+		pass(75 * time.Second)
+		now := time.Now()
+		minute := branchline.TimeRange{Start: now.Add(-time.Minute), End: now}
+		order := fetch.Order{Streams: []branchline.StreamID{stream}, Span: minute, By: "test"}
+		job, err := w.node.Jobs().Create(order)
+		if err != nil || job.State != fetch.Waiting {
+			t.Fatal(job.State, err)
+		}
+		took := w.wait(2*time.Second, "the request is not complete", func() bool { return w.job(job.ID).State == fetch.Done })
+		if job = w.job(job.ID); job.Share() != 1 || job.Brought == 0 || job.Ended.IsZero() {
+			t.Errorf("done after %v: %+v", took, job)
+		}
+		if !w.holds(minute) {
+			t.Errorf("done, and not held: %s", w.timeline(minute.Start, minute.End))
+		}
+		asked := w.edge.fetches.Load()
+		again, err := w.node.Jobs().Create(order)
+		if err != nil || again.State != fetch.Done || w.edge.fetches.Load() != asked {
+			t.Errorf("the same order again is %s after %d more fetches, %v", again.State, w.edge.fetches.Load()-asked, err)
+		}
+		pass(segmentLength + 5*time.Second)
+		whole := branchline.TimeRange{Start: minute.Start.Add(segmentLength), End: minute.End.Add(-segmentLength)}
+		if !w.sameFiles(whole) {
+			t.Error("segments of which every fragment was requested are not sealed")
+		}
+	})
+}
+
+func TestRequestThatReachesIntoTheFuture(t *testing.T) {
+	inWorld(t, nil, func(w *world) {
+		pass(5 * time.Second)
+		now := time.Now()
+		span := branchline.TimeRange{Start: now.Add(-3 * time.Second), End: now.Add(20 * time.Second)}
+		job := w.order(span)
+		pass(10 * time.Second)
+		half := branchline.TimeRange{Start: span.Start, End: now.Add(7 * time.Second)}
+		if !w.holds(half) || w.job(job.ID).State.Final() {
+			t.Errorf("halfway: %s, %s", w.job(job.ID).State, w.timeline(span.Start, span.End))
+		}
+		pass(12 * time.Second)
+		if job = w.job(job.ID); job.State != fetch.Done || !w.holds(span) {
+			t.Errorf("%s, %s", job.State, w.timeline(span.Start, span.End))
+		}
+	})
+}
+
+// TestResumeWithoutRefetching cuts a slow request several times and restarts the hub once: what was
+// put is not fetched again.
+func TestResumeWithoutRefetching(t *testing.T) {
+	inWorld(t, nil, func(w *world) {
+		pass(65 * time.Second)
+		span := branchline.TimeRange{Start: w.edge.began, End: w.edge.began.Add(time.Minute)}
+		w.edge.slow.Store(int64(20 * time.Millisecond)) // 1000 bytes each
+		job := w.order(span)
+		for n := range 5 {
+			pass(700 * time.Millisecond)
+			w.cut()
+			if j := w.job(job.ID); j.State != fetch.Waiting || j.Cause != fetch.CauseDark {
+				t.Fatalf("dark, and the job is %s: %s", j.State, j.Cause)
+			}
+			held := len(w.fragments(w.node.Store(), stream, span))
+			if n == 2 {
+				w.stopNode()
+				w.open()
+				if again := len(w.fragments(w.node.Store(), stream, span)); again != held || again == 0 {
+					t.Fatalf("%d fragments held before the restart, %d after", held, again)
+				}
+			}
+			w.heal()
+		}
+		w.wait(30*time.Second, "the request is not complete", func() bool { return w.job(job.ID).State == fetch.Done })
+		if !w.holds(span) {
+			t.Error("done, and not held")
+		}
+		var size, largest int64
+		segs, err := w.edge.Segments(t.Context(), local, span)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, seg := range segs {
+			size += seg.Size
+			for _, f := range seg.Fragments {
+				largest = max(largest, f.Length)
+			}
+		}
+		// Each cut costs what was under way: at most a fragment and an init part on each of four streams.
+		if extra, most := w.edge.fetched.Load()-size, 5*4*(largest+2000); extra > most {
+			t.Errorf("fetched %d bytes more than there are, at most %d may be lost in five cuts", extra, most)
+		}
+	})
+}
+
+func TestRequestOvertakesBackfill(t *testing.T) {
+	inWorld(t, backfill(), func(w *world) {
+		pass(20 * time.Second)
+		w.cut()
+		cut := time.Now()
+		pass(5 * time.Minute)
+		w.edge.slow.Store(int64(50 * time.Millisecond)) // 1000 bytes each: the outage takes minutes
+		outage := branchline.TimeRange{Start: cut, End: time.Now()}
+		w.heal()
+		w.wait(2*time.Second, "backfill has not begun", func() bool { return w.edge.fetched.Load() > 0 })
+		pass(3 * time.Second)
+		span := branchline.TimeRange{Start: w.edge.began, End: w.edge.began.Add(3 * time.Second)}
+		job := w.order(span)
+		took := w.wait(4*time.Second, "the request waits for the backfill", func() bool {
+			return w.job(job.ID).State == fetch.Done
+		})
+		if w.node.Jobs().Counters().Preempted == 0 || w.holds(outage) {
+			t.Errorf("nothing was preempted; done after %v", took)
+		}
+		w.wait(10*time.Minute, "the backfill did not go on", func() bool { return w.holds(outage) })
+		var size int64
+		segs, _ := w.edge.Segments(t.Context(), local, w.all())
+		for _, seg := range segs {
+			size += seg.Size
+		}
+		if fetched := w.edge.fetched.Load(); fetched > size {
+			t.Errorf("fetched %d bytes of %d that there are", fetched, size)
+		}
+	})
+}
+
+func TestCancelledJob(t *testing.T) {
+	inWorld(t, nil, func(w *world) {
+		pass(30 * time.Second)
+		w.edge.slow.Store(int64(time.Second))
+		job := w.order(branchline.TimeRange{Start: w.edge.began, End: time.Now()})
+		pass(3 * time.Second)
+		if err := w.node.Jobs().Cancel(job.ID); err != nil {
+			t.Fatal(err)
+		}
+		pass(time.Second)
+		fetched := w.edge.fetched.Load()
+		pass(5 * time.Second)
+		if w.edge.fetched.Load() != fetched || w.job(job.ID).State != fetch.Cancelled {
+			t.Errorf("cancelled, and it goes on: %+v", w.job(job.ID))
+		}
+		if err := w.node.Jobs().Cancel("nonsense"); !errors.Is(err, branchline.ErrNotFound) {
+			t.Errorf("cancelled nonsense: %v", err)
+		}
+	})
+}
+
+func TestWrongOrders(t *testing.T) {
+	inWorld(t, nil, func(w *world) {
+		w.wait(time.Second, "the camera is not known", func() bool {
+			_, err := w.node.Catalog().Camera("berlin.door")
+			return err == nil
+		})
+		span := branchline.TimeRange{Start: w.edge.began, End: w.edge.began.Add(time.Second)}
+		for _, c := range []struct {
+			name    string
+			streams []branchline.StreamID
+			span    branchline.TimeRange
+			err     error
+		}{
+			{"right", []branchline.StreamID{stream}, span, nil},
+			{"no stream", nil, span, branchline.ErrInvalid},
+			{"a stream twice", []branchline.StreamID{stream, stream}, span, branchline.ErrInvalid},
+			{"two sites", []branchline.StreamID{stream, "paris.door.main"}, span, branchline.ErrInvalid},
+			{"no name", []branchline.StreamID{"Berlin"}, span, branchline.ErrInvalid},
+			{"unknown stream", []branchline.StreamID{"berlin.door.other"}, span, branchline.ErrNotFound},
+			{"unknown camera", []branchline.StreamID{"berlin.gate.main"}, span, branchline.ErrNotFound},
+			{"backwards", []branchline.StreamID{stream}, branchline.TimeRange{Start: span.End, End: span.Start},
+				branchline.ErrInvalid},
+			{"a year", []branchline.StreamID{stream}, branchline.TimeRange{Start: span.Start,
+				End: span.Start.AddDate(1, 0, 0)}, branchline.ErrInvalid},
+		} {
+			if _, err := w.node.Jobs().Create(fetch.Order{Streams: c.streams, Span: c.span}); !errors.Is(err, c.err) {
+				t.Errorf("%s: %v, expected %v", c.name, err, c.err)
+			}
+		}
+	})
+}
+
+// TestRestartWhileDark: a hub that was restarted while a branch is dark shows what it showed before.
+func TestRestartWhileDark(t *testing.T) {
+	inWorld(t, always(), func(w *world) {
+		pass(25 * time.Second)
+		w.cut()
+		pass(10 * time.Second)
+		from, to := w.all().Start, time.Now()
+		before := w.timeline(from, to)
+		w.stopNode()
+		pass(20 * time.Second)
+		w.open()
+		if after := w.timeline(from, to); after != before {
+			t.Errorf("time line before the restart: %s\nafter: %s", before, after)
+		}
+		sites, err := w.node.Catalog().Sites()
+		if err != nil || len(sites) != 1 || sites[0].Linked || sites[0].Cameras != 1 ||
+			sites[0].LastContact.Sub(w.edge.began) > 26*time.Second {
+			t.Errorf("sites %+v, %v", sites, err)
+		}
+		w.heal()
+		w.wait(20*time.Second, "not everything is held", func() bool {
+			return w.holds(branchline.TimeRange{Start: from, End: to})
+		})
+	})
+}
