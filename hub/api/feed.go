@@ -2,6 +2,8 @@ package api
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"sync"
 
 	"github.com/branchline-video/branchline"
@@ -67,6 +69,31 @@ func (f *Feed) Job(job fetch.Job) {
 		}
 		d.jobs[job.ID] = job
 	})
+}
+
+// Run tells the Feed what changes in the hub's own holdings, until ctx ends; then it returns nil. It
+// reads the hub's change feed, which begins with everything that is held.
+func (a *API) Run(ctx context.Context) error {
+	var at branchline.Position
+	for ctx.Err() == nil {
+		for change, err := range a.Source.Changes(ctx, at) {
+			if errors.Is(err, branchline.ErrGone) {
+				at = branchline.Position{}
+				break
+			}
+			if err != nil && ctx.Err() == nil {
+				return fmt.Errorf("follow what is held: %w", err)
+			}
+			at = change.At
+			switch {
+			case change.Sealed != nil:
+				a.Feed.Timeline(change.Sealed.Stream.Camera(), change.Sealed.Span)
+			case change.Removed != nil:
+				a.Feed.Timeline(change.Removed.Stream.Camera(), change.Removed.Span)
+			}
+		}
+	}
+	return nil
 }
 
 func (f *Feed) publish(note func(*dirty)) {

@@ -271,6 +271,30 @@ func TestEvents(t *testing.T) {
 	}
 }
 
+// TestHoldingsAreTold takes the edge's store for the hub's own.
+func TestHoldingsAreTold(t *testing.T) {
+	f := newFixture(t)
+	sub := f.Feed.subscribe()
+	defer sub.stop()
+	ctx, stop := context.WithCancel(t.Context())
+	ran := make(chan error, 1)
+	go func() { ran <- f.Run(ctx) }()
+	f.record(run(t, 1, 0, 12, false))
+	var got branchline.TimeRange
+	for want := (branchline.TimeRange{Start: at(0), End: at(12)}); got != want; {
+		d := must[dirty](t)(sub.next(t.Context()))
+		if span, ok := d.timelines["entrance"]; ok && got.Empty() {
+			got = span
+		} else if ok {
+			got = union(got, span)
+		}
+	}
+	stop()
+	if err := <-ran; err != nil {
+		t.Error(err)
+	}
+}
+
 func TestFeedKeepsWhatChangedAndNotHowOften(t *testing.T) {
 	var feed Feed
 	sub := feed.subscribe()

@@ -39,6 +39,9 @@ func (a *API) play(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		err = p.open(r.Context())
 	}
+	if errors.Is(err, errNothing) {
+		err = a.whyNothing(p)
+	}
 	if err != nil {
 		a.fail(w, r, err)
 		return
@@ -58,6 +61,20 @@ func (a *API) play(w http.ResponseWriter, r *http.Request) {
 		a.log.Info("playback ended early", "stream", p.stream, "bytes", n, "error", err)
 		panic(http.ErrAbortHandler) // so that the receiver does not take what it has for the whole
 	}
+}
+
+// whyNothing tells apart what is not recorded from what cannot be reached: the source lists only what
+// it can.
+func (a *API) whyNothing(p playback) error {
+	facts, err := a.Catalog.Facts(p.stream, p.span)
+	switch {
+	case err != nil:
+		return err
+	case len(facts.Available) > 0 && !facts.Linked:
+		return fmt.Errorf("what is recorded is at site %s, which is not linked: %w",
+			p.stream.Site(), branchline.ErrUnavailable)
+	}
+	return errNothing
 }
 
 // allowPlay checks what the table of roles cannot tell from the path, and audits.

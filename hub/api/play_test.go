@@ -142,6 +142,30 @@ func TestDownload(t *testing.T) {
 	}
 }
 
+// dark is the source of a hub that holds nothing while its site is not linked.
+type dark struct{ branchline.Source }
+
+func (dark) Segments(context.Context, branchline.StreamID, branchline.TimeRange) ([]branchline.Segment, error) {
+	return nil, nil
+}
+
+func TestPlayWhatIsOutOfReach(t *testing.T) {
+	f := newFixture(t)
+	f.record(run(t, 1, 0, 3, false))
+	f.Source = dark{f.Source}
+	if err := f.Catalog.LinkDown(testSite, at(100)); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		from, to float64
+		want     ErrorCode
+	}{{1, 2, ErrorCodeUnavailable}, {200, 300, ErrorCodeNothingRecorded}} {
+		if a := do(t, f.local, request{line: "GET " + playPath(c.from, c.to)}); a.code() != c.want {
+			t.Errorf("%v to %v: %s %s, want %s", c.from, c.to, a.Status, a.body, c.want)
+		}
+	}
+}
+
 // counted counts what is fetched, and can refuse.
 type counted struct {
 	branchline.Source
