@@ -185,6 +185,7 @@ func (h *centre) run(ctx context.Context) error {
 		}
 		return nil
 	})
+	group.Go(func() error { return h.api.Run(ctx) })
 	group.Go(func() error { return api.Serve(ctx, h.page, h.api.Handler(false), h.log) })
 	group.Go(func() error { return api.Serve(ctx, h.socket, h.api.Handler(true), h.log) })
 	return group.Wait()
