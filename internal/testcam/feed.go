@@ -44,20 +44,15 @@ type feed struct {
 	camera   *Camera
 	out      *outlet
 	grid     grid
-	enc      *encoder
-	scene    *scene
-	sps, pps []byte
+	film     *Film
 	untilKey int // frames until the next key frame
-	debt     int // bytes sent beyond the bit rate
 }
 
 func newFeed(c *Camera, out *outlet, start time.Time) *feed {
-	enc := newEncoder(newPicture(out.stream.Width, out.stream.Height), out.stream.Rate)
 	return &feed{
-		camera: c, out: out, enc: enc,
-		grid:  grid{start: start, num: 1, den: int64(out.stream.Rate)},
-		scene: newScene(enc, c.cfg.Number, c.cfg.Name),
-		sps:   enc.sps(), pps: enc.pps(),
+		camera: c, out: out,
+		grid: grid{start: start, num: 1, den: int64(out.stream.Rate)},
+		film: newFilm(out.stream, c.cfg.Number, c.cfg.Name),
 	}
 }
 
@@ -87,8 +82,7 @@ func (f *feed) frame(n uint32) error {
 	}
 	captured := f.grid.at(int64(n))
 	shown := captured.Add(faults.ClockOffset)
-	f.scene.draw(Mark{Time: shown, Camera: f.camera.cfg.Number, Frame: n})
-	au := f.accessUnit(key)
+	au := f.film.AccessUnit(shown, n, key)
 	if faults.CorruptEvery > 0 && n%faults.CorruptEvery == 0 {
 		corrupt(au[len(au)-1])
 	}
@@ -97,30 +91,6 @@ func (f *feed) frame(n uint32) error {
 	}
 	return f.out.sendVideo(au, moment{captured, shown, key})
 }
-
-// accessUnit codes the picture and pads it up to the bit rate. The picture is the last unit.
-func (f *feed) accessUnit(key bool) [][]byte {
-	slice := f.enc.encode(key)
-	au := make([][]byte, 0, 4)
-	size := len(slice)
-	if key {
-		au = append(au, f.sps, f.pps)
-		size += len(f.sps) + len(f.pps)
-	}
-	if f.out.stream.Bitrate > 0 {
-		f.debt += size - f.out.stream.Bitrate*1000/8/f.out.stream.Rate
-		if f.debt < -minPadding {
-			pad := padding(-f.debt)
-			f.debt += len(pad)
-			au = append(au, pad)
-		}
-		f.debt = min(f.debt, f.out.stream.Bitrate*1000/8)
-	}
-	return append(au, slice)
-}
-
-// minPadding is the least number of bytes that is worth a padding unit.
-const minPadding = 32
 
 // corrupt inverts a stretch of a coded slice, as a bad cable would: behind its header, where the pattern
 // is coded, since raw samples further on would only change colour.

@@ -174,7 +174,8 @@ func (c Config) withDefaults() (Config, error) {
 		c.Streams = []Stream{{}}
 	}
 	if len(c.Streams) > MaxStreams {
-		return c, fmt.Errorf("check camera: %d streams, at most %d: %w", len(c.Streams), MaxStreams, branchline.ErrInvalid)
+		return c, fmt.Errorf("check camera: %d streams, at most %d: %w",
+			len(c.Streams), MaxStreams, branchline.ErrInvalid)
 	}
 	streams := make([]Stream, 0, len(c.Streams))
 	for _, s := range c.Streams {
