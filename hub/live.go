@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"iter"
@@ -178,11 +179,18 @@ func (n *Node) liveAt(stream branchline.StreamID) (time.Time, bool) {
 func (n *Node) record(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	recorders := make(map[branchline.StreamID]context.CancelFunc)
+	known, err := n.store.Cameras(ctx)
+	if err != nil {
+		return err
+	}
 	for {
-		wanted, err := n.alwaysWanted()
+		cameras, err := n.catalog.Cameras()
 		if err != nil {
 			return err
 		}
+		n.tell(known, cameras)
+		known = cameras
+		wanted := n.alwaysWanted(cameras)
 		for stream, stop := range recorders {
 			if !wanted[stream] {
 				stop()
@@ -208,11 +216,25 @@ func (n *Node) record(ctx context.Context) error {
 	}
 }
 
-func (n *Node) alwaysWanted() (map[branchline.StreamID]bool, error) {
-	cameras, err := n.catalog.Cameras()
-	if err != nil {
-		return nil, err
+// tell enters cameras in the hub's own change feed, those that are not known just so.
+func (n *Node) tell(known, cameras []branchline.Camera) {
+	byID := func(c branchline.Camera, id branchline.CameraID) int { return cmp.Compare(c.ID, id) }
+	for _, cam := range cameras {
+		if i, ok := slices.BinarySearchFunc(known, cam.ID, byID); ok && same(known[i], cam) {
+			continue
+		}
+		if err := n.store.PutCamera(cam); err != nil {
+			n.log.Error("camera not entered in the hub's feed", "camera", cam.ID, "error", err)
+		}
 	}
+}
+
+func same(a, b branchline.Camera) bool {
+	return a.ID == b.ID && a.Name == b.Name && a.Added.Equal(b.Added) && a.Removed == b.Removed &&
+		slices.Equal(a.Streams, b.Streams)
+}
+
+func (n *Node) alwaysWanted(cameras []branchline.Camera) map[branchline.StreamID]bool {
 	wanted := make(map[branchline.StreamID]bool)
 	for _, cam := range cameras {
 		for _, s := range cam.Streams {
@@ -221,7 +243,7 @@ func (n *Node) alwaysWanted() (map[branchline.StreamID]bool, error) {
 			}
 		}
 	}
-	return wanted, nil
+	return wanted
 }
 
 // recordStream records the live stream until ctx ends.

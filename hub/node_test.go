@@ -147,7 +147,7 @@ func TestResumeWithoutRefetching(t *testing.T) {
 			t.Error("done, and not held")
 		}
 		var size, largest int64
-		segs, err := w.edge.Segments(t.Context(), local, span)
+		segs, err := w.edge.Segments(w.Context(), local, span)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -185,7 +185,7 @@ func TestRequestOvertakesBackfill(t *testing.T) {
 		}
 		w.wait(10*time.Minute, "the backfill did not go on", func() bool { return w.holds(outage) })
 		var size int64
-		segs, _ := w.edge.Segments(t.Context(), local, w.all())
+		segs, _ := w.edge.Segments(w.Context(), local, w.all())
 		for _, seg := range segs {
 			size += seg.Size
 		}

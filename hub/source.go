@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"maps"
 	"slices"
 	"sync"
 
@@ -95,8 +96,8 @@ func union(here, there []branchline.Segment) []branchline.Segment {
 }
 
 // Fetch implements [branchline.Source]. A range that is held comes from the hub's disk, any other from
-// the segment's site. A segment that the hub does not hold must have been listed by Segments lately;
-// otherwise it wraps [branchline.ErrNotFound].
+// the segment's site: the one at which it was listed lately, or else whichever linked site has it,
+// which takes asking them one by one.
 func (n *Node) Fetch(
 	ctx context.Context, id branchline.SegmentID, bytes branchline.ByteRange,
 ) (io.ReadCloser, error) {
@@ -106,13 +107,34 @@ func (n *Node) Fetch(
 		return src.Fetch(ctx, id, bytes) // what is held in part would wait here for the rest
 	}
 	body, err := n.store.Fetch(ctx, id, bytes)
-	if err == nil || !listed || errors.Is(err, branchline.ErrBusy) {
+	switch {
+	case err == nil || errors.Is(err, branchline.ErrBusy):
 		return body, err
-	}
-	if src == nil {
+	case !listed && errors.Is(err, branchline.ErrNotFound):
+		return n.search(ctx, id, bytes)
+	case !listed:
+		return nil, err
+	case src == nil:
 		return nil, fmt.Errorf("fetch segment %s: site %s is not linked: %w", id, site, branchline.ErrUnavailable)
 	}
 	return src.Fetch(ctx, id, bytes)
+}
+
+// search fetches from the first linked site that knows the segment.
+func (n *Node) search(
+	ctx context.Context, id branchline.SegmentID, bytes branchline.ByteRange,
+) (io.ReadCloser, error) {
+	n.mu.Lock()
+	links := maps.Clone(n.links)
+	n.mu.Unlock()
+	for _, site := range slices.Sorted(maps.Keys(links)) {
+		body, err := links[site].Fetch(ctx, id, bytes)
+		if errors.Is(err, branchline.ErrNotFound) {
+			continue
+		}
+		return body, err
+	}
+	return nil, fmt.Errorf("fetch segment %s: %w", id, branchline.ErrNotFound)
 }
 
 // maxOrigins bounds the segments of one generation of origins: a day of a hundred streams.

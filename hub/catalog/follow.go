@@ -148,14 +148,18 @@ func (c *Catalog) apply(site branchline.SiteID, batch []branchline.Change) error
 		return err
 	}
 	for _, n := range notices {
-		n.Site = site
-		c.changed(n)
+		if n.Camera != "" {
+			n.Site = site
+			c.changed(n)
+		}
 	}
 	return nil
 }
 
 func applyChange(tx *index.Tx, site branchline.SiteID, change branchline.Change) (Notice, error) {
 	switch {
+	case !wellFormed(change, site):
+		return Notice{}, nil // no key can be made of such a name; the rest of the feed still counts
 	case change.Opened != nil:
 		stream := change.Opened.Stream.Under(site)
 		start := change.Opened.Span.Start
@@ -177,6 +181,23 @@ func applyChange(tx *index.Tx, site branchline.SiteID, change branchline.Change)
 		return Notice{Camera: cam.ID}, store(tx, tableCamera+string(cam.ID), cam)
 	}
 	return Notice{}, nil // of a later version; only its position counts
+}
+
+// wellFormed reports whether the names in the change are, as they are here.
+func wellFormed(change branchline.Change, site branchline.SiteID) bool {
+	switch {
+	case change.Opened != nil:
+		return change.Opened.Stream.Under(site).Check() == nil
+	case change.Sealed != nil:
+		return change.Sealed.Stream.Under(site).Check() == nil
+	case change.Removed != nil:
+		return change.Removed.Stream.Under(site).Check() == nil
+	case change.Gap != nil:
+		return change.Gap.Stream.Under(site).Check() == nil
+	case change.Camera != nil:
+		return change.Camera.ID.Under(site).Check() == nil
+	}
+	return true
 }
 
 func notice(stream branchline.StreamID, span branchline.TimeRange) Notice {
