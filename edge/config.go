@@ -4,6 +4,7 @@ import (
 	"crypto/ed25519"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/branchline-video/branchline"
@@ -48,7 +49,7 @@ type CameraConfig struct {
 // Check returns an error wrapping [branchline.ErrInvalid] that says what is wrong with the camera. It
 // never contains the address, which has credentials in it.
 func (c CameraConfig) Check() error {
-	if err := branchline.SiteID(c.ID).Check(); err != nil || len(c.ID) > branchline.MaxLabel {
+	if err := c.ID.Check(); err != nil || strings.Contains(string(c.ID), ".") {
 		return fmt.Errorf("check camera %.80q: the name is not one label of a-z, 0-9 and inner '-': %w",
 			c.ID, branchline.ErrInvalid)
 	}
