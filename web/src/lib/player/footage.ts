@@ -12,7 +12,6 @@ export class Footage {
   private known: Range = { start: 0, end: 0 }
   private asked: Seconds = 0
   private ranges: Range[] = []
-  private gaps: { start: Seconds; end: Seconds; cause: string }[] = []
 
   constructor(
     private readonly camera: string,
@@ -36,11 +35,6 @@ export class Footage {
     return []
   }
 
-  /** Why there is nothing at t, as far as it was asked for. */
-  causeAt(t: Seconds): string | undefined {
-    return this.gaps.find((g) => t >= g.start - 0.5 && t < g.end)?.cause
-  }
-
   private covers(t: Seconds): boolean {
     if (t < this.known.start || t >= this.known.end) return false
     const nearPresent = this.known.end > this.asked - 60
@@ -55,7 +49,6 @@ export class Footage {
     this.asked = now()
     this.known = { start: from, end: Math.min(from + stretch, this.asked) }
     this.ranges = coalesce(spans.filter(isPlayable).map(rangeOf))
-    this.gaps = spans.filter((s) => s.state === 'gap').map((s) => ({ ...rangeOf(s), cause: s.cause ?? 'unknown' }))
   }
 }
 

@@ -62,7 +62,6 @@ export class LivePlayer {
     const socket = new WebSocket(socketAddress(`/api/v1/streams/${encodeURIComponent(this.stream)}/live`))
     socket.binaryType = 'arraybuffer'
     this.socket = socket
-    this.lastFrame = performance.now()
     if (this.status.state !== 'interrupted') this.tell({ state: 'connecting' })
     socket.onmessage = (m) => {
       if (this.socket !== socket) return
@@ -127,11 +126,11 @@ export class LivePlayer {
   }
 
   private readonly beat = () => {
-    if (!this.pipe) return
+    if (!this.pipe || !this.socket) return
     const quiet = performance.now() - this.lastFrame
     if (quiet > silentAfter) {
-      if (this.status.state === 'live' || this.status.state === 'catching-up') this.tell({ state: 'silent' })
-      return
+      const stood = this.status.state === 'live' || this.status.state === 'catching-up'
+      return stood ? this.tell({ state: 'silent' }) : undefined
     }
     this.catchUp()
     const ranges = this.pipe.ranges

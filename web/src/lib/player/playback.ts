@@ -15,7 +15,7 @@ export interface PlaybackStatus {
 
 export interface PlaybackEvents {
   status: (s: PlaybackStatus) => void
-  skipped: (over: Range, cause: string | undefined) => void
+  skipped: (over: Range) => void
   caughtUp: () => void // everything up to now was played
   ended: () => void // the session is over
 }
@@ -35,6 +35,7 @@ export class Playback {
   private timer: number
   private frame = 1 / 25
   private lastShown = 0
+  private lastAt = 0 // current time at the last look
   private trouble?: PlaybackStatus
   private drained = false // nothing further is recorded at present
   private said = ''
@@ -212,16 +213,22 @@ export class Playback {
     if (this.video.readyState === 0 || ranges.length === 0) return
     const at = this.video.currentTime
     if (at === 0) this.video.currentTime = this.start // a start before the first data may be lost
-    const target = at === 0 ? undefined : jump(at, ranges)
+    const still = at === this.lastAt && this.wanted && this.video.readyState < 3 && !this.video.seeking
+    this.lastAt = at
+    const target = at === 0 ? undefined : jump(at, ranges, still)
     if (target !== undefined && !(this.video.seeking && target - at < 0.05)) {
-      if (target - at > 1) this.events.skipped({ start: at, end: target }, this.footage.causeAt(at + 0.6))
+      if (target - at > 1) this.events.skipped({ start: at, end: target })
       this.video.currentTime = target + 0.001
     }
     const first = ranges[0]
     if (first && at - first.start > evictBehind) void pipe.remove(0, at - keepBehind)
     if (this.wanted && this.video.paused) void this.video.play().catch(() => undefined)
-    const last = ranges.at(-1)
-    if (this.wanted && this.drained && last && last.end - at < 0.3 && now() - at < 8) this.events.caughtUp()
+    if (this.wanted && at > 0 && this.nearPresent(now() - at)) this.events.caughtUp()
+  }
+
+  // nearPresent reports whether playing on would only run into the present again and again.
+  private nearPresent(behind: Seconds): boolean {
+    return this.rate > 1 ? behind < 6 && this.ahead() < 3 : this.drained && behind < 8 && this.ahead() < 0.3
   }
 
   private statusNow(): PlaybackStatus {

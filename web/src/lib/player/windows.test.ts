@@ -65,5 +65,12 @@ describe('jump', () => {
     ['before everything', 0, '20-30', 20],
     ['at the end of all', 29.99, '0-10 20-30', undefined],
     ['nothing buffered', 5, '', undefined],
+    ['just before the end', 9.8, '0-10 20-30', undefined],
   ] as const)('%s', (_, at, buffered, want) => expect(jump(at, ranges(buffered))).toBe(want))
+
+  it('leaves the last frames when the decoder does not give them', () => {
+    expect(jump(9.8, ranges('0-10 20-30'), true)).toBe(20)
+    expect(jump(5, ranges('0-10 20-30'), true)).toBeUndefined()
+    expect(jump(9.8, ranges('0-10'), true)).toBeUndefined()
+  })
 })

@@ -50,9 +50,13 @@ export function coalesce(ranges: Range[], tolerance: Seconds = 0.5): Range[] {
   return out
 }
 
+const tail: Seconds = 0.1
+const stalledTail: Seconds = 0.6 // a decoder may keep its last frames to itself until more come
+
 /** Where to jump when playback stands at the end of what is buffered: the next buffered start. */
-export function jump(at: Seconds, buffered: Range[]): Seconds | undefined {
-  const inside = buffered.some((b) => at >= b.start - 0.01 && at < b.end - 0.1)
+export function jump(at: Seconds, buffered: Range[], stalled = false): Seconds | undefined {
+  const left = stalled ? stalledTail : tail
+  const inside = buffered.some((b) => at >= b.start - 0.01 && at < b.end - left)
   if (inside) return undefined
   return buffered.find((b) => b.start > at + 0.01)?.start
 }
