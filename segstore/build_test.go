@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/binary"
+	"flag"
 	"fmt"
 	"io"
 	"testing"
@@ -15,7 +16,10 @@ import (
 	"github.com/branchline-video/branchline"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	flag.Bool("update", false, "write the golden files anew")
+	goleak.VerifyTestMain(m)
+}
 
 // The smallest real segments: one video track of 1000 units a second, fragments of half a second with
 // two samples each.

@@ -59,25 +59,44 @@ func child(b []byte, path ...string) []byte {
 	return b
 }
 
-// readTracks finds the lead track of an init part: the first one.
+// readTracks finds the lead track of an init part: the first of video, else the first.
 func readTracks(init []byte) (tracks, error) {
-	trak := child(init, "moov", "trak")
-	tkhd, mdhd, hdlr := child(trak, "tkhd"), child(trak, "mdia", "mdhd"), child(trak, "mdia", "hdlr")
-	if len(tkhd) < 24 || len(mdhd) < 24 || len(hdlr) < 12 {
+	var lead tracks
+	for x := range boxes(child(init, "moov")) {
+		if x.kind != "trak" {
+			continue
+		}
+		t, err := readTrack(x.body)
+		if err != nil {
+			return tracks{}, err
+		}
+		if lead.timescale == 0 || t.video && !lead.video {
+			lead = t
+		}
+	}
+	if lead.timescale == 0 {
 		return tracks{}, fmt.Errorf("read init part: no track: %w", branchline.ErrInvalid)
 	}
-	var t tracks
-	t.lead = binary.BigEndian.Uint32(tkhd[12:])
+	return lead, nil
+}
+
+func readTrack(trak []byte) (t tracks, err error) {
+	tkhd, mdhd, hdlr := child(trak, "tkhd"), child(trak, "mdia", "mdhd"), child(trak, "mdia", "hdlr")
+	if len(tkhd) < 24 || len(mdhd) < 24 || len(hdlr) < 12 {
+		return t, fmt.Errorf("read init part: incomplete track: %w", branchline.ErrInvalid)
+	}
+	at := 12 // of both numbers, after version and two dates of four bytes
 	if tkhd[0] == 1 {
-		t.lead = binary.BigEndian.Uint32(tkhd[20:])
+		at = 20
 	}
-	t.timescale = binary.BigEndian.Uint32(mdhd[12:])
-	if mdhd[0] == 1 {
-		t.timescale = binary.BigEndian.Uint32(mdhd[20:])
+	t.lead = binary.BigEndian.Uint32(tkhd[at:])
+	if at = 12; mdhd[0] == 1 {
+		at = 20
 	}
+	t.timescale = binary.BigEndian.Uint32(mdhd[at:])
 	t.video = string(hdlr[8:12]) == "vide"
 	if t.timescale == 0 {
-		return tracks{}, fmt.Errorf("read init part: timescale of zero: %w", branchline.ErrInvalid)
+		return t, fmt.Errorf("read init part: timescale of zero: %w", branchline.ErrInvalid)
 	}
 	return t, nil
 }
@@ -158,8 +177,8 @@ func fragments(r io.ReaderAt, t tracks, at, size int64) iter.Seq2[branchline.Fra
 	}
 }
 
-// time sets the fragment's start, duration and key from its moof: of the lead track, or of the first
-// track present.
+// time sets the fragment's start, duration and key from the lead track's samples, or where it has none
+// from those of the first track present.
 func (t tracks) time(f *branchline.Fragment, data []byte) error {
 	var lead []byte
 	for x := range boxes(child(data, "moof")) {
@@ -189,10 +208,10 @@ func (t tracks) time(f *branchline.Fragment, data []byte) error {
 	return nil
 }
 
-// instant returns the time of a decode time, to the nanosecond below.
+// instant returns the first nanosecond that is not before a decode time, as whoever muxed did.
 func (t tracks) instant(units uint64) time.Time {
 	scale := uint64(t.timescale)
-	return time.Unix(int64(units/scale), int64(units%scale*uint64(time.Second)/scale)).UTC()
+	return time.Unix(int64(units/scale), int64((units%scale*uint64(time.Second)+scale-1)/scale)).UTC()
 }
 
 type samples struct {
