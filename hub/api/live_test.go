@@ -228,6 +228,30 @@ func TestWebSocketEnds(t *testing.T) {
 	}
 }
 
+func TestWebSocketEndsWithItsSession(t *testing.T) {
+	f := newFixture(t)
+	f.pingEvery = time.Millisecond
+	token := f.user("ann", access.RoleViewer)
+	conn, _ := dial(t, f.network, livePath, bearer(token))
+	pinged := make(chan struct{}, 1)
+	conn.SetPingHandler(func(string) error {
+		select {
+		case pinged <- struct{}{}:
+		default:
+		}
+		return nil
+	})
+	ended := make(chan error, 1)
+	go func() { _, _, err := conn.ReadMessage(); ended <- err }()
+	<-pinged
+	if err := f.Access.Logout(token); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ended; !websocket.IsCloseError(err, websocket.ClosePolicyViolation) {
+		t.Errorf("after logout: %v", err)
+	}
+}
+
 func TestEvents(t *testing.T) {
 	f := newFixture(t)
 	ask[Enrolment](f, "POST /api/v1/sites", NewSite{Id: string(testSite)})

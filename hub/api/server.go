@@ -68,6 +68,8 @@ type API struct {
 	metrics metrics
 	sockets atomic.Int64 // open WebSocket connections
 	plays   atomic.Int64 // playbacks under way
+
+	pingEvery time.Duration // the constant; shorter in a test
 }
 
 // New returns an API over the hub's parts, which stay the caller's, and registers its metrics.
@@ -76,6 +78,8 @@ func New(cfg Config) *API {
 		Config:  cfg,
 		log:     cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler)),
 		metrics: newMetrics(cfg.Registry),
+
+		pingEvery: pingEvery,
 	}
 }
 

@@ -134,7 +134,7 @@ func receive(conn *websocket.Conn) error {
 
 // ping asks the receiver for a sign of life, and the store whether its session goes on.
 func (a *API) ping(ctx context.Context, conn *websocket.Conn) error {
-	tick := time.NewTicker(pingEvery)
+	tick := time.NewTicker(a.pingEvery)
 	defer tick.Stop()
 	c := callerOf(ctx)
 	for {
