@@ -81,7 +81,8 @@ func encodeCamera(c branchline.Camera) *wire.Camera {
 
 func decodeCamera(w *wire.Camera) (branchline.Camera, error) {
 	c := branchline.Camera{
-		ID: branchline.CameraID(w.GetId()), Name: w.GetName(), Added: decodeTime(w.GetAddedNs()), Removed: w.GetRemoved(),
+		ID: branchline.CameraID(w.GetId()), Name: w.GetName(), Added: decodeTime(w.GetAddedNs()),
+		Removed: w.GetRemoved(),
 	}
 	if len(c.Name) > branchline.MaxName {
 		return c, invalid("camera name of %d bytes", len(c.Name))
@@ -196,7 +197,8 @@ func decodeChange(w *wire.Change) (branchline.Change, error) {
 	case *wire.Change_Removed:
 		r := what.Removed
 		c.Removed = &branchline.Removal{
-			Stream: branchline.StreamID(r.GetStream()), Span: decodeRange(r.GetSpan()), Cause: branchline.Cause(r.GetCause()),
+			Stream: branchline.StreamID(r.GetStream()), Span: decodeRange(r.GetSpan()),
+			Cause: branchline.Cause(r.GetCause()),
 		}
 		if c.Removed.ID, err = decodeSegmentID(r.GetId()); err == nil {
 			err = c.Removed.Stream.Check()

@@ -70,7 +70,9 @@ func TestRoundTrip(t *testing.T) {
 	}
 	got, err := decodeSegment(encodeSegment(seg))
 	check(seg, got, err)
-	far := branchline.TimeRange{Start: time.Date(1, 1, 1, 0, 0, 0, 1, time.UTC), End: time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)}
+	far := branchline.TimeRange{
+		Start: time.Date(1, 1, 1, 0, 0, 0, 1, time.UTC), End: time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC),
+	}
 	if r := decodeRange(encodeRange(far)); r.Start != earliest() || r.End != latest() {
 		t.Errorf("times out of reach become %v", r)
 	}

@@ -122,7 +122,8 @@ func TestVersionRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.close()
-	if _, err = c.one(); !errors.Is(err, ErrVersion) || !strings.Contains(err.Error(), "speaks 7 to 8, the hub 1 to 1") {
+	const says = "speaks 7 to 8, the hub 1 to 1"
+	if _, err = c.one(); !errors.Is(err, ErrVersion) || !strings.Contains(err.Error(), says) {
 		t.Errorf("the hub says %v", err)
 	}
 }

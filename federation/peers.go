@@ -122,7 +122,8 @@ func (p *Peers) Links() []PeerState {
 	states := make([]PeerState, 0, len(links))
 	for _, l := range links {
 		states = append(states, PeerState{
-			Site: l.remote.Site(), Addr: l.conn.Peer().Addr, Since: l.since, Software: l.software, Stats: l.conn.Stats(),
+			Site: l.remote.Site(), Addr: l.conn.Peer().Addr, Since: l.since, Software: l.software,
+			Stats: l.conn.Stats(),
 		})
 	}
 	slices.SortFunc(states, func(a, b PeerState) int { return strings.Compare(string(a.Site), string(b.Site)) })
@@ -131,7 +132,7 @@ func (p *Peers) Links() []PeerState {
 
 // verify decides who a peer is. Those who want to enrol are nobody yet.
 func (p *Peers) verify(state tls.ConnectionState) (branchline.SiteID, *link.Error) {
-	if state.NegotiatedProtocol == link.ProtocolEnrol {
+	if state.NegotiatedProtocol == identity.ProtocolEnrol {
 		return "", nil
 	}
 	site, err := p.cfg.Authority.Verify(state.PeerCertificates[0].Raw)
@@ -164,7 +165,7 @@ func (p *Peers) Run(ctx context.Context) error {
 // serve deals with one connection. Whatever happens to it is no error of Run.
 func (p *Peers) serve(ctx context.Context, conn link.Conn) error {
 	var err error
-	if conn.Peer().Protocol == link.ProtocolEnrol {
+	if conn.Peer().Protocol == identity.ProtocolEnrol {
 		err = p.enrolment(ctx, conn)
 	} else {
 		err = p.link(ctx, conn)

@@ -10,22 +10,21 @@ import (
 	"sync"
 	"time"
 
-	"github.com/cenkalti/backoff/v5"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/branchline-video/branchline"
 	"github.com/branchline-video/branchline/federation/identity"
 	"github.com/branchline-video/branchline/federation/link"
+	"github.com/branchline-video/branchline/internal/backoff"
 	"github.com/branchline-video/branchline/internal/clock"
 	wire "github.com/branchline-video/branchline/proto"
 )
 
 const (
-	// The pause between two attempts grows from firstPause, each time by half, up to maxPause with its
-	// jitter: short enough that a site is back within seconds of its network.
+	// The pause between two attempts grows from firstPause up to maxPause: short enough that a site is
+	// back within seconds of its network.
 	firstPause = 200 * time.Millisecond
 	maxPause   = 3 * time.Second
-	jitter     = 0.5
 	// refusedPause is the pause after the hub has refused this node, which only a person changes.
 	refusedPause = 15 * time.Second
 	// A link that lived this long starts the pauses from the beginning.
@@ -119,9 +118,7 @@ func (u *Uplink) States(ctx context.Context) iter.Seq[UplinkState] {
 // Run keeps the link up until ctx ends, and returns ctx's error. Nothing that a network or a hub does
 // ends it: what is wrong is in the state and, once, in the log.
 func (u *Uplink) Run(ctx context.Context) error {
-	pause := backoff.NewExponentialBackOff()
-	pause.InitialInterval, pause.RandomizationFactor, pause.Multiplier = firstPause, jitter, 1.5
-	pause.MaxInterval = time.Duration(float64(maxPause) / (1 + jitter))
+	pause := backoff.New(firstPause, maxPause)
 	for next := 0; ctx.Err() == nil; next++ {
 		began := u.cfg.Clock.Now()
 		hub, err := u.once(ctx, next)
@@ -132,7 +129,7 @@ func (u *Uplink) Run(ctx context.Context) error {
 		if u.cfg.Clock.Now().Sub(began) > goodLink {
 			pause.Reset()
 		}
-		wait := pause.NextBackOff()
+		wait := pause.Next()
 		if refused(err) {
 			wait = refusedPause
 		}

@@ -16,8 +16,13 @@ import (
 	"time"
 
 	"github.com/branchline-video/branchline"
-	"github.com/branchline-video/branchline/federation/link"
 	"github.com/branchline-video/branchline/internal/clock"
+)
+
+// The protocols that two nodes may speak, as offered in the TLS handshake (ALPN).
+const (
+	ProtocolLink  = "branchline/1"
+	ProtocolEnrol = "branchline-enrol/1"
 )
 
 // MaxSites bounds the sites of one hub.
@@ -220,7 +225,7 @@ func (a *Authority) Verify(leaf []byte) (branchline.SiteID, error) {
 	return site, nil
 }
 
-// TLS returns the hub's side of the handshake for both protocols of package link. Clients of the link
+// TLS returns the hub's side of the handshake for both protocols. Clients of the link
 // must hold the key of some certificate; whether that certificate is good is for [Authority.Verify].
 func (a *Authority) TLS() *tls.Config {
 	side := func(protocol string, auth tls.ClientAuthType) *tls.Config {
@@ -230,10 +235,10 @@ func (a *Authority) TLS() *tls.Config {
 			GetCertificate:         func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return a.serverCert() },
 		}
 	}
-	links, enrols := side(link.ProtocolLink, tls.RequireAnyClientCert), side(link.ProtocolEnrol, tls.NoClientCert)
-	both := side(link.ProtocolLink, tls.RequireAnyClientCert)
+	links, enrols := side(ProtocolLink, tls.RequireAnyClientCert), side(ProtocolEnrol, tls.NoClientCert)
+	both := side(ProtocolLink, tls.RequireAnyClientCert)
 	both.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-		if slices.Contains(hello.SupportedProtos, link.ProtocolEnrol) {
+		if slices.Contains(hello.SupportedProtos, ProtocolEnrol) {
 			return enrols, nil
 		}
 		return links, nil
@@ -263,7 +268,7 @@ func (a *Authority) serverCert() (*tls.Certificate, error) {
 	return a.server, nil
 }
 
-// ResetKey returns a secret that stays the same over restarts, for [link.Options].
+// ResetKey returns a secret that stays the same over restarts, for the QUIC listener.
 func (a *Authority) ResetKey() [32]byte {
 	return sha256.Sum256(append([]byte("branchline stateless reset "), a.key.Seed()...))
 }

@@ -17,7 +17,6 @@ import (
 	"time"
 
 	"github.com/branchline-video/branchline"
-	"github.com/branchline-video/branchline/federation/link"
 	"github.com/branchline-video/branchline/internal/clock"
 )
 
@@ -204,7 +203,7 @@ func (n *Node) TLS() (*tls.Config, error) {
 		return nil, ErrNotEnrolled
 	}
 	own := tls.Certificate{Certificate: [][]byte{cert.Raw}, PrivateKey: n.key, Leaf: cert}
-	t := clientTLS(link.ProtocolLink, func(chain []*x509.Certificate) error {
+	t := clientTLS(ProtocolLink, func(chain []*x509.Certificate) error {
 		return verifyHub(chain[0], authority, n.clock.Now())
 	})
 	// Whatever authorities the hub asks for: it says itself why it refuses a certificate.
@@ -215,7 +214,7 @@ func (n *Node) TLS() (*tls.Config, error) {
 // EnrolTLS returns the edge's side of the handshake for enrolling with the token: nothing of the
 // token is sent before the hub has proved to be the one that made it.
 func (n *Node) EnrolTLS(t Token) *tls.Config {
-	return clientTLS(link.ProtocolEnrol, func(chain []*x509.Certificate) error {
+	return clientTLS(ProtocolEnrol, func(chain []*x509.Certificate) error {
 		for _, c := range chain {
 			if fingerprint(c.Raw) == t.CA {
 				return verifyHub(chain[0], c, n.clock.Now())

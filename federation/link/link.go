@@ -10,12 +10,6 @@ import (
 	"github.com/branchline-video/branchline"
 )
 
-// The protocols that a connection may speak, as offered in the TLS handshake (ALPN).
-const (
-	ProtocolLink  = "branchline/1"
-	ProtocolEnrol = "branchline-enrol/1"
-)
-
 // DefaultPort is the hub's UDP port.
 const DefaultPort = 7563
 
@@ -101,7 +95,7 @@ type Stream interface {
 // Peer is the node on the other side.
 type Peer struct {
 	Site     branchline.SiteID // as in its certificate; empty for a hub and for one that has none yet
-	Protocol string
+	Protocol string            // as agreed in the TLS handshake (ALPN); empty in memory
 	Addr     string
 	Leaf     []byte // its certificate, DER; nil if it has none
 }

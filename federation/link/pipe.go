@@ -19,8 +19,8 @@ const pipeWindow = 64 << 10
 func Pipe(a, b branchline.SiteID) (atA, atB Conn) {
 	p := &pipe{done: make(chan struct{})}
 	toA, toB := make(chan *pipeStream, MaxStreams), make(chan *pipeStream, MaxStreams)
-	ca := &pipeConn{p: p, out: toB, in: toA, peer: Peer{Site: b, Protocol: ProtocolLink, Addr: "memory"}}
-	cb := &pipeConn{p: p, out: toA, in: toB, peer: Peer{Site: a, Protocol: ProtocolLink, Addr: "memory"}}
+	ca := &pipeConn{p: p, out: toB, in: toA, peer: Peer{Site: b, Addr: "memory"}}
+	cb := &pipeConn{p: p, out: toA, in: toB, peer: Peer{Site: a, Addr: "memory"}}
 	ca.other, cb.other = cb, ca
 	return ca, cb
 }

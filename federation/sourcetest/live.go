@@ -164,7 +164,7 @@ func (r *run) liveSlow() {
 			keyNext = false
 		case i.Fragment != nil:
 			if end != 0 && i.Fragment.Fragment.Offset != end {
-				r.Fatalf("fragment at %d follows one that ends at %d, without a loss told", i.Fragment.Fragment.Offset, end)
+				r.Fatalf("fragment at %d follows one that ends at %d, no loss told", i.Fragment.Fragment.Offset, end)
 			}
 			end = i.Fragment.Fragment.End()
 		}

@@ -239,7 +239,9 @@ func (r *run) changes() {
 
 func (r *run) changesFollow() {
 	id := r.Feed.Begin(piece)
-	opened := r.until(branchline.Position{}, func(c branchline.Change) bool { return c.Opened != nil && c.Opened.ID == id })
+	opened := r.until(branchline.Position{}, func(c branchline.Change) bool {
+		return c.Opened != nil && c.Opened.ID == id
+	})
 	at := opened[len(opened)-1].At
 	followed := make(chan branchline.Change, 1)
 	go func() {
