@@ -246,11 +246,22 @@ func (n *Node) alwaysWanted(cameras []branchline.Camera) map[branchline.StreamID
 	return wanted
 }
 
+// tellRecorded is how often the growing end of a recording is told.
+const tellRecorded = 2 * time.Second
+
 // recordStream records the live stream until ctx ends.
 func (n *Node) recordStream(ctx context.Context, stream branchline.StreamID) {
 	pause := backoff.New(time.Second, 30*time.Second)
+	told := n.cfg.Clock.Now()
+	wrote := func(int) {
+		if now := n.cfg.Clock.Now(); now.Sub(told) >= tellRecorded {
+			n.moved(stream, branchline.TimeRange{Start: told.Add(-tellRecorded), End: now})
+			told = now
+		}
+	}
 	for ctx.Err() == nil {
-		err := record.Run(ctx, record.Config{Store: n.store, Stream: stream, Logger: n.log}, n.Live(ctx, stream))
+		err := record.Run(ctx, record.Config{Store: n.store, Stream: stream, Logger: n.log, Wrote: wrote},
+			n.Live(ctx, stream))
 		if ctx.Err() == nil {
 			n.log.Warn("live recording interrupted", "stream", stream, "error", err)
 			if pause.Wait(ctx) != nil {

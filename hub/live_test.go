@@ -107,7 +107,8 @@ func TestViewersOutliveTheLink(t *testing.T) {
 		defer v.mu.Unlock()
 		last := v.starts[len(v.starts)-1]
 		if v.missed == 0 || healed.Sub(last.Start) > segmentLength || healed.Sub(v.frames[before]) > 2*time.Second {
-			t.Errorf("after %v: missed %d, goes on in the segment of %v at %v", took, v.missed, last.Start, v.frames[before])
+			t.Errorf("after %v: missed %d, goes on in the segment of %v at %v",
+				took, v.missed, last.Start, v.frames[before])
 		}
 	})
 }

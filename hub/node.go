@@ -34,8 +34,8 @@ type Config struct {
 	Software string          // told to the sites, for people
 	// ListenPacket opens the socket; nil means the system's.
 	ListenPacket func(addr string) (net.PacketConn, error)
-	// CatalogChanged and JobChanged, if set, are told what the catalog and the jobs' lists should show
-	// anew. They must return at once.
+	// CatalogChanged and JobChanged, if set, are told what lists of sites, cameras and jobs and what
+	// time lines should show anew. They must return at once.
 	CatalogChanged func(catalog.Notice)
 	JobChanged     func(fetch.Job)
 	Registry       prometheus.Registerer // optional; for the metrics of docs/reference/metrics.md
@@ -109,7 +109,7 @@ func (n *Node) open() (err error) {
 	}
 	n.fetcher, err = fetch.Open(fetch.Options{
 		DB: n.db, Store: n.store, Catalog: n.catalog, Policies: policies, Clock: n.cfg.Clock, Logger: n.log,
-		LiveAt: n.liveAt, Changed: n.cfg.JobChanged,
+		LiveAt: n.liveAt, Changed: n.cfg.JobChanged, Moved: n.moved,
 	})
 	if err != nil {
 		return err
@@ -281,6 +281,14 @@ func (n *Node) catalogChanged(notice catalog.Notice) {
 	}
 	if n.cfg.CatalogChanged != nil {
 		n.cfg.CatalogChanged(notice)
+	}
+}
+
+// moved tells that a stream's time line changed by what the hub did.
+func (n *Node) moved(stream branchline.StreamID, span branchline.TimeRange) {
+	if n.cfg.CatalogChanged != nil {
+		n.cfg.CatalogChanged(catalog.Notice{
+			Site: stream.Site(), Camera: stream.Camera(), Stream: stream, Span: span})
 	}
 }
 

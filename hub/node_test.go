@@ -80,7 +80,9 @@ func TestRequestForTheLastMinute(t *testing.T) {
 		if err != nil || job.State != fetch.Waiting {
 			t.Fatal(job.State, err)
 		}
-		took := w.wait(2*time.Second, "the request is not complete", func() bool { return w.job(job.ID).State == fetch.Done })
+		took := w.wait(2*time.Second, "the request is not complete", func() bool {
+			return w.job(job.ID).State == fetch.Done
+		})
 		if job = w.job(job.ID); job.Share() != 1 || job.Brought == 0 || job.Ended.IsZero() {
 			t.Errorf("done after %v: %+v", took, job)
 		}
@@ -90,7 +92,8 @@ func TestRequestForTheLastMinute(t *testing.T) {
 		asked := w.edge.fetches.Load()
 		again, err := w.node.Jobs().Create(order)
 		if err != nil || again.State != fetch.Done || w.edge.fetches.Load() != asked {
-			t.Errorf("the same order again is %s after %d more fetches, %v", again.State, w.edge.fetches.Load()-asked, err)
+			t.Errorf("the same order again is %s, %v, after %d more fetches",
+				again.State, err, w.edge.fetches.Load()-asked)
 		}
 		pass(segmentLength + 5*time.Second)
 		whole := branchline.TimeRange{Start: minute.Start.Add(segmentLength), End: minute.End.Add(-segmentLength)}

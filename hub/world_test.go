@@ -265,8 +265,10 @@ func newEdge(t *testing.T, dir string) *edge {
 	}
 	items := e.ring.Subscribe(context.Background())
 	e.work.Go(func() {
-		_ = record.Run(context.Background(), record.Config{Store: s, Stream: local, Logger: slog.New(slog.DiscardHandler),
-			Gap: func(branchline.Gap) { t.Error("the edge has a gap") }}, items)
+		_ = record.Run(context.Background(), record.Config{
+			Store: s, Stream: local, Logger: slog.New(slog.DiscardHandler),
+			Gap: func(branchline.Gap) { t.Error("the edge has a gap") },
+		}, items)
 	})
 	e.work.Go(func() { e.shoot(t, mux) })
 	return e

@@ -340,7 +340,8 @@ func TestDark(t *testing.T) {
 		t.Errorf("growing %s, %v", seconds(growing), err)
 	}
 	state, err := f.catalog.Site(site)
-	if err != nil || state.Linked || !state.Since.Equal(at(80)) || !state.LastContact.Equal(at(80)) || state.Cameras != 1 {
+	if err != nil || state.Linked || !state.Since.Equal(at(80)) || !state.LastContact.Equal(at(80)) ||
+		state.Cameras != 1 {
 		t.Errorf("%+v, %v", state, err)
 	}
 	f.check(f.catalog.LinkUp(site, at(95)))

@@ -41,7 +41,8 @@ func TestTimeline(t *testing.T) {
 		{name: "held before edge", held: "20-50", edge: "10-100", expect: "0-10 gap not scheduled, " +
 			"10-20 edge, 20-50 held, 50-100 edge"},
 		{name: "coming before wanted", edge: "10-100", coming: "30-50", wanted: "20-80",
-			expect: "0-10 gap not scheduled, 10-20 edge, 20-30 wanted why, 30-50 coming why, 50-80 wanted why, 80-100 edge"},
+			expect: "0-10 gap not scheduled, 10-20 edge, 20-30 wanted why, 30-50 coming why, 50-80 wanted why, " +
+				"80-100 edge"},
 		{name: "what does not exist is not on its way", edge: "10-40", wanted: "20-80", gaps: "40-100",
 			expect: "0-10 gap not scheduled, 10-20 edge, 20-40 wanted why, 40-100 gap disk full"},
 		{name: "the edge's cause before the link's", edge: "10-30", gaps: "30-50", down: "20-80",
@@ -55,7 +56,8 @@ func TestTimeline(t *testing.T) {
 		if to == 0 {
 			to = 100
 		}
-		facts := catalog.StreamFacts{Known: !c.unknown, Added: at(10), Available: branchline.NewSpans(ranges(c.edge)...)}
+		facts := catalog.StreamFacts{Known: !c.unknown, Added: at(10)}
+		facts.Available = branchline.NewSpans(ranges(c.edge)...)
 		for _, r := range ranges(c.gaps) {
 			facts.Gaps = append(facts.Gaps, catalog.Gap{Span: r, Cause: branchline.CauseDiskFull})
 		}
@@ -118,7 +120,8 @@ func TestTimelineCoversTheRange(t *testing.T) {
 func TestBest(t *testing.T) {
 	main := []catalog.Span{{TimeRange: span(0, 50), State: catalog.Edge},
 		{TimeRange: span(50, 100), State: catalog.Missing, Cause: branchline.CauseDiskFull}}
-	sub := []catalog.Span{{TimeRange: span(0, 20), State: catalog.Unknown}, {TimeRange: span(20, 80), State: catalog.Held},
+	sub := []catalog.Span{{TimeRange: span(0, 20), State: catalog.Unknown},
+		{TimeRange: span(20, 80), State: catalog.Held},
 		{TimeRange: span(80, 100), State: catalog.Wanted, Reason: "why"}}
 	want := "0-20 edge, 20-80 held, 80-100 wanted why"
 	if got := line(catalog.Best(main, sub)); got != want {

@@ -39,6 +39,9 @@ type Options struct {
 	// Changed, if set, is told of a job's new state and, a few times a second, of its progress. It is
 	// called without locks held and must return at once.
 	Changed func(Job)
+	// Moved, if set, is told in the same way where a time line changed: a transfer began or ended, or
+	// has come on.
+	Moved func(branchline.StreamID, branchline.TimeRange)
 }
 
 // Counters are what a fetcher did since it was opened.
@@ -60,12 +63,12 @@ type Fetcher struct {
 	log      *slog.Logger
 	liveAt   func(branchline.StreamID) (time.Time, bool)
 	changed  func(Job)
+	moved    func(branchline.StreamID, branchline.TimeRange)
 	counters struct{ bytes, fragments, preempted, failures atomic.Int64 }
 
 	mu    sync.Mutex
 	jobs  map[string]*Job
 	sites map[branchline.SiteID]*site
-	told  map[string]time.Time // when a job's progress was last told
 }
 
 // site is what is known of the work at one site, whether it is linked or not. The fetcher's mutex
@@ -86,7 +89,7 @@ func Open(opt Options) (*Fetcher, error) {
 	f := &Fetcher{
 		db: opt.DB, store: opt.Store, catalog: opt.Catalog, policies: opt.Policies,
 		clock: opt.Clock, log: opt.Logger, liveAt: opt.LiveAt, changed: opt.Changed,
-		sites: make(map[branchline.SiteID]*site), told: make(map[string]time.Time),
+		moved: opt.Moved, sites: make(map[branchline.SiteID]*site),
 	}
 	if f.log == nil {
 		f.log = slog.New(slog.DiscardHandler)
@@ -96,6 +99,9 @@ func Open(opt Options) (*Fetcher, error) {
 	}
 	if f.changed == nil {
 		f.changed = func(Job) {}
+	}
+	if f.moved == nil {
+		f.moved = func(branchline.StreamID, branchline.TimeRange) {}
 	}
 	for _, p := range f.policies {
 		if !p.Valid() {

@@ -155,7 +155,6 @@ func (f *Fetcher) dropOld() error {
 	for _, j := range ended[min(len(ended), MaxKept):] {
 		ids = append(ids, j.ID)
 		delete(f.jobs, j.ID)
-		delete(f.told, j.ID)
 	}
 	f.mu.Unlock()
 	if len(ids) == 0 {
@@ -250,21 +249,23 @@ func (f *Fetcher) Cancel(id string) error {
 	return nil
 }
 
-// tellEvery bounds how often a job's progress is told.
+// tellEvery bounds how often a transfer's progress is told.
 const tellEvery = 250 * time.Millisecond
 
-// progressed takes a job task's progress into its job and tells it from time to time.
+// progressed tells from time to time how far a task has come.
 func (f *Fetcher) progressed(t *task) {
-	if t.job == "" {
+	now := f.clock.Now()
+	last := t.told.Load()
+	if now.UnixNano()-last < int64(tellEvery) || !t.told.CompareAndSwap(last, now.UnixNano()) {
 		return
 	}
+	f.moved(t.stream, t.span)
 	f.mu.Lock()
-	j, now := f.jobs[t.job], f.clock.Now()
-	if j == nil || j.State.Final() || now.Sub(f.told[t.job]) < tellEvery {
+	j := f.jobs[t.job]
+	if j == nil || j.State.Final() {
 		f.mu.Unlock()
 		return
 	}
-	f.told[t.job] = now
 	told := f.viewLocked(j)
 	f.mu.Unlock()
 	f.changed(told)

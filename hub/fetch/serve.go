@@ -230,6 +230,7 @@ func (l *link) start(ctx context.Context, t *task) {
 	if told != nil {
 		l.f.changed(*told)
 	}
+	l.f.moved(t.stream, t.span)
 	ctx = federation.WithPriority(ctx, wirePriority(t.priority))
 	l.group.Go(func() error {
 		defer t.cancel()
@@ -253,6 +254,7 @@ func wirePriority(p policy.Priority) federation.Priority {
 
 // finish takes a task's result. Its errors are the hub's own.
 func (l *link) finish(r result) error {
+	defer l.f.moved(r.task.stream, r.task.span)
 	if r.task.job != "" {
 		return l.finishJob(r)
 	}

@@ -48,6 +48,7 @@ type task struct {
 	total, held, brought atomic.Int64 // bytes: wanted, held of them, fetched by this task
 	lost                 atomic.Bool  // something was removed at the edge meanwhile
 	preempted            atomic.Bool  // cancelled for something more urgent
+	told                 atomic.Int64 // when its progress was last told, in nanoseconds
 }
 
 func (t *task) share() float64 {
