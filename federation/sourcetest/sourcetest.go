@@ -224,8 +224,10 @@ func (r *run) changes() {
 			gaps++
 		}
 	}
-	if want := []branchline.SegmentID{first.ID, second.ID}; !slices.Equal(sealed, want) || gaps == 0 {
-		r.Errorf("the feed has %d gaps and the sealed segments %v, want %v", gaps, sealed, want)
+	// A feed may leave out what a later change undoes: the sealed segment that is removed.
+	left := slices.DeleteFunc(sealed, func(id branchline.SegmentID) bool { return id == first.ID })
+	if want := []branchline.SegmentID{second.ID}; !slices.Equal(left, want) || gaps == 0 {
+		r.Errorf("the feed has %d gaps and the sealed segments %v, want %v", gaps, left, want)
 	}
 	if last := all[len(all)-1].Removed; last.ID != first.ID || last.Cause != branchline.CauseExpired {
 		r.Errorf("removal %+v, want that of %s", last, first.ID)
