@@ -16,9 +16,11 @@ const (
 	carWidth           = 44
 	carPeriod          = 9 * time.Second // from one side to the other
 	maxNameShown       = 18              // characters that fit beside the buildings
-	textTop, textLeft  = 80, 32
-	clockTop, infoTop  = 128, 176
-	bigCell, smallCell = 32, 16
+	textTop, textLeft  = 82, 32
+	clockTop, infoTop  = 112, 160
+	bigCell, smallCell = 32, 16 // heights of characters' cells
+	moonX, moonY       = 318, 104
+	moonRadius         = 11
 )
 
 // scene draws the frames of one stream: a street at dusk that stays as it is, and over it what changes.
@@ -49,9 +51,8 @@ func newScene(enc *encoder, camera uint16, name string) *scene {
 	if len(name) > maxNameShown {
 		name = name[:maxNameShown]
 	}
-	s.base.fill(s.at(rect{textLeft - 12, textTop + 2, textLeft - 7, textTop + 30}), s.accent(170))
-	s.write(s.base, &s.small, textLeft, textTop, name)
-	s.write(s.base, &s.small, textLeft, textTop+smallCell, fmt.Sprintf("CAM %d", camera))
+	s.base.fill(s.at(rect{textLeft - 14, textTop + 3, textLeft - 10, infoTop + 2*smallCell - 3}), s.accent(150))
+	s.write(textLeft, textTop, name)
 	s.pic.copyFrom(s.base, rect{0, 0, s.pic.Stride, s.pic.rows()})
 	return s
 }
@@ -85,9 +86,21 @@ func (s *scene) drawSky() {
 	for y := top; y < end; y++ {
 		s.base.fill(rect{0, y, s.pic.Stride, y + 1}, s.dusk(30+38*(y-top)/(end-top)))
 	}
+	s.drawMoon()
 	for y := end; y < s.pic.rows(); y++ {
 		s.base.fill(rect{0, y, s.pic.Stride, y + 1}, s.dusk(46-10*(y-end)/max(s.pic.rows()-end, 1)))
 	}
+}
+
+func (s *scene) drawMoon() {
+	size := s.even(2*moonRadius + 2)
+	m := mask{w: size, h: size, alpha: make([]uint8, size*size)}
+	centre := point{float64(size) / 2, float64(size) / 2}
+	for i := range m.alpha {
+		p := point{float64(i%size) + 0.5, float64(i/size) + 0.5}
+		m.alpha[i] = uint8(200 * min(max(centre.x-0.5-p.distance(centre, centre), 0), 1))
+	}
+	s.base.blend(m, (s.x(moonX)-size/2)&^1, (s.y(moonY)-size/2)&^1, color{190, 120, 134})
 }
 
 // drawBuildings draws a row of houses with some windows lit, different for every camera.
@@ -129,10 +142,11 @@ func (s *scene) drawStreet() {
 	}
 }
 
-// write draws text on a picture, in cells from a place on the sheet on.
-func (s *scene) write(p *Picture, l *lettering, x, y int, text string) {
+// write draws text that stays, from a place on the sheet on.
+func (s *scene) write(x, y int, text string) {
+	l := &lettering{w: s.even(smallCell), h: s.even(smallCell * 3 / 2)}
 	for i := range len(text) {
-		p.blend(l.glyph(text[i]), s.cellX(l, x, i), s.y(y)&^1, color{208, 128, 128})
+		s.base.blend(l.glyph(text[i]), s.cellX(l, x, i), s.y(y)&^1, s.accent(190))
 	}
 }
 
@@ -145,7 +159,7 @@ func (s *scene) draw(m Mark) {
 	s.update(0, &s.big, rect{x0: textLeft, y0: clockTop}, now.Format("15:04:05"))
 	s.update(1, &s.small, rect{x0: textLeft + 8*bigCell*3/4, y0: clockTop + smallCell}, now.Format(".000"))
 	s.update(2, &s.small, rect{x0: textLeft, y0: infoTop}, now.Format("2006-01-02 UTC"))
-	s.update(3, &s.small, rect{x0: textLeft, y0: infoTop + smallCell}, fmt.Sprintf("FRAME %08d", m.Frame))
+	s.update(3, &s.small, rect{x0: textLeft, y0: infoTop + smallCell}, fmt.Sprintf("CAM %d / %08d", m.Camera, m.Frame))
 	s.drawCar(now)
 	s.drawn = true
 }
@@ -171,6 +185,10 @@ func (s *scene) drawPattern(m Mark) {
 
 // update writes the characters of a text that have changed. A text keeps its length.
 func (s *scene) update(slot int, l *lettering, place rect, text string) {
+	ink := color{225, 128, 128}
+	if slot > 1 {
+		ink.y = 165
+	}
 	for i := range len(text) {
 		if s.drawn && text[i] == s.texts[slot][i] {
 			continue
@@ -178,7 +196,7 @@ func (s *scene) update(slot int, l *lettering, place rect, text string) {
 		x, y := s.cellX(l, place.x0, i), s.y(place.y0)&^1
 		r := rect{x, y, x + l.w, y + l.h}
 		s.pic.copyFrom(s.base, r)
-		s.pic.blend(l.glyph(text[i]), x, y, color{235, 128, 128})
+		s.pic.blend(l.glyph(text[i]), x, y, ink)
 		s.enc.mark(r)
 	}
 	s.texts[slot] = text

@@ -61,7 +61,8 @@ type Config struct {
 type Stream struct {
 	// Path is the last part of the stream's URL: letters, digits, '-' and '_'; [DefaultPath] if empty.
 	Path string
-	// Width and Height are in pixels and even. 640x360 and its multiples give the smallest frames.
+	// Width and Height are in pixels and even. 640x360 and its whole multiples give the smallest frames;
+	// at other sizes the pattern is not on macroblocks, and frames are larger even where they show less.
 	Width, Height int
 	// Rate is in frames a second.
 	Rate int

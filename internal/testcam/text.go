@@ -83,9 +83,9 @@ func (l *lettering) glyph(c byte) mask {
 // drawGlyph draws lines with round ends, smoothed by how far a sample's centre is from the line.
 func drawGlyph(lines []string, w, h int) mask {
 	m := mask{w: w, h: h, alpha: make([]uint8, w*h)}
-	pen := float64(h) / 7.5 // width of a line
-	sx := (float64(w)*0.84 - pen) / glyphColumns
-	sy := (float64(h)*0.9 - pen) / glyphRows
+	pen := float64(h) / 8 // width of a line
+	sx := (min(float64(w)*0.84, float64(h)*0.56) - pen) / glyphColumns
+	sy := (float64(h)*0.82 - pen) / glyphRows
 	x0, y0 := (float64(w)-sx*glyphColumns)/2, (float64(h)-sy*glyphRows)/2
 	at := func(line string, i int) point {
 		return point{x0 + sx*float64(line[2*i]-'0'), y0 + sy*float64(line[2*i+1]-'0')}
