@@ -6,8 +6,8 @@
 //   - A [Conn] that [Dial] or [Listener.Accept] returns is authenticated on both sides; who the peer
 //     is comes from its certificate and nothing else.
 //   - A stream begins with its [Kind]. Everything after that belongs to the streams' users.
-//   - A dead path is noticed within [IdleTimeout]: both sides send something every [KeepAlive]. All
-//     calls on the connection and its streams then fail.
+//   - Both sides send something every [KeepAlive], and a dead path is noticed within that and
+//     [IdleTimeout] together. All calls on the connection and its streams then fail.
 //   - A stream that is reset, flooded or not read costs only itself: the windows bound what a peer
 //     can make this node keep.
 //

@@ -17,8 +17,10 @@ const (
 	// KeepAlive is how often something is sent on an idle connection: often enough for every NAT, and
 	// for two lost packets in a row within IdleTimeout.
 	KeepAlive = time.Second
-	// IdleTimeout is how long a connection lives without receiving anything.
-	IdleTimeout = 4 * time.Second
+	// IdleTimeout is how long a connection lives without an answer. QUIC counts it from the first packet
+	// sent after the last one received, which is a KeepAlive later: together less than the 5 s within
+	// which a dead link is noticed.
+	IdleTimeout = 3500 * time.Millisecond
 	// HandshakeTimeout bounds the wait for each answer of the peer while connecting.
 	HandshakeTimeout = 5 * time.Second
 	// MaxStreams bounds the streams that a peer has open at once: some for each camera of a large
