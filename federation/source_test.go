@@ -27,7 +27,7 @@ func newSource() *sourcetest.Memory {
 }
 
 // serveOn serves src at one end until the test ends.
-func serveOn(t *testing.T, conn link.Conn, src branchline.Source) {
+func serveOn(t testing.TB, conn link.Conn, src branchline.Source) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error)
 	go func() { ended <- Serve(ctx, conn, src) }()
@@ -60,7 +60,7 @@ func TestRemoteOverQUIC(t *testing.T) {
 
 // hub is a hub's side of the federation, on loopback, for a test.
 type hub struct {
-	*testing.T
+	testing.TB
 	authority *identity.Authority
 	peers     *Peers
 	linked    chan *Remote
@@ -68,15 +68,15 @@ type hub struct {
 	stop      func()
 }
 
-func startHub(t *testing.T) *hub { return startHubAt(t, t.TempDir(), "127.0.0.1:0", nil) }
+func startHub(t testing.TB) *hub { return startHubAt(t, t.TempDir(), "127.0.0.1:0", nil) }
 
-func startHubAt(t *testing.T, dir, addr string, listen func(string) (net.PacketConn, error)) *hub {
+func startHubAt(t testing.TB, dir, addr string, listen func(string) (net.PacketConn, error)) *hub {
 	t.Helper()
 	authority, err := identity.OpenAuthority(dir, clock.Clock{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &hub{T: t, authority: authority, linked: make(chan *Remote, 100), ended: make(chan branchline.SiteID, 100)}
+	h := &hub{TB: t, authority: authority, linked: make(chan *Remote, 100), ended: make(chan branchline.SiteID, 100)}
 	h.peers, err = OpenPeers(PeersConfig{
 		Addr: addr, Authority: authority, Software: "test hub", Linked: h.link, ListenPacket: listen,
 	})
@@ -94,7 +94,7 @@ func (h *hub) link(ctx context.Context, site branchline.SiteID, src *Remote) {
 }
 
 // run runs an activity until the test ends, then ends it and closes what it used.
-func run(t *testing.T, activity func(context.Context) error, closing ...func() error) (stop func()) {
+func run(t testing.TB, activity func(context.Context) error, closing ...func() error) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	go func() {
@@ -128,7 +128,7 @@ func (h *hub) token(site branchline.SiteID) string {
 	return token
 }
 
-func newNode(t *testing.T) *identity.Node {
+func newNode(t testing.TB) *identity.Node {
 	t.Helper()
 	n, err := identity.OpenNode(t.TempDir(), clock.Clock{})
 	if err != nil {
@@ -140,8 +140,8 @@ func newNode(t *testing.T) *identity.Node {
 // startEdge runs an uplink of a new edge with the source, and returns it.
 func (h *hub) startEdge(site branchline.SiteID, src branchline.Source) *Uplink {
 	h.Helper()
-	u := NewUplink(UplinkConfig{Node: newNode(h.T), Source: src, Token: h.token(site), Software: "test edge"})
-	run(h.T, u.Run)
+	u := NewUplink(UplinkConfig{Node: newNode(h.TB), Source: src, Token: h.token(site), Software: "test edge"})
+	run(h.TB, u.Run)
 	return u
 }
 
