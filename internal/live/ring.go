@@ -73,7 +73,7 @@ func (r *Ring) Publish(item branchline.Item) {
 	next := r.first + uint64(len(r.entries))
 	switch {
 	case item.Start != nil:
-		r.segment = item.Start
+		r.segment, e.at = item.Start, item.Start.Start
 	case item.RunEnd != nil:
 		r.segment, r.ended = nil, next+1
 	case item.Frame != nil:
@@ -158,19 +158,21 @@ func (r *Ring) Subscribe(ctx context.Context) iter.Seq2[branchline.Item, error] 
 
 // cursor is one reader's place. The ring's mutex guards it.
 type cursor struct {
-	ring  *Ring
-	next  uint64 // sequence number of the next item to give
-	fresh bool   // nothing was given: start at the first place to join from next on, having lost nothing
-	batch [16]branchline.Item
+	ring    *Ring
+	next    uint64 // sequence number of the next item to give
+	waiting bool   // there was no place to join yet: take the first one from next on
+	joining bool   // next is a place to join: the segment's start is given first
+	missed  int    // lost before next and not told yet
+	batch   [16]branchline.Item
 }
 
 func (c *cursor) join() {
 	r := c.ring
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	c.fresh, c.next = true, r.first+uint64(len(r.entries))
+	c.waiting, c.joining, c.next = true, true, r.first+uint64(len(r.entries))
 	if n := len(r.joins); n > 0 && r.joins[n-1] >= r.ended {
-		c.next = r.startOf(r.joins[n-1])
+		c.waiting, c.next = false, r.startOf(r.joins[n-1])
 	}
 }
 
@@ -190,24 +192,20 @@ func (c *cursor) take() ([]branchline.Item, <-chan struct{}, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	out := c.batch[:0]
-	if c.fresh || c.next < r.first {
-		at, ok := c.place()
-		if !ok {
-			return nil, r.wake, r.closed
-		}
-		missed := int(at - c.next)
-		if c.fresh {
-			c.fresh, missed = false, 0
-		}
-		e := r.entries[at-r.first]
-		c.next = at
-		if e.item.Start == nil {
-			out = append(out, branchline.Item{Segment: e.segment.ID, Start: e.segment, Missed: missed})
-		} else {
-			e.item.Missed += missed
-			out = append(out, e.item)
+	if (c.waiting || c.next < r.first) && !c.place() {
+		return nil, r.wake, r.closed
+	}
+	if c.joining {
+		e := r.entries[c.next-r.first]
+		c.joining = false
+		if e.item.Start != nil {
 			c.next++
+		} else {
+			e.item = branchline.Item{Segment: e.segment.ID, Start: e.segment}
 		}
+		e.item.Missed += c.missed
+		c.missed = 0
+		out = append(out, e.item)
 	}
 	for len(out) < cap(out) && c.next < r.first+uint64(len(r.entries)) {
 		out = append(out, r.entries[c.next-r.first].item)
@@ -219,18 +217,30 @@ func (c *cursor) take() ([]branchline.Item, <-chan struct{}, error) {
 	return out, r.wake, nil
 }
 
-// place returns where a reader that starts, or was overtaken, goes on.
-func (c *cursor) place() (uint64, bool) {
+// place moves the cursor to where a reader that waits for a start, or was overtaken, goes on, and
+// reports whether there is such a place. What was lost on the way is counted; not so what a reader that
+// waits in vain was not to get anyway, unless the ring has dropped some of it.
+func (c *cursor) place() bool {
 	r := c.ring
-	if n := len(r.joins); !c.fresh && n > 0 {
-		return r.startOf(r.joins[n-1]), true
+	if len(r.joins) == 0 {
+		return false
 	}
-	for _, join := range r.joins {
-		if at := r.startOf(join); c.fresh && at >= c.next {
-			return at, true
+	at := r.startOf(r.joins[len(r.joins)-1])
+	if c.waiting && c.next >= r.first {
+		at = r.startOf(r.joins[0])
+		for _, join := range r.joins {
+			if at = r.startOf(join); at >= c.next {
+				break
+			}
 		}
+		if at < c.next {
+			return false
+		}
+		c.next = at
 	}
-	return 0, false
+	c.missed += int(at - c.next)
+	c.next, c.waiting, c.joining = at, false, true
+	return true
 }
 
 func size(item branchline.Item) int {
