@@ -4,7 +4,7 @@ import { defineConfig } from 'vitest/config'
 
 export default defineConfig(({ mode }) => {
   // During development `npm run dev` serves the page and passes the API on to a running hub.
-  const hub = loadEnv(mode, '.', 'BRANCHLINE_').BRANCHLINE_HUB ?? 'http://127.0.0.1:8080'
+  const hub = loadEnv(mode, '.', 'BRANCHLINE_').BRANCHLINE_HUB ?? 'http://127.0.0.1:8480'
   return {
     plugins: [svelte()],
     build: {

@@ -52,11 +52,11 @@ export function concat(...parts: Uint8Array[]): Uint8Array<ArrayBuffer> {
   return joined
 }
 
-function view(data: Uint8Array): DataView {
+export function view(data: Uint8Array): DataView {
   return new DataView(data.buffer, data.byteOffset, data.byteLength)
 }
 
-function boxSize(data: Uint8Array): number | undefined {
+export function boxSize(data: Uint8Array): number | undefined {
   if (data.length < 8) return undefined
   let size = view(data).getUint32(0)
   if (size === 1) {
@@ -67,12 +67,12 @@ function boxSize(data: Uint8Array): number | undefined {
   return size
 }
 
-function boxType(data: Uint8Array): string {
+export function boxType(data: Uint8Array): string {
   return String.fromCharCode(...data.subarray(4, 8))
 }
 
 // decodeStart reads the first track's number (tfhd) and base decode time (tfdt) of a moof.
-function decodeStart(moof: Uint8Array): { track: number; time: bigint } {
+export function decodeStart(moof: Uint8Array): { track: number; time: bigint } {
   const traf = child(moof.subarray(8), 'traf')
   const tfhd = traf && child(traf.subarray(8), 'tfhd')
   const tfdt = traf && child(traf.subarray(8), 'tfdt')
@@ -84,7 +84,8 @@ function decodeStart(moof: Uint8Array): { track: number; time: bigint } {
   }
 }
 
-function child(data: Uint8Array, type: string): Uint8Array | undefined {
+/** The first box of a type in a row of boxes. */
+export function child(data: Uint8Array, type: string): Uint8Array | undefined {
   for (;;) {
     const size = boxSize(data)
     if (size === undefined || size > data.length) return undefined

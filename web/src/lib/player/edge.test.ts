@@ -17,7 +17,7 @@ describe('follow', () => {
 
   it('hurries a little when behind, with a bound', () => {
     expect(from(103.6, [100, 104]).rate).toBeGreaterThan(1.1)
-    expect(from(103.4, [100, 104]).rate).toBeLessThanOrEqual(1.25)
+    expect(from(103.4, [100, 104]).rate).toBeLessThanOrEqual(1.5)
     expect(from(103.4, [100, 104]).seek).toBeUndefined()
   })
 

@@ -18,9 +18,9 @@ export interface LiveStep {
   lag: number // seconds of picture between what is shown and what has arrived
 }
 
-const jumpBeyond = 0.7 // seconds of lag above which a jump disturbs less than catching up
+const jumpBeyond = 1.2 // seconds of lag above which a jump disturbs less than catching up
 const slack = 0.04 // one frame at 25 a second: lag swings by as much with every arrival
-const fastest = 1.25 // faster is seen as fast motion
+const fastest = 1.5 // a jump costs more: the browser decodes anew from the last key frame
 
 /** Decides from what is buffered whether to jump and how fast to play. */
 export function follow(state: LiveState): LiveStep {

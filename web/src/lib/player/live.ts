@@ -3,6 +3,7 @@ import { Backoff } from '../backoff'
 import { now } from '../time'
 import { evictBefore, follow, Target } from './edge'
 import { mime, Pipe, playable } from './pipe'
+import { Silencer, videoCodecs } from './silent'
 
 // The live player: frames from the hub's WebSocket to a video element, a small fixed distance behind.
 
@@ -16,6 +17,7 @@ export interface LiveStatus {
 const pulse = 100 // milliseconds between looks at the distance
 const silentAfter = 2500 // milliseconds without a frame
 const sessionEnded = 1008
+const tellEvery = 500 // milliseconds between reports of nothing but the delay
 
 export class LivePlayer {
   private socket?: WebSocket
@@ -26,14 +28,18 @@ export class LivePlayer {
   private lastFrame = 0
   private lastSteady = 0
   private lastStall = 0
+  private initNext = false
+  private lastTold = 0
+  private readonly silencer = new Silencer()
   private target = new Target()
   private readonly backoff = new Backoff()
   private status: LiveStatus = { state: 'connecting', missed: 0 }
 
-  /** changed is called with every new status; ended when the session is over. */
+  /** sound false leaves the sound out. changed is called with every new status; ended when the session is over. */
   constructor(
     private readonly video: HTMLVideoElement,
     private readonly stream: string,
+    private readonly sound: boolean,
     private readonly changed: (status: LiveStatus) => void,
     private readonly ended: () => void,
   ) {}
@@ -90,6 +96,8 @@ export class LivePlayer {
   }
 
   private begin(codecs: string): void {
+    if (!this.sound) codecs = videoCodecs(codecs)
+    this.initNext = true
     if (!playable(codecs)) return this.tell({ state: 'unsupported', cause: codecs })
     if (this.status.state === 'unsupported') this.tell({ state: 'connecting', cause: undefined })
     this.pipe ??= new Pipe(this.video, (why) => this.broke(why))
@@ -99,7 +107,15 @@ export class LivePlayer {
   private frame(data: ArrayBuffer): void {
     this.lastFrame = performance.now()
     if (!this.pipe) return
-    void this.pipe.append(data).then(this.catchUp)
+    const piece = this.sound ? data : this.silenced(new Uint8Array(data))
+    this.initNext = false
+    if (piece) void this.pipe.append(piece).then(this.catchUp)
+  }
+
+  // silenced returns what of the message is video, if any.
+  private silenced(data: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> | undefined {
+    if (this.initNext) return this.silencer.init(data)
+    return this.silencer.wants(data) ? data : undefined
   }
 
   private broke(why: string): void {
@@ -148,6 +164,9 @@ export class LivePlayer {
   }
 
   private tell(change: Partial<LiveStatus>): void {
+    const same = change.state === this.status.state && change.cause === this.status.cause
+    if (same && performance.now() - this.lastTold < tellEvery) return
+    this.lastTold = performance.now()
     this.status = { ...this.status, ...change }
     this.changed(this.status)
   }
