@@ -356,6 +356,7 @@ func (n *Node) Health() error {
 
 // Timeline says where the footage of a stream is, as [catalog.Timeline] describes it.
 func (n *Node) Timeline(stream branchline.StreamID, r branchline.TimeRange) ([]catalog.Span, error) {
+	now := n.cfg.Clock.Now() // before the facts are read, so that they reach as far
 	transfers, err := n.fetcher.Transfers(stream, r)
 	if err != nil {
 		return nil, fmt.Errorf("draw time line: %w", err)
@@ -368,5 +369,5 @@ func (n *Node) Timeline(stream branchline.StreamID, r branchline.TimeRange) ([]c
 	if err != nil && !errors.Is(err, branchline.ErrNotFound) {
 		return nil, fmt.Errorf("draw time line: %w", err)
 	}
-	return catalog.Timeline(r, n.cfg.Clock.Now(), facts, branchline.NewSpans(held...), transfers), nil
+	return catalog.Timeline(r, now, facts, branchline.NewSpans(held...), transfers), nil
 }

@@ -276,3 +276,65 @@ func TestRestartWhileDark(t *testing.T) {
 		})
 	})
 }
+
+// TestRequestForWhatIsGone: what the edge has deleted makes a job partial, and never fails it.
+func TestRequestForWhatIsGone(t *testing.T) {
+	inWorld(t, nil, func(w *world) {
+		pass(35 * time.Second)
+		kept := branchline.TimeRange{Start: w.edge.began.Add(22 * time.Second), End: w.edge.began.Add(28 * time.Second)}
+		keep := w.order(kept).ID
+		w.wait(2*time.Second, "the job does not end", func() bool { return w.job(keep).State.Final() })
+		segs, err := w.edge.Segments(w.Context(), local, w.all())
+		if err == nil {
+			err = w.edge.Remove(segs[2].ID, branchline.CauseExpired)
+		}
+		if err == nil {
+			err = w.edge.Remove(segs[0].ID, branchline.CauseExpired)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		pass(time.Second)
+		if job := w.order(kept); job.State != fetch.Done {
+			t.Errorf("what is held and no longer at the edge: %s %q", job.State, job.Cause)
+		}
+		for _, c := range []struct {
+			name  string
+			span  branchline.TimeRange
+			cause string
+		}{
+			{"half of it", branchline.TimeRange{Start: w.edge.began, End: w.edge.began.Add(15 * time.Second)},
+				"some of it is no longer at the site"},
+			{"all of it", branchline.TimeRange{Start: w.edge.began, End: w.edge.began.Add(5 * time.Second)},
+				"some of it is no longer at the site"},
+			{"what never was", branchline.TimeRange{Start: w.edge.began.Add(-time.Hour), End: w.edge.began},
+				"nothing is recorded there"},
+		} {
+			id := w.order(c.span).ID
+			w.wait(2*time.Second, "the job does not end", func() bool { return w.job(id).State.Final() })
+			if job := w.job(id); job.State != fetch.Partial || job.Cause != c.cause {
+				t.Errorf("%s: %s, %q", c.name, job.State, job.Cause)
+			}
+		}
+	})
+}
+
+// TestWrongBytes: bytes that do not have their hash are tried again, and never accepted.
+func TestWrongBytes(t *testing.T) {
+	inWorld(t, nil, func(w *world) {
+		pass(15 * time.Second)
+		w.edge.wrong.Store(2)
+		span := branchline.TimeRange{Start: w.edge.began, End: w.edge.began.Add(5 * time.Second)}
+		id := w.order(span).ID
+		w.wait(5*time.Second, "the job did not recover", func() bool { return w.job(id).State == fetch.Done })
+		if n := w.node.Jobs().Counters().Failures; n != 2 || !w.holds(span) {
+			t.Errorf("%d failures; %s", n, w.timeline(span.Start, span.End))
+		}
+		w.edge.wrong.Store(1000)
+		id = w.order(branchline.TimeRange{Start: span.End, End: span.End.Add(4 * time.Second)}).ID
+		w.wait(time.Minute, "the job does not end", func() bool { return w.job(id).State.Final() })
+		if job := w.job(id); job.State != fetch.Failed || !strings.Contains(job.Cause, "hash mismatch") {
+			t.Errorf("%s: %s", job.State, job.Cause)
+		}
+	})
+}

@@ -227,6 +227,7 @@ type edge struct {
 	lives   atomic.Int32 // calls of Live under way
 	fetches atomic.Int32 // calls of Fetch in all
 	slow    atomic.Int64 // duration that each read of Fetch takes
+	wrong   atomic.Int64 // how many more calls of Fetch give wrong bytes
 
 	stop chan struct{}
 	work sync.WaitGroup
@@ -331,13 +332,14 @@ func (e *edge) Fetch(
 	if err != nil {
 		return nil, err
 	}
-	return &metered{body, e}, nil
+	return &metered{body, e, e.wrong.Add(-1) >= 0}, nil
 }
 
 // metered counts what is read, and makes it slow where a test wants that.
 type metered struct {
 	io.ReadCloser
-	e *edge
+	e     *edge
+	wrong bool
 }
 
 func (m *metered) Read(b []byte) (int, error) {
@@ -347,6 +349,9 @@ func (m *metered) Read(b []byte) (int, error) {
 	}
 	n, err := m.ReadCloser.Read(b)
 	m.e.fetched.Add(int64(n))
+	if m.wrong && n > 0 {
+		b[n-1]++
+	}
 	return n, err
 }
 

@@ -82,18 +82,26 @@ func (f *Fetcher) finishHeld(j *Job, now time.Time) error {
 		if err != nil {
 			return err
 		}
-		held, err := f.held(p.Stream, facts.Available)
+		held, err := f.held(p.Stream, branchline.Spans{j.Span})
 		if err != nil {
 			return err
 		}
-		told := slices.Concat(facts.Available, gapSpans(facts.Gaps))
-		if len(facts.Available) > 0 && branchline.NewSpans(told...).Covers(j.Span) &&
+		told := slices.Concat(facts.Available, held, gapSpans(facts.Gaps))
+		if len(held) > 0 && branchline.NewSpans(told...).Covers(j.Span) &&
 			len(facts.Available.Minus(held)) == 0 {
-			p.Complete, p.Through = true, j.Span.End
+			p.Complete, p.Through, p.Lost = true, j.Span.End, lost(facts, held)
 		}
 	}
 	j.settle(now)
 	return nil
+}
+
+// lost reports whether some of what the facts are about was recorded, is no longer at the edge, and is
+// not held.
+func lost(facts catalog.StreamFacts, held branchline.Spans) bool {
+	return slices.ContainsFunc(facts.Gaps, func(g catalog.Gap) bool {
+		return (g.Cause == branchline.CauseExpired || g.Cause == branchline.CauseRemovedEarly) && !held.Covers(g.Span)
+	})
 }
 
 func gapSpans(gaps []catalog.Gap) []branchline.TimeRange {

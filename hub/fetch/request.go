@@ -82,10 +82,18 @@ func (l *link) busyLocked(stream branchline.StreamID) bool {
 // finishJob takes the result of a job's task: it moves the part on, or says when to go on with it.
 func (l *link) finishJob(r result) error {
 	t, now := r.task, l.f.clock.Now()
-	through, again, err := l.advance(r, now)
+	facts, err := l.f.catalog.Facts(t.stream, t.span)
 	if err != nil {
 		return err
 	}
+	held, err := l.f.held(t.stream, branchline.Spans{t.span})
+	if err != nil {
+		return err
+	}
+	if lost(facts, held) {
+		t.lost.Store(true)
+	}
+	through, again := advance(r, facts, now)
 	key := t.job + string(t.stream)
 	l.f.mu.Lock()
 	delete(l.site.running, t)
@@ -149,31 +157,19 @@ func (l *link) conclude(j *Job, p *Part, r result, now time.Time) {
 }
 
 // advance returns the time before which the task's span is done with, and after which delay to look
-// for the rest.
-func (l *link) advance(r result, now time.Time) (through time.Time, again time.Duration, err error) {
+// for the rest: what the edge has not listed although it told of no gap is still being recorded.
+func advance(r result, facts catalog.StreamFacts, now time.Time) (through time.Time, again time.Duration) {
 	t := r.task
-	if r.err != nil || !r.end.Before(t.span.End) || now.Sub(t.span.End) > tailPatience {
-		return t.span.End, 0, nil
-	}
-	rest := branchline.TimeRange{Start: t.span.Start, End: t.span.End}
+	rest := t.span
 	if r.end.After(rest.Start) {
 		rest.Start = r.end
 	}
-	facts, err := l.f.catalog.Facts(t.stream, rest)
-	if err != nil {
-		return time.Time{}, 0, err
+	explained := branchline.NewSpans(gapSpans(facts.Gaps)...).Covers(rest)
+	switch {
+	case rest.Empty() || explained || now.Sub(rest.End) > tailPatience:
+		return t.span.End, 0
+	case rest.End.After(now):
+		return rest.Start, aheadEvery
 	}
-	if explained(facts, rest) {
-		return t.span.End, 0, nil
-	}
-	again = tailEvery
-	if t.span.End.After(now) {
-		again = aheadEvery
-	}
-	return rest.Start, again, nil
-}
-
-// explained reports whether the edge told of gaps that fill the range.
-func explained(facts catalog.StreamFacts, r branchline.TimeRange) bool {
-	return branchline.NewSpans(gapSpans(facts.Gaps)...).Covers(r)
+	return rest.Start, tailEvery
 }

@@ -105,7 +105,7 @@ type Facts struct {
 
 // OutageMargin is added at both ends of an outage: a dead link is noticed up to 5 s late, and a live
 // stream comes back with the first key frame after the link.
-const OutageMargin = 10 * time.Second
+const OutageMargin = 5 * time.Second
 
 // Wants returns what the policies want of the stream. It knows nothing of what is held.
 func Wants(policies []Policy, f Facts) []Want {
