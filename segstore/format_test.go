@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -33,7 +34,8 @@ func TestGolden(t *testing.T) {
 	f, err := ReadFooter(bytes.NewReader(want), int64(len(want)))
 	must(t, err)
 	must(t, f.Verify(seg.start.Init))
-	if f.ID != seg.start.ID || f.Stream != testStream || f.Run != 1 || f.Number != 3 || f.Prev != (branchline.Hash{1, 2, 3}) ||
+	if f.ID != seg.start.ID || f.Stream != testStream || f.Run != 1 || f.Number != 3 ||
+		f.Prev != (branchline.Hash{1, 2, 3}) ||
 		f.Codecs != seg.start.Codecs || f.Span != day(0, 2) || f.Hash != seg.seal.Hash || f.Cut {
 		t.Errorf("footer read as %+v", f)
 	}
@@ -58,7 +60,7 @@ func TestSealFooterRefuses(t *testing.T) {
 		{"backwards", func(f *Footer) { f.Fragments[0].Duration = -1 }},
 		{"too long", func(f *Footer) { f.Fragments[2].Start = f.Fragments[2].Start.Add(MaxSpan) }},
 	} {
-		f := Footer{ID: good.start.ID, Stream: testStream, Run: 1, Fragments: append([]branchline.Fragment{}, good.fragments...)}
+		f := Footer{ID: good.start.ID, Stream: testStream, Run: 1, Fragments: slices.Clone(good.fragments)}
 		c.harm(&f)
 		if _, _, err := SealFooter(f, good.start.Init, testKey()); !errors.Is(err, branchline.ErrInvalid) {
 			t.Errorf("%s: %v", c.name, err)
@@ -175,8 +177,8 @@ func muxed(t *testing.T) (rows [][]branchline.Fragment, files [][]byte) {
 		Tracks: []media.Track{
 			{Codec: media.AAC, ClockRate: 48000, Config: []byte{0x11, 0x90}},
 			{Codec: media.H264, ClockRate: media.VideoClockRate, PPS: []byte{0x68, 0xce, 0x38, 0x80},
-				SPS: []byte{0x67, 0x42, 0xc0, 0x28, 0xd9, 0, 0x78, 2, 0x27, 0xe5, 0x84, 0, 0, 3, 0, 4, 0, 0, 3, 0, 0xf0, 0x3c,
-					0x60, 0xc9, 0x20}},
+				SPS: []byte{0x67, 0x42, 0xc0, 0x28, 0xd9, 0, 0x78, 2, 0x27, 0xe5, 0x84, 0, 0, 3, 0, 4, 0, 0, 3, 0,
+					0xf0, 0x3c, 0x60, 0xc9, 0x20}},
 		}})
 	must(t, err)
 	var items []branchline.Item
@@ -187,7 +189,8 @@ func muxed(t *testing.T) (rows [][]branchline.Fragment, files [][]byte) {
 	}
 	for i := range 140 {
 		at := time.Duration(i) * time.Second / 30
-		write(media.AccessUnit{Track: 2, PTS: at, DTS: at, Key: i%30 == 0, Data: [][]byte{bytes.Repeat([]byte{0x41, byte(i)}, 50)}})
+		picture := bytes.Repeat([]byte{0x41, byte(i)}, 50)
+		write(media.AccessUnit{Track: 2, PTS: at, DTS: at, Key: i%30 == 0, Data: [][]byte{picture}})
 		write(media.AccessUnit{Track: 1, PTS: at, DTS: at, Data: [][]byte{bytes.Repeat([]byte{byte(i)}, 20)}})
 	}
 	more, err := mux.Close(branchline.CauseStopped)
@@ -256,7 +259,10 @@ func TestListAndCat(t *testing.T) {
 	if err != nil || !growing.OK() || growing.Sealed || growing.Fragments != 1 {
 		t.Errorf("growing file: %v %v", growing, err)
 	}
-	paths := []string{Path(dir, testStream, a.start.ID, a.start.Start), Path(dir, testStream, b.start.ID, b.start.Start)}
+	var paths []string
+	for _, seg := range []testSegment{a, b} {
+		paths = append(paths, Path(dir, testStream, seg.start.ID, seg.start.Start))
+	}
 	var out bytes.Buffer
 	must(t, Cat(&out, paths, day(1.6, 2.2))) // from the key fragment at 1 to 2.5
 	want := bytes.Join([][]byte{a.start.Init, a.data(2), a.data(3), b.data(0)}, nil)

@@ -50,6 +50,7 @@ func (s *Store) open() (err error) {
 	if s.journal, records, err = openLog(s.fs, filepath.Join(s.dir, journalFile)); err != nil {
 		return errors.Join(err, s.lock())
 	}
+	s.journalLimit = max(journalSlack, s.journal.size)
 	if s.ix, err = index.Open(filepath.Join(s.dir, indexDir), index.Options{Logger: s.log}); err != nil {
 		return errors.Join(err, s.journal.close(), s.lock())
 	}
@@ -107,101 +108,6 @@ func (s *Store) repair(journal [][]byte) error {
 
 // adoptBatch bounds how much one update of the index takes in while it is made from files.
 const adoptBatch = 500
-
-// journalSlack is how many superseded records the journal may keep before opening rewrites it.
-const journalSlack = 1000
-
-// replay enters what the journal has and the index has not. Of several records of one gap or camera
-// the last one counts.
-func (s *Store) replay(records [][]byte) error {
-	var live []branchline.Change
-	place := make(map[string]int)
-	for _, r := range records {
-		var ch branchline.Change
-		if err := decode("journal", r, func(c *codec) { c.change(&ch) }); err != nil {
-			s.log.Error("journal entry is not readable", "cause", err)
-			continue
-		}
-		key := journalKey(ch)
-		i, ok := place[key]
-		if !ok {
-			i = len(live)
-			place[key], live = i, append(live, ch)
-		}
-		live[i] = ch
-	}
-	for rest := live; len(rest) > 0; {
-		n := min(len(rest), adoptBatch)
-		err := s.commit(func(l *ledger) error {
-			for _, ch := range rest[:n] {
-				if err := l.fact(ch); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-		if err != nil {
-			return err
-		}
-		rest = rest[n:]
-	}
-	if len(records) > 2*len(live)+journalSlack {
-		return s.rewriteJournal(live)
-	}
-	return nil
-}
-
-func journalKey(ch branchline.Change) string {
-	if ch.Gap != nil {
-		return string(keyAt('G', ch.Gap.Stream, ch.Gap.Span.Start))
-	}
-	if ch.Camera != nil {
-		return string(keyCamera(ch.Camera.ID))
-	}
-	return ""
-}
-
-// fact enters a gap or camera.
-func (l *ledger) fact(ch branchline.Change) (err error) {
-	switch {
-	case ch.Gap != nil:
-		_, err = l.gap(*ch.Gap)
-	case ch.Camera != nil:
-		_, err = l.camera(*ch.Camera)
-	}
-	return err
-}
-
-// rewriteJournal replaces the journal by one without superseded records.
-func (s *Store) rewriteJournal(live []branchline.Change) error {
-	path := filepath.Join(s.dir, journalFile)
-	s.discard(path + ".new")
-	fresh, _, err := openLog(s.fs, path+".new")
-	if err != nil {
-		return err
-	}
-	for _, ch := range live {
-		var record []byte
-		if record, err = encode(func(c *codec) { c.change(&ch) }); err == nil {
-			err = fresh.append(record)
-		}
-		if err != nil {
-			return errors.Join(err, fresh.close())
-		}
-	}
-	if err = fresh.sync(); err == nil {
-		err = s.fs.Rename(path+".new", path)
-	}
-	if err == nil {
-		err = s.fs.SyncDir(s.dir)
-	}
-	if err != nil {
-		return errors.Join(err, fresh.close())
-	}
-	old := s.journal
-	s.journal = fresh
-	return old.close()
-}
 
 // emptyTrash deletes what is on the way out and returns why each segment was removed.
 func (s *Store) emptyTrash() (map[branchline.SegmentID]branchline.Cause, error) {

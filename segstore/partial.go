@@ -263,7 +263,7 @@ func (p *partial) opened() branchline.Segment {
 // matches reports whether a second Begin means the same segment.
 func (p *partial) matches(stream branchline.StreamID, start branchline.SegmentStart) error {
 	if p.stream != stream || p.run != start.Run || p.number != start.Number || !bytes.Equal(p.init, start.Init) {
-		return fmt.Errorf("begin segment %v: differs from what was begun: %w", p.id, branchline.ErrMismatch)
+		return fmt.Errorf("differs from what was begun: %w", branchline.ErrMismatch)
 	}
 	return nil
 }

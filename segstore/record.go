@@ -3,6 +3,7 @@ package segstore
 import (
 	"encoding/binary"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/branchline-video/branchline"
@@ -159,9 +160,17 @@ func keyLine(kind byte, s branchline.StreamID) []byte {
 	return append(append([]byte{kind}, s...), 0)
 }
 
-// keyAt returns the place of t on the stream's line; entries with an identifier follow it.
+// keyAt returns the place of t on the stream's line; entries with an identifier follow it. Times that
+// do not fit nanoseconds since 1970 are moved to the line's ends.
 func keyAt(kind byte, s branchline.StreamID, t time.Time) []byte {
-	return binary.BigEndian.AppendUint64(keyLine(kind, s), uint64(t.UnixNano())^1<<63)
+	ns := t.UnixNano()
+	switch year := t.Year(); {
+	case year < 1700:
+		ns = math.MinInt64
+	case year > 2200:
+		ns = math.MaxInt64
+	}
+	return binary.BigEndian.AppendUint64(keyLine(kind, s), uint64(ns)^1<<63)
 }
 
 func keySegment(s branchline.Segment) []byte {

@@ -299,11 +299,15 @@ func (s *Store) sealCut(p *partial) error {
 		s.discard(sidecarPath(p.path))
 		return nil
 	}
-	if _, _, err := p.accept(*seal); err != nil {
-		return err
+	if _, _, err = p.accept(*seal); err == nil {
+		err = s.finish(p)
+	}
+	if err != nil { // it stays incomplete, and the next Begin of its stream tries again
+		s.log.Error("segment is not sealed after a crash", "segment", p.id, "stream", p.stream, "cause", err)
+		return nil
 	}
 	s.log.Info("segment sealed after a crash", "segment", p.id, "stream", p.stream, "fragments", len(p.held))
-	return s.finish(p)
+	return nil
 }
 
 // scanHeld finds the whole fragments of the growing file by reading it.
@@ -368,6 +372,32 @@ func (s *Store) footerFor(p *partial) (*branchline.SegmentSeal, error) {
 	}
 	end := rows[len(rows)-1].End()
 	return &branchline.SegmentSeal{ID: p.id, Hash: hash, Footer: box, Size: end + int64(len(box))}, nil
+}
+
+// sealAbandoned ends the segments before next of its stream that their recorder gave up.
+func (s *Store) sealAbandoned(next *partial) {
+	s.mu.Lock()
+	all := s.list()
+	s.mu.Unlock()
+	for _, p := range all {
+		if p.stream != next.stream || cmp.Or(cmp.Compare(p.run, next.run), cmp.Compare(p.number, next.number)) >= 0 {
+			continue
+		}
+		if err := s.abandon(p); err != nil {
+			s.log.Error("abandoned segment is not sealed yet", "segment", p.id, "stream", p.stream, "cause", err)
+		}
+	}
+}
+
+func (s *Store) abandon(p *partial) error {
+	if p.segment().Fragments == nil {
+		return s.Remove(p.id, branchline.CauseDiskSlow)
+	}
+	seal, err := s.footerFor(p)
+	if err != nil {
+		return err
+	}
+	return s.Seal(p.id, *seal)
 }
 
 // ownFooter returns the footer that stands in the file already, nil if there is none that fits.

@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 
 	"golang.org/x/sync/errgroup"
@@ -29,8 +28,8 @@ func TestAnyOrder(t *testing.T) {
 		n := rapid.IntRange(1, 6).Draw(rt, "fragments")
 		seg := makeSegment(uint32(round%200), round*10, n, branchline.Hash{})
 		id := seg.start.ID
-		steps := rapid.Permutation(append(slices.Collect(ints(n+1)), rapid.SliceOfN(rapid.IntRange(0, n), 0, 4).Draw(rt, "again")...)).
-			Draw(rt, "order")
+		again := rapid.SliceOfN(rapid.IntRange(0, n), 0, 4).Draw(rt, "again")
+		steps := rapid.Permutation(append(slices.Collect(ints(n+1)), again...)).Draw(rt, "order")
 		reopen := rapid.IntRange(0, 20*len(steps)).Draw(rt, "reopen before")
 		must(t, s.Begin(testStream, seg.start))
 		for i, step := range steps {
@@ -110,87 +109,15 @@ func TestConcurrentWriters(t *testing.T) {
 	}
 }
 
-// TestRefused lists what a store must not take.
-func TestRefused(t *testing.T) {
-	seg := makeSegment(0, 0, 4, branchline.Hash{})
-	other := makeSegment(1, 2, 4, branchline.Hash{})
-	longer := makeSegment(0, 0, 6, branchline.Hash{})
-	id := seg.start.ID
-	changed := func(change func(box []byte)) branchline.SegmentSeal {
-		seal := seg.seal
-		seal.Footer = bytes.Clone(seal.Footer)
-		change(seal.Footer)
-		return seal
-	}
-	put := func(s *Store, i int) error { return s.Put(id, seg.fragments[i], seg.data(i)) }
-	for _, c := range []struct {
-		name string
-		do   func(s *Store) error
-		want error
-	}{
-		{"another hash announced", func(s *Store) error {
-			seal := seg.seal
-			seal.Hash[0]++
-			return s.Seal(id, seal)
-		}, branchline.ErrMismatch},
-		{"another segment's footer", func(s *Store) error { return s.Seal(id, other.seal) }, branchline.ErrMismatch},
-		{"flipped table", func(s *Store) error {
-			return s.Seal(id, changed(func(b []byte) { b[len(b)-endSize-1] ^= 1 }))
-		}, branchline.ErrMismatch},
-		{"flipped signature", func(s *Store) error {
-			return s.Seal(id, changed(func(b []byte) { b[len(b)-trailerSize-1] ^= 1 }))
-		}, branchline.ErrMismatch},
-		{"newer version", func(s *Store) error {
-			return s.Seal(id, changed(func(b []byte) { b[boxHeaderSize] = 2 }))
-		}, ErrNewer},
-		{"no footer", func(s *Store) error { return s.Seal(id, branchline.SegmentSeal{ID: id}) }, branchline.ErrInvalid},
-		{"table against held fragment", func(s *Store) error {
-			data := append(bytes.Clone(seg.data(1)[:100]), seg.data(2)[100:]...)
-			data = append(data[:len(data)-ChecksumSize], ChecksumBox(data[:len(data)-ChecksumSize])...)
-			f := seg.fragments[1]
-			f.Hash = sha256.Sum256(data)
-			return errors.Join(expect(s.Put(id, f, data), nil), s.Seal(id, seg.seal))
-		}, branchline.ErrMismatch},
-		{"flipped bytes", func(s *Store) error { return s.Put(id, seg.fragments[0], seg.data(1)) }, branchline.ErrMismatch},
-		{"short bytes", func(s *Store) error { return s.Put(id, seg.fragments[0], seg.data(0)[1:]) }, branchline.ErrMismatch},
-		{"over the init part", func(s *Store) error {
-			f := seg.fragments[0]
-			f.Offset--
-			return s.Put(id, f, seg.data(0))
-		}, branchline.ErrMismatch},
-		{"over another fragment", func(s *Store) error {
-			f := seg.fragments[0]
-			f.Offset++
-			return errors.Join(expect(put(s, 0), nil), s.Put(id, f, seg.data(0)))
-		}, branchline.ErrMismatch},
-		{"not in the footer", func(s *Store) error {
-			return errors.Join(expect(s.Seal(id, seg.seal), nil), s.Put(id, other.fragments[0], seg.data(0)))
-		}, branchline.ErrMismatch},
-		{"begun differently", func(s *Store) error {
-			start := seg.start
-			start.Run++
-			return s.Begin(testStream, start)
-		}, branchline.ErrMismatch},
-		{"never begun", func(s *Store) error { return s.Put(other.start.ID, other.fragments[0], other.data(0)) },
-			branchline.ErrNotFound},
-		{"fetch over the end", func(s *Store) error {
-			_, err := s.Fetch(t.Context(), id, branchline.ByteRange{Start: 1 << 20})
-			return err
-		}, branchline.ErrInvalid},
-		{"fetch of a hole", func(s *Store) error {
-			must(t, put(s, 2))
-			_, err := s.Fetch(t.Context(), id, branchline.ByteRange{Start: seg.fragments[1].Offset, End: seg.fragments[2].End()})
-			return err
-		}, branchline.ErrUnavailable},
-		{"fetch of the unknown", func(s *Store) error {
-			_, err := s.Fetch(t.Context(), other.start.ID, branchline.ByteRange{})
-			return err
-		}, branchline.ErrNotFound},
-		{"after the footer, which is no error", func(s *Store) error {
-			must(t, s.Seal(id, seg.seal))
-			return s.Put(id, longer.fragments[4], longer.data(4))
-		}, nil},
-	} {
+// refusal is something that a replica must not take, tried on a store in which seg was begun.
+type refusal struct {
+	name string
+	do   func(s *Store) error
+	want error
+}
+
+func refuse(t *testing.T, seg testSegment, cases []refusal) {
+	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			s := openStore(t, t.TempDir(), false)
 			must(t, s.Begin(testStream, seg.start))
@@ -203,6 +130,108 @@ func TestRefused(t *testing.T) {
 			must(t, s.Close())
 		})
 	}
+}
+
+func TestRefusedSeals(t *testing.T) {
+	seg, other := makeSegment(0, 0, 4, branchline.Hash{}), makeSegment(1, 2, 4, branchline.Hash{})
+	id := seg.start.ID
+	changed := func(fromEnd int, bits byte) func(s *Store) error {
+		seal := seg.seal
+		seal.Footer = bytes.Clone(seal.Footer)
+		seal.Footer[len(seal.Footer)-fromEnd] ^= bits
+		return func(s *Store) error { return s.Seal(id, seal) }
+	}
+	refuse(t, seg, []refusal{
+		{"another hash announced", func(s *Store) error {
+			seal := seg.seal
+			seal.Hash[0]++
+			return s.Seal(id, seal)
+		}, branchline.ErrMismatch},
+		{"another segment's footer", func(s *Store) error { return s.Seal(id, other.seal) }, branchline.ErrMismatch},
+		{"flipped table", changed(endSize+1, 1), branchline.ErrMismatch},
+		{"flipped signature", changed(trailerSize+1, 1), branchline.ErrMismatch},
+		{"newer version", changed(len(seg.seal.Footer)-boxHeaderSize, Version^(Version+1)), ErrNewer},
+		{"no footer", func(s *Store) error {
+			return s.Seal(id, branchline.SegmentSeal{ID: id})
+		}, branchline.ErrInvalid},
+		{"table against held fragment", func(s *Store) error {
+			data := append(bytes.Clone(seg.data(1)[:100]), seg.data(2)[100:]...)
+			data = append(data[:len(data)-ChecksumSize], ChecksumBox(data[:len(data)-ChecksumSize])...)
+			f := seg.fragments[1]
+			f.Hash = sha256.Sum256(data)
+			return errors.Join(expect(s.Put(id, f, data), nil), s.Seal(id, seg.seal))
+		}, branchline.ErrMismatch},
+	})
+}
+
+func TestRefusedFragments(t *testing.T) {
+	seg, other := makeSegment(0, 0, 4, branchline.Hash{}), makeSegment(1, 2, 4, branchline.Hash{})
+	longer := makeSegment(0, 0, 6, branchline.Hash{})
+	id := seg.start.ID
+	put := func(at, from int, shift int64) func(s *Store) error {
+		f := seg.fragments[at]
+		f.Offset += shift
+		return func(s *Store) error { return s.Put(id, f, seg.data(from)) }
+	}
+	refuse(t, seg, []refusal{
+		{"flipped bytes", put(0, 1, 0), branchline.ErrMismatch},
+		{"short bytes", func(s *Store) error {
+			return s.Put(id, seg.fragments[0], seg.data(0)[1:])
+		}, branchline.ErrMismatch},
+		{"over the init part", put(0, 0, -1), branchline.ErrMismatch},
+		{"over another fragment", func(s *Store) error {
+			return errors.Join(expect(put(0, 0, 0)(s), nil), put(0, 0, 1)(s))
+		}, branchline.ErrMismatch},
+		{"not in the footer", func(s *Store) error {
+			return errors.Join(expect(s.Seal(id, seg.seal), nil), put(0, 0, 1)(s))
+		}, branchline.ErrMismatch},
+		{"of a segment never begun", func(s *Store) error {
+			return s.Put(other.start.ID, other.fragments[0], other.data(0))
+		}, branchline.ErrNotFound},
+		{"after the footer, which is no error", func(s *Store) error {
+			must(t, s.Seal(id, seg.seal))
+			return s.Put(id, longer.fragments[4], longer.data(4))
+		}, nil},
+	})
+}
+
+func TestRefusedRest(t *testing.T) {
+	seg, other := makeSegment(0, 0, 4, branchline.Hash{}), makeSegment(1, 2, 4, branchline.Hash{})
+	id := seg.start.ID
+	fetch := func(id branchline.SegmentID, r branchline.ByteRange) func(s *Store) error {
+		return func(s *Store) error {
+			must(t, s.Put(seg.start.ID, seg.fragments[2], seg.data(2)))
+			_, err := s.Fetch(t.Context(), id, r)
+			return err
+		}
+	}
+	hole := branchline.ByteRange{Start: seg.fragments[1].Offset, End: seg.fragments[2].End()}
+	refuse(t, seg, []refusal{
+		{"begun differently", func(s *Store) error {
+			start := seg.start
+			start.Run++
+			return s.Begin(testStream, start)
+		}, branchline.ErrMismatch},
+		{"fetch over the end", fetch(id, branchline.ByteRange{Start: 1 << 20}), branchline.ErrInvalid},
+		{"fetch of a hole", fetch(id, hole), branchline.ErrUnavailable},
+		{"fetch from a hole on", fetch(id, branchline.ByteRange{Start: hole.Start}), branchline.ErrUnavailable},
+		{"fetch backwards", fetch(id, branchline.ByteRange{Start: 5, End: 4}), branchline.ErrInvalid},
+		{"fetch of the unknown", fetch(other.start.ID, branchline.ByteRange{}), branchline.ErrNotFound},
+	})
+}
+
+// TestAbandoned begins the next segment at the origin while the last one was left unsealed.
+func TestAbandoned(t *testing.T) {
+	s := openStore(t, t.TempDir(), true)
+	a, empty := makeSegment(0, 0, 4, branchline.Hash{}), makeSegment(1, 2, 4, branchline.Hash{})
+	must(t, s.Begin(testStream, a.start))
+	must(t, s.Put(a.start.ID, a.fragments[0], a.data(0)))
+	must(t, s.Begin(testStream, empty.start))
+	record(t, s, makeSegment(2, 4, 4, branchline.Hash{}))
+	if got := allChanges(t, s); got != "sealed 0-0.5, removed 2-2 disk slow, sealed 4-6" {
+		t.Errorf("feed: %s", got)
+	}
+	checkFiles(t, s.dir)
 }
 
 // expect returns an error of no kind unless err is want.
@@ -345,7 +374,8 @@ func TestKilledReplica(t *testing.T) {
 	must(t, s.Seal(seg.start.ID, seg.seal))
 	s.syncAll()
 	s = openStore(t, snapshot(t, dir), false)
-	if held, _ := s.Held(testStream, day(0, 9)); !slices.Equal(held, []branchline.TimeRange{day(0, 0.5), day(1.5, 2)}) {
+	want := []branchline.TimeRange{day(0, 0.5), day(1.5, 2)}
+	if held, _ := s.Held(testStream, day(0, 9)); !slices.Equal(held, want) {
 		t.Errorf("held %v", held)
 	}
 	for _, i := range []int{1, 2, 4, 5} {
@@ -417,7 +447,7 @@ func TestFilesLostAndFound(t *testing.T) {
 	must(t, s.Close())
 	must(t, os.Remove(Path(dir, testStream, a.start.ID, a.start.Start)))
 	must(t, os.WriteFile(Path(dir, testStream, b.start.ID, b.start.Start), b.file, 0o644))
-	junk := filepath.Join(filepath.Dir(Path(dir, testStream, b.start.ID, b.start.Start)), strings.Repeat("0", 32)+".mp4")
+	junk := Path(dir, testStream, branchline.SegmentID{}, b.start.Start)
 	must(t, os.WriteFile(junk, b.file, 0o644))
 	s = openStore(t, dir, true)
 	if got := allChanges(t, s); got != "sealed 2-4, removed 0-2 disk failed" {

@@ -51,8 +51,11 @@ type Store struct {
 	signer  ed25519.PrivateKey
 	lock    func() error
 	ix      *index.DB
-	journal *recordLog // used only inside commit, where nobody else is
+	journal *recordLog // with journalLimit used only inside commit, where nobody else is
 	feed    bell
+
+	journalLimit int64 // size from which superseded records are dropped
+
 	readers chan struct{} // one token for each reader
 	closing chan struct{} // closed by Close
 	synced  chan struct{} // closed when the syncing goroutine has ended
@@ -84,7 +87,7 @@ func (s *Store) Close() error {
 		p.leave(closed)
 		p.give()
 	}
-	errs = append(errs, s.journal.close(), s.ix.Close(), s.lock())
+	errs = append(errs, s.ix.Close(), s.journal.close(), s.lock()) // in this order: commits use the journal
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("close store %s: %w", s.dir, err)
 	}
@@ -112,6 +115,9 @@ func (s *Store) partial(id branchline.SegmentID) *partial {
 // repeated, also after sealing, and then does nothing. A segment that was removed may begin anew. It
 // wraps [branchline.ErrInvalid] for a malformed start, [branchline.ErrMismatch] if the segment was
 // begun differently, and [branchline.ErrBusy] when too many segments are incomplete.
+//
+// At the origin a stream has one writer, who begins a segment after the one before is done with; one
+// that was left unsealed is sealed now, as Cut, with what it holds.
 func (s *Store) Begin(stream branchline.StreamID, start branchline.SegmentStart) error {
 	if err := stream.Check(); err != nil {
 		return err
@@ -124,6 +130,17 @@ func (s *Store) Begin(stream branchline.StreamID, start branchline.SegmentStart)
 	if err != nil {
 		return err
 	}
+	if err := s.begin(p, stream, start); err != nil {
+		return fmt.Errorf("begin segment %v of %s: %w", start.ID, stream, err)
+	}
+	if s.signer != nil {
+		s.sealAbandoned(p)
+	}
+	return nil
+}
+
+// begin makes p ready to take fragments, if nobody has before.
+func (s *Store) begin(p *partial, stream branchline.StreamID, start branchline.SegmentStart) error {
 	p.take()
 	defer p.give()
 	p.mu.Lock()
@@ -143,10 +160,7 @@ func (s *Store) Begin(stream branchline.StreamID, start branchline.SegmentStart)
 		p.leave(removed)
 		s.drop(p)
 	}
-	if err != nil {
-		return fmt.Errorf("begin segment %v of %s: %w", start.ID, stream, err)
-	}
-	return nil
+	return err
 }
 
 // claim returns the segment's partial, a new unborn one if there is none.
@@ -305,7 +319,7 @@ func (s *Store) RecordGap(g branchline.Gap) error {
 		if err != nil || !changed {
 			return err
 		}
-		return s.note(branchline.Change{Gap: &g})
+		return s.note(l, branchline.Change{Gap: &g})
 	})
 	if err != nil {
 		return fmt.Errorf("record gap of %s: %w", g.Stream, err)
@@ -324,22 +338,10 @@ func (s *Store) PutCamera(c branchline.Camera) error {
 		if err != nil || !changed {
 			return err
 		}
-		return s.note(branchline.Change{Camera: &c})
+		return s.note(l, branchline.Change{Camera: &c})
 	})
 	if err != nil {
 		return fmt.Errorf("put camera %s: %w", c.ID, err)
 	}
 	return nil
-}
-
-// note writes a change to the journal, durably. Only commit's function calls it, so one at a time.
-func (s *Store) note(ch branchline.Change) error {
-	record, err := encode(func(c *codec) { c.change(&ch) })
-	if err != nil {
-		return err
-	}
-	if err := s.journal.append(record); err != nil {
-		return err
-	}
-	return s.journal.sync()
 }

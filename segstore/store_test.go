@@ -8,6 +8,7 @@ import (
 
 	"bytes"
 	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -32,7 +33,7 @@ func TestRecordAndReadBack(t *testing.T) {
 	for range 2 {
 		for _, seg := range []testSegment{a, b} {
 			if got := fetchAll(t, s, seg.start.ID, branchline.ByteRange{}); !bytes.Equal(got, seg.file) {
-				t.Errorf("segment at %s: %d bytes differ from the %d recorded", seconds(seg.start.Start), len(got), len(seg.file))
+				t.Errorf("segment at %s: read %d bytes, recorded %d", seconds(seg.start.Start), len(got), len(seg.file))
 			}
 			onDisk, err := os.ReadFile(Path(dir, testStream, seg.start.ID, seg.start.Start))
 			must(t, err)
@@ -205,4 +206,40 @@ func TestSecondOpenIsBusy(t *testing.T) {
 		t.Errorf("second open: %v", err)
 	}
 	must(t, s.Close())
+}
+
+// TestJournalStaysSmall records one gap over and over, then loses the index.
+func TestJournalStaysSmall(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir, true)
+	s.journalLimit = 2000
+	must(t, s.PutCamera(branchline.Camera{ID: "entrance", Name: "Door"}))
+	for i := range 60 {
+		must(t, s.RecordGap(gap(0, float64(i+1), branchline.CauseUnreachable, true)))
+		if s.journal.size > 2100 {
+			t.Fatalf("journal of %d bytes", s.journal.size)
+		}
+		s.journalLimit = 2000
+	}
+	must(t, s.Close())
+	must(t, os.RemoveAll(filepath.Join(dir, indexDir)))
+	s = openStore(t, dir, true)
+	if got := allChanges(t, s); got != "camera entrance Door, gap 0-60 camera unreachable open" &&
+		got != "gap 0-60 camera unreachable open, camera entrance Door" {
+		t.Errorf("feed: %s", got)
+	}
+}
+
+// TestTimesBeyondTheLine asks with ranges that nanoseconds since 1970 cannot hold.
+func TestTimesBeyondTheLine(t *testing.T) {
+	s := openStore(t, t.TempDir(), true)
+	record(t, s, makeSegment(0, 0, 4, branchline.Hash{}))
+	for _, span := range []branchline.TimeRange{
+		{End: testStart().AddDate(9000, 0, 0)}, {Start: testStart(), End: testStart().AddDate(500, 0, 0)},
+	} {
+		held, err := s.Held(testStream, span)
+		if err != nil || !slices.Equal(held, []branchline.TimeRange{day(0, 2)}) {
+			t.Errorf("held in %v: %v %v", span, held, err)
+		}
+	}
 }

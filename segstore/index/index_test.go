@@ -124,7 +124,9 @@ func TestUpdateIsAllOrNothing(t *testing.T) {
 func TestLimits(t *testing.T) {
 	db := open(t, t.TempDir())
 	defer db.Close()
-	for _, c := range []struct{ key, value, keys int }{{MaxKey + 1, 1, 1}, {1, MaxValue + 1, 1}, {0, 1, 1}, {9, 99, 100_000}} {
+	for _, c := range []struct{ key, value, keys int }{
+		{MaxKey + 1, 1, 1}, {1, MaxValue + 1, 1}, {0, 1, 1}, {9, 99, 100_000},
+	} {
 		err := db.Update(func(tx *Tx) error {
 			for i := range c.keys {
 				key := bytes.Repeat([]byte{'k'}, c.key)
