@@ -27,7 +27,7 @@ type world struct {
 	edgeDir string
 	hubDir  string
 	edgeCfg string
-	began   time.Time // of the first recording, or a little before
+	began   time.Time         // of the first recording, or a little before
 	seen    map[string][]span // the newest time line of each camera, shown when a test fails
 }
 
