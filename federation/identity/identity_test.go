@@ -236,6 +236,12 @@ func TestVerify(t *testing.T) {
 		t.Fatal(err)
 	}
 	check("the hub's own", a, server.Leaf.Raw, ErrForeign)
+	swapped, err := sign(nodeCert(siteURI("berlin"), x509.ExtKeyUsageServerAuth, w.now), a.cert,
+		n.Key().Public().(ed25519.PublicKey), a.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	check("a server's that names a site", a, swapped.Raw, ErrForeign)
 	check("garbage", a, []byte("garbage"), ErrForeign)
 	w.add(-25 * time.Hour)
 	check("by a clock that is behind", a, leaf, ErrEarly)
