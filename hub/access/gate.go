@@ -32,8 +32,10 @@ type gate struct {
 func (g *gate) enter(now time.Time, address, user string) (forgive func(), wait time.Duration) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	byAddress := limiter(&g.addresses, now, network(address), rate.NewLimiter(rate.Every(addressInterval), addressBurst))
-	byUser := limiter(&g.users, now, user, rate.NewLimiter(rate.Every(userInterval), userBurst))
+	ofAddress := rate.NewLimiter(rate.Every(addressInterval), addressBurst)
+	ofUser := rate.NewLimiter(rate.Every(userInterval), userBurst)
+	byAddress := limiter(&g.addresses, now, network(address), ofAddress)
+	byUser := limiter(&g.users, now, user, ofUser)
 	first, second := byAddress.ReserveN(now, 1), byUser.ReserveN(now, 1)
 	forgive = func() { first.CancelAt(now); second.CancelAt(now) }
 	if wait = max(first.DelayFrom(now), second.DelayFrom(now)); wait > 0 {

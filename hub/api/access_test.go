@@ -204,7 +204,8 @@ func TestForeignPages(t *testing.T) {
 		{"own page in an old browser", "POST /api/v1/users", map[string]string{"Origin": own}, 400},
 		{"a program", "POST /api/v1/users", nil, 400},
 		{"foreign page", "POST /api/v1/users", map[string]string{"Origin": "https://evil.example"}, 403},
-		{"foreign page, told by the browser", "POST /api/v1/users", map[string]string{"Sec-Fetch-Site": "cross-site"}, 403},
+		{"foreign page, as the browser says", "POST /api/v1/users",
+			map[string]string{"Sec-Fetch-Site": "cross-site"}, 403},
 		{"neighbouring page", "DELETE /api/v1/session", map[string]string{"Sec-Fetch-Site": "same-site"}, 403},
 		{"page from a file", "POST /api/v1/users", map[string]string{"Origin": "null"}, 403},
 		{"own page, another port", "POST /api/v1/users", map[string]string{"Origin": "http://127.0.0.1:1"}, 403},
@@ -227,7 +228,8 @@ func TestUsersAndAudit(t *testing.T) {
 	if a.StatusCode != 200 {
 		t.Fatalf("login of a new user: %s %s", a.Status, a.body)
 	}
-	if users := ask[UserList](f, "GET /api/v1/users", nil); fmt.Sprint(users) != "{[{admin administrator} {ann viewer}]}" {
+	users := ask[UserList](f, "GET /api/v1/users", nil)
+	if fmt.Sprint(users) != "{[{admin administrator} {ann viewer}]}" {
 		t.Errorf("users %v", users)
 	}
 	if a := do(t, f.local, request{line: "DELETE /api/v1/users/ann"}); a.StatusCode != http.StatusNoContent {

@@ -140,7 +140,8 @@ func newFixture(t *testing.T) *fixture {
 	f.edge = must[*segstore.Store](t)(segstore.Open(filepath.Join(dir, "edge"),
 		segstore.Options{Clock: clk, Logger: log, Signer: signer}))
 	t.Cleanup(func() { f.edge.Close() })
-	hubStore := must[*segstore.Store](t)(segstore.Open(filepath.Join(dir, "hub"), segstore.Options{Clock: clk, Logger: log}))
+	hubStore := must[*segstore.Store](t)(segstore.Open(filepath.Join(dir, "hub"),
+		segstore.Options{Clock: clk, Logger: log}))
 	t.Cleanup(func() { hubStore.Close() })
 	db := must[*index.DB](t)(index.Open(filepath.Join(dir, "index"), index.Options{}))
 	t.Cleanup(func() { db.Close() })
@@ -216,7 +217,8 @@ func tracks(small bool) []media.Track {
 		sps = []byte{0x67, 0x42, 0xc0, 0x1e, 0xd9, 0x00, 0xa0, 0x3d, 0xa1, 0x00, 0x00, 0x03, 0x00, 0x01, 0x00,
 			0x00, 0x03, 0x00, 0x32, 0x8f, 0x16, 0x2e, 0x48}
 	}
-	return []media.Track{{Codec: media.H264, ClockRate: media.VideoClockRate, SPS: sps, PPS: []byte{0x68, 0xce, 0x38, 0x80}}}
+	pps := []byte{0x68, 0xce, 0x38, 0x80}
+	return []media.Track{{Codec: media.H264, ClockRate: media.VideoClockRate, SPS: sps, PPS: pps}}
 }
 
 // run returns the items of a run of n seconds: a key frame each second, a fragment each half second,
@@ -227,15 +229,16 @@ func run(t *testing.T, number uint64, start float64, n int, small bool) []branch
 	if err != nil {
 		t.Fatal(err)
 	}
+	seal := func(r media.SealRequest) ([]byte, branchline.Hash, error) {
+		return segstore.SealFooter(segstore.Footer{
+			ID: r.ID, Stream: r.Stream, Run: r.Run, Number: r.Number, Span: r.Span, Codecs: r.Codecs,
+			InitSize: int64(len(r.Init)), Fragments: r.Fragments, Prev: r.Prev,
+		}, r.Init, key)
+	}
 	mux := must[*media.Muxer](t)(media.NewMuxer(media.MuxerConfig{
 		Stream: "entrance.main", Run: number, Start: at(start), Tracks: tracks(small),
 		SegmentLength: 10 * time.Second, FragmentLength: 500 * time.Millisecond,
-		Format: media.Format{Checksum: segstore.ChecksumBox, Seal: func(r media.SealRequest) ([]byte, branchline.Hash, error) {
-			return segstore.SealFooter(segstore.Footer{
-				ID: r.ID, Stream: r.Stream, Run: r.Run, Number: r.Number, Span: r.Span, Codecs: r.Codecs,
-				InitSize: int64(len(r.Init)), Fragments: r.Fragments, Prev: r.Prev,
-			}, r.Init, key)
-		}},
+		Format: media.Format{Checksum: segstore.ChecksumBox, Seal: seal},
 	}))
 	var items []branchline.Item
 	const rate = 4

@@ -31,7 +31,8 @@ func dial(t *testing.T, server *httptest.Server, path string, header map[string]
 	for k, v := range header {
 		h.Set(k, v)
 	}
-	conn, res, err := websocket.DefaultDialer.DialContext(t.Context(), "ws"+strings.TrimPrefix(server.URL, "http")+path, h)
+	address := "ws" + strings.TrimPrefix(server.URL, "http") + path
+	conn, res, err := websocket.DefaultDialer.DialContext(t.Context(), address, h)
 	if err != nil {
 		a := answered{Response: res}
 		if res != nil {

@@ -49,7 +49,8 @@ func (a *API) play(w http.ResponseWriter, r *http.Request) {
 	defer p.close()
 	w.Header().Set("Content-Type", fmt.Sprintf("video/mp4; codecs=%q", p.codecs))
 	if download {
-		w.Header().Set("Content-Disposition", mime.FormatMediaType("attachment", map[string]string{"filename": p.name()}))
+		file := mime.FormatMediaType("attachment", map[string]string{"filename": p.name()})
+		w.Header().Set("Content-Disposition", file)
 	}
 	w.WriteHeader(http.StatusOK)
 	if r.Method == http.MethodHead {

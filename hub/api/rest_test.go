@@ -294,7 +294,8 @@ func TestPage(t *testing.T) {
 		{"PATCH /api/v1/sites", "", "no-store", 404},
 	} {
 		a := do(t, f.local, request{line: c.line})
-		if a.StatusCode != c.status || c.status == 200 && string(a.body) != c.body || a.Header.Get("Cache-Control") != c.cache {
+		if a.StatusCode != c.status || c.status == 200 && string(a.body) != c.body ||
+			a.Header.Get("Cache-Control") != c.cache {
 			t.Errorf("%s: %s %q Cache-Control %q", c.line, a.Status, a.body, a.Header.Get("Cache-Control"))
 		}
 		policy := a.Header.Get("Content-Security-Policy")
