@@ -80,7 +80,20 @@ func (a *Authority) list() ([]record, error) {
 	if a.read != nil && os.SameFile(a.read, info) && a.read.ModTime().Equal(info.ModTime()) {
 		return a.sites, nil
 	}
-	data, err := readFile(a.dir, sitesFile)
+	// The file may be replaced between the look and the reading; then it is read once more next time.
+	a.sites, err = readSites(a.dir)
+	a.read = info
+	if err != nil {
+		a.read = nil
+	}
+	return a.sites, err
+}
+
+func readSites(dir string) ([]record, error) {
+	data, err := readFile(dir, sitesFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read sites: %w", err)
 	}
@@ -88,8 +101,6 @@ func (a *Authority) list() ([]record, error) {
 	if err := json.Unmarshal(data, &sites); err != nil {
 		return nil, fmt.Errorf("read sites: %w", err)
 	}
-	// The file may have been replaced since it was looked at; then it is read once more next time.
-	a.sites, a.read = sites, info
 	return sites, nil
 }
 
@@ -101,11 +112,11 @@ func (a *Authority) edit(change func([]record) ([]record, error)) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, unlock()) }()
-	sites, err := a.list()
+	sites, err := readSites(a.dir)
 	if err != nil {
 		return err
 	}
-	sites, err = change(slices.Clone(sites))
+	sites, err = change(sites)
 	if err != nil {
 		return err
 	}
