@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"unicode/utf8"
 )
 
 // The house rules, checked on the source itself: which package may import which, one folder for each
@@ -226,7 +227,7 @@ func TestSizes(t *testing.T) {
 			t.Errorf("%s: %d lines, at most %d", s.path, len(lines)-1, maxFileLines)
 		}
 		for i, l := range lines {
-			if n := len([]rune(strings.ReplaceAll(l, "\t", "    "))); n > maxLineLength {
+			if n := utf8.RuneCountInString(l); n > maxLineLength {
 				t.Errorf("%s:%d: line of %d characters, at most %d", s.path, i+1, n, maxLineLength)
 			}
 		}

@@ -30,7 +30,9 @@ const alwaysAndBackfill = `  - {streams: "*.door.main", keep: always}
 // the cut, and after healing the hub holds all of it, equal byte for byte and frame for frame.
 func TestOutage(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, options{policies: alwaysAndBackfill, cameras: []string{"door", "yard", "safe"}, segment: 5 * time.Second})
+	w := newWorld(t, options{
+		policies: alwaysAndBackfill, cameras: []string{"door", "yard", "safe"}, segment: 5 * time.Second,
+	})
 	w.untilHeldLive("door")
 
 	cut := time.Now()
