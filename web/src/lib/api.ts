@@ -42,7 +42,10 @@ export async function ask<T>(call: Promise<Answer<T>>): Promise<T> {
   try {
     answer = await call
   } catch {
-    throw new Fault('offline', 'The hub does not answer. Check your network; the page goes on by itself when it is back.')
+    throw new Fault(
+      'offline',
+      'The hub does not answer. Check your network; the page goes on by itself when it is back.',
+    )
   }
   if (!answer.response.ok) throw faultOf(answer.response, answer.error)
   return answer.data as T

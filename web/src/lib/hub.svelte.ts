@@ -164,12 +164,11 @@ class Hub {
 
   private takeRetrieval(r: Retrieval): void {
     const before = this.retrievals.find((x) => x.id === r.id)
-    this.retrievals = before
-      ? this.retrievals.map((x) => (x.id === r.id ? r : x))
-      : [r, ...this.retrievals]
+    this.retrievals = before ? this.retrievals.map((x) => (x.id === r.id ? r : x)) : [r, ...this.retrievals]
     const report = { at: now(), share: r.share, bytes: r.bytes }
     this.reports.set(r.id, remember(this.reports.get(r.id) ?? [], report))
-    if (before && before.state !== r.state && r.ended) this.announcement = `Retrieval of ${r.streams[0] ?? ''}: ${r.state}.`
+    if (before && before.state !== r.state && r.ended)
+      this.announcement = `Retrieval of ${r.streams[0] ?? ''}: ${r.state}.`
   }
 
   /** Asks for the sites again, after an order that changes them. */

@@ -20,15 +20,22 @@ export function mainStream(camera: Camera): Stream | undefined {
 }
 
 /** Undefined while there is a picture. */
-export function whyNoPicture(site: Site | undefined, stream: Stream | undefined, status: LiveStatus, now: Seconds):
-  Reason | undefined {
+export function whyNoPicture(
+  site: Site | undefined,
+  stream: Stream | undefined,
+  status: LiveStatus,
+  now: Seconds,
+): Reason | undefined {
   if (site?.state === 'revoked') return { title: 'Site revoked', detail: 'Its certificate was withdrawn.' }
   if (site?.state === 'down') {
     const since = site.since ? ` since ${formatMoment(parseTime(site.since), now)}` : ''
     return { title: `Link down${since}`, detail: 'The branch goes on recording. The picture returns with the link.' }
   }
   if (status.state === 'unsupported') {
-    return { title: 'This browser cannot play it', detail: `${status.cause ?? 'The format'}: record it, then download.` }
+    return {
+      title: 'This browser cannot play it',
+      detail: `${status.cause ?? 'The format'}: record it, then download.`,
+    }
   }
   const cause = status.state === 'interrupted' ? status.cause : undefined
   if (stream?.recording === 'interrupted' && status.state !== 'live') {

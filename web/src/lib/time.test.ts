@@ -1,5 +1,14 @@
 import { describe, expect, it } from 'vitest'
-import { formatAgo, formatBytes, formatClock, formatDay, formatDuration, formatISO, formatMoment, formatRange } from './time'
+import {
+  formatAgo,
+  formatBytes,
+  formatClock,
+  formatDay,
+  formatDuration,
+  formatISO,
+  formatMoment,
+  formatRange,
+} from './time'
 import { formatRate, parseTime, zoneLabel, zoneOffset } from './time'
 
 const winter = parseTime('2026-11-23T12:00:00Z')
@@ -41,7 +50,9 @@ describe('moments', () => {
   it('shows the day only when it is another one', () => {
     expect(formatMoment(winter, winter + 60, 'UTC')).toBe('12:00:00')
     expect(formatMoment(winter - 86400, winter, 'UTC')).toBe('22 Nov 12:00:00')
-    expect(formatRange({ start: winter - 86400, end: winter - 86300 }, winter, 'UTC')).toBe('22 Nov 12:00:00 – 12:01:40')
+    expect(formatRange({ start: winter - 86400, end: winter - 86300 }, winter, 'UTC')).toBe(
+      '22 Nov 12:00:00 – 12:01:40',
+    )
     expect(formatRange({ start: winter - 43201, end: winter }, winter, 'UTC')).toBe('22 Nov 23:59:59 – 12:00:00')
   })
 
@@ -50,12 +61,23 @@ describe('moments', () => {
 
 describe('quantities', () => {
   it.each([
-    [0.42, '0.4 s'], [3, '3 s'], [9.97, '10 s'], [59.6, '1 min'], [250, '4 min 10 s'], [3600, '1 h'],
-    [11100, '3 h 05 min'], [100 * 3600, '4 d 04 h'], [Infinity, 'unknown'],
+    [0.42, '0.4 s'],
+    [3, '3 s'],
+    [9.97, '10 s'],
+    [59.6, '1 min'],
+    [250, '4 min 10 s'],
+    [3600, '1 h'],
+    [11100, '3 h 05 min'],
+    [100 * 3600, '4 d 04 h'],
+    [Infinity, 'unknown'],
   ])('%d seconds', (n, want) => expect(formatDuration(n)).toBe(want))
 
-  it.each([[0, 'just now'], [12.7, '12 s ago'], [250, '4 min ago'], [90000, '1 d ago']])('%d seconds ago', (n, want) =>
-    expect(formatAgo(winter - n, winter)).toBe(want))
+  it.each([
+    [0, 'just now'],
+    [12.7, '12 s ago'],
+    [250, '4 min ago'],
+    [90000, '1 d ago'],
+  ])('%d seconds ago', (n, want) => expect(formatAgo(winter - n, winter)).toBe(want))
 
   it('bytes and rates are decimal', () => {
     expect(formatBytes(812)).toBe('812 B')

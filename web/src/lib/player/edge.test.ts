@@ -25,9 +25,11 @@ describe('follow', () => {
 
   it('slows when it is about to run dry', () => expect(from(103.98, [100, 104]).rate).toBeLessThan(1))
 
-  it('crosses a hole that lost frames left', () => expect(from(103, [100, 103], [103.5, 103.9]).seek).toBeCloseTo(103.78, 6))
+  it('crosses a hole that lost frames left', () =>
+    expect(from(103, [100, 103], [103.5, 103.9]).seek).toBeCloseTo(103.78, 6))
 
-  it('comes back when the clock of the stream stepped back', () => expect(from(110, [100, 104]).seek).toBeCloseTo(103.88, 6))
+  it('comes back when the clock of the stream stepped back', () =>
+    expect(from(110, [100, 104]).seek).toBeCloseTo(103.88, 6))
 })
 
 describe('target', () => {

@@ -234,7 +234,8 @@ export class Playback {
   private statusNow(): PlaybackStatus {
     const shown = this.video.readyState >= 2
     if (this.trouble && !(shown && this.ahead() > 0.3)) return this.trouble
-    if (!shown || this.ahead() < 0.05) return { state: this.drained ? 'end' : 'loading' }
+    const ahead = this.ahead()
+    if (!shown || ahead < 0.05) return { state: this.drained && ahead < 0.3 ? 'end' : 'loading' }
     return { state: this.wanted ? 'playing' : 'paused' }
   }
 
@@ -253,7 +254,9 @@ export class Playback {
 /** This browser cannot show the codecs; the footage itself is fine. */
 class Unsupported extends Error {
   constructor(codecs: string) {
-    super(`This browser does not play ${codecs || 'this format'}. Download the range and open it in a player such as VLC.`)
+    super(
+      `This browser does not play ${codecs || 'this format'}. Download the range and open it in a player such as VLC.`,
+    )
   }
 }
 

@@ -20,10 +20,18 @@ const text = (s: string) => new TextEncoder().encode(s)
 const trak = (id: number, kind: string) =>
   box('trak', box('tkhd', words(0, 0, 0, id)), box('mdia', box('hdlr', words(0, 0), text(kind), words(0, 0, 0))))
 const trex = (id: number) => box('trex', words(0, id, 1, 0, 0, 0))
-const init = (...kinds: string[]) => concat(box('ftyp', words(1)), box('moov', box('mvhd', words(0)),
-  ...kinds.map((k, i) => trak(i + 1, k)), box('mvex', ...kinds.map((_, i) => trex(i + 1)))))
-const fragment = (track: number) => concat(
-  box('moof', box('traf', box('tfhd', words(0, track)), box('tfdt', words(0, 7)))), box('mdat', words(1)))
+const init = (...kinds: string[]) =>
+  concat(
+    box('ftyp', words(1)),
+    box(
+      'moov',
+      box('mvhd', words(0)),
+      ...kinds.map((k, i) => trak(i + 1, k)),
+      box('mvex', ...kinds.map((_, i) => trex(i + 1))),
+    ),
+  )
+const fragment = (track: number) =>
+  concat(box('moof', box('traf', box('tfhd', words(0, track)), box('tfdt', words(0, 7)))), box('mdat', words(1)))
 
 it('keeps the video alone', () => {
   const s = new Silencer()

@@ -44,7 +44,7 @@ type Edit = (type: string, box: Uint8Array) => Uint8Array | undefined
 // rewrite edits a row of boxes, leaving out those for which edit returns nothing.
 function rewrite(data: Uint8Array, edit: Edit): Uint8Array<ArrayBuffer> {
   const parts: Uint8Array[] = []
-  for (let at = 0; at < data.length; ) {
+  for (let at = 0; at < data.length;) {
     const size = boxSize(data.subarray(at))
     if (size === undefined || at + size > data.length) throw new Error('a box runs past its end')
     const box = data.subarray(at, at + size)

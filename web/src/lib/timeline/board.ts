@@ -131,8 +131,9 @@ export class Board {
       if (moved !== this.view) this.setView(moved)
     }
     const half = (this.view.end - this.view.start) / this.size.width / 2
-    const key = [this.playhead ?? 0, t, this.view.start].map((v) => Math.round(v / half)).join()
-      + Math.round(this.playhead ?? 0)
+    const key =
+      [this.playhead ?? 0, t, this.view.start].map((v) => Math.round(v / half)).join() +
+      Math.round(this.playhead ?? 0)
     if (!this.dirty && key === this.painted) return
     this.dirty = false
     this.painted = key

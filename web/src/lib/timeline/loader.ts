@@ -82,10 +82,12 @@ export class TimelineLoader {
       const adjoins = range.start <= this.loaded.end && range.end >= this.loaded.start
       const whole = !adjoins || (range.start <= this.loaded.start && range.end >= this.loaded.end)
       this.spans = whole ? fresh : patch(this.spans, range, fresh)
-      this.loaded = whole ? range : {
-        start: Math.min(range.start, this.loaded.start),
-        end: Math.max(range.end, this.loaded.end),
-      }
+      this.loaded = whole
+        ? range
+        : {
+            start: Math.min(range.start, this.loaded.start),
+            end: Math.max(range.end, this.loaded.end),
+          }
       this.got(this.spans)
     } catch (err) {
       if (this.turn >= 0) this.failed(err)

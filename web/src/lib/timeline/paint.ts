@@ -221,7 +221,11 @@ export class Painter {
 function strokePattern(c: CanvasRenderingContext2D, pattern: Look['pattern'], size: number): void {
   c.beginPath()
   if (pattern === 'dots') {
-    for (const [x, y] of [[2, 2], [6, 6]] as const) c.roundRect(x - 1, y - 1, 2, 2, 1)
+    for (const [x, y] of [
+      [2, 2],
+      [6, 6],
+    ] as const)
+      c.roundRect(x - 1, y - 1, 2, 2, 1)
     return c.fill()
   }
   c.lineWidth = pattern === 'stripes' ? 2.4 : 1.3

@@ -12,7 +12,13 @@ const show = (list: Span[]) => list.map((s) => `${s.state} ${s.start}-${s.end}`)
 describe('spanAt', () => {
   const list = spans('held 0-10 gap 10-12 edge 20-30')
   it.each([
-    [0, 'held'], [9.99, 'held'], [10, 'gap'], [12, undefined], [20, 'edge'], [30, undefined], [-1, undefined],
+    [0, 'held'],
+    [9.99, 'held'],
+    [10, 'gap'],
+    [12, undefined],
+    [20, 'edge'],
+    [30, undefined],
+    [-1, undefined],
   ])('%d', (t, want) => expect(spanAt(list, t)?.state).toBe(want))
 })
 
@@ -23,15 +29,24 @@ describe('patch', () => {
     ['nothing yet', '', [0, 10], 'held 0-10', 'held 0-10'],
     ['everything', 'held 0-10', [0, 10], '', ''],
   ] as const)('%s', (_, old, [start, end], fresh, want) =>
-    expect(show(patch(spans(old), { start, end }, spans(fresh)))).toBe(want))
+    expect(show(patch(spans(old), { start, end }, spans(fresh)))).toBe(want),
+  )
 })
 
 it('totals what a range covers', () => {
   const sums = totals(spans('held 0-10 gap 10-12 edge 12-30'), { start: 5, end: 20 })
-  expect([...sums]).toEqual([['held', 5], ['gap', 2], ['edge', 8]])
+  expect([...sums]).toEqual([
+    ['held', 5],
+    ['gap', 2],
+    ['edge', 8],
+  ])
 })
 
 it('tells a state with its cause, reason and share', () => {
-  expect(wordsFor({ start: 0, end: 1, state: 'gap', note: 'camera unreachable' })).toBe('No recording: camera unreachable')
-  expect(wordsFor({ start: 0, end: 1, state: 'coming', share: 0.499, note: 'backfill' })).toBe('Coming, 49 % done (backfill)')
+  expect(wordsFor({ start: 0, end: 1, state: 'gap', note: 'camera unreachable' })).toBe(
+    'No recording: camera unreachable',
+  )
+  expect(wordsFor({ start: 0, end: 1, state: 'coming', share: 0.499, note: 'backfill' })).toBe(
+    'Coming, 49 % done (backfill)',
+  )
 })

@@ -10,7 +10,13 @@ export interface Span extends Range {
 }
 
 export function toSpan(s: ApiSpan): Span {
-  return { start: parseTime(s.start), end: parseTime(s.end), state: s.state, share: s.share, note: s.cause ?? s.reason }
+  return {
+    start: parseTime(s.start),
+    end: parseTime(s.end),
+    state: s.state,
+    share: s.share,
+    note: s.cause ?? s.reason,
+  }
 }
 
 /** The span at t; spans are ascending and do not overlap. */

@@ -44,23 +44,43 @@ describe('view', () => {
 
 describe('ticks', () => {
   const labels = (from: string, to: string, width: number, zone: string) =>
-    ticks({ start: parseTime(from), end: parseTime(to) }, width, zone).filter((t) => t.label).map((t) => t.label)
+    ticks({ start: parseTime(from), end: parseTime(to) }, width, zone)
+      .filter((t) => t.label)
+      .map((t) => t.label)
 
   it('stand at round times', () =>
-    expect(labels('2026-11-23T12:00:30Z', '2026-11-23T12:10:30Z', 600, 'UTC')).toEqual(
-      ['12:02', '12:04', '12:06', '12:08', '12:10']))
+    expect(labels('2026-11-23T12:00:30Z', '2026-11-23T12:10:30Z', 600, 'UTC')).toEqual([
+      '12:02',
+      '12:04',
+      '12:06',
+      '12:08',
+      '12:10',
+    ]))
 
   it('show seconds when close', () =>
-    expect(labels('2026-11-23T12:00:01Z', '2026-11-23T12:00:21Z', 400, 'UTC')).toEqual(
-      ['12:00:05', '12:00:10', '12:00:15', '12:00:20']))
+    expect(labels('2026-11-23T12:00:01Z', '2026-11-23T12:00:21Z', 400, 'UTC')).toEqual([
+      '12:00:05',
+      '12:00:10',
+      '12:00:15',
+      '12:00:20',
+    ]))
 
   it('follow a zone that is not whole hours from UTC', () =>
-    expect(labels('2026-11-23T00:00:00Z', '2026-11-23T06:00:00Z', 600, 'Asia/Kolkata')).toEqual(
-      ['06:00', '07:00', '08:00', '09:00', '10:00', '11:00']))
+    expect(labels('2026-11-23T00:00:00Z', '2026-11-23T06:00:00Z', 600, 'Asia/Kolkata')).toEqual([
+      '06:00',
+      '07:00',
+      '08:00',
+      '09:00',
+      '10:00',
+      '11:00',
+    ]))
 
   it('stay on round wall-clock times when the clock is put back', () =>
-    expect(labels('2026-10-25T00:30:00Z', '2026-10-25T03:30:00Z', 300, 'Europe/Berlin')).toEqual(
-      ['02:00', '03:00', '04:00'])) // the second 02:00 of that night
+    expect(labels('2026-10-25T00:30:00Z', '2026-10-25T03:30:00Z', 300, 'Europe/Berlin')).toEqual([
+      '02:00',
+      '03:00',
+      '04:00',
+    ])) // the second 02:00 of that night
 
   it('mark midnight of the zone', () => {
     const view = { start: parseTime('2026-11-22T12:00:00Z'), end: parseTime('2026-11-23T12:00:00Z') }
