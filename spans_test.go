@@ -46,7 +46,8 @@ func TestSpansAreSets(t *testing.T) {
 			}
 			if in(union, n) != (in(a, n) || in(b, n)) || in(both, n) != (in(a, n) && in(b, n)) ||
 				in(minus, n) != (in(a, n) && !in(b, n)) {
-				t.Fatalf("second %d is wrong:\n a %v\n b %v\n union %v\n both %v\n minus %v", n, sa, sb, union, both, minus)
+				t.Fatalf("second %d is wrong:\n a %v\n b %v\n union %v\n both %v\n minus %v",
+					n, sa, sb, union, both, minus)
 			}
 		}
 		for _, r := range b {
