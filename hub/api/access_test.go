@@ -135,7 +135,7 @@ func TestSession(t *testing.T) {
 	if a.StatusCode != http.StatusNoContent || len(a.Cookies()) != 1 || a.Cookies()[0].MaxAge >= 0 {
 		t.Errorf("logout: %s %s %v", a.Status, a.body, a.Cookies())
 	}
-	if a := do(t, f.network, request{line: "GET /api/v1/session", header: with}); a.StatusCode != 401 {
+	if a := do(t, f.network, request{line: "GET /api/v1/session", header: with}); a.StatusCode != http.StatusUnauthorized {
 		t.Errorf("after logout: %s %s", a.Status, a.body)
 	}
 }
@@ -160,10 +160,10 @@ func TestTokenForScripts(t *testing.T) {
 	})
 	_, rest, _ := strings.Cut(string(a.body), `"token":"`)
 	token, _, _ := strings.Cut(rest, `"`)
-	if a.StatusCode != 200 || token == "" || len(a.Cookies()) != 0 {
+	if a.StatusCode != http.StatusOK || token == "" || len(a.Cookies()) != 0 {
 		t.Fatalf("%s %s %v", a.Status, a.body, a.Cookies())
 	}
-	if a := do(t, f.network, request{line: "GET /api/v1/sites", header: bearer(token)}); a.StatusCode != 200 {
+	if a := do(t, f.network, request{line: "GET /api/v1/sites", header: bearer(token)}); a.StatusCode != http.StatusOK {
 		t.Errorf("%s %s", a.Status, a.body)
 	}
 }
@@ -225,7 +225,7 @@ func TestUsersAndAudit(t *testing.T) {
 	f := newFixture(t)
 	made := ask[Credentials](f, "POST /api/v1/users", User{Name: "ann", Role: RoleViewer})
 	a := do(t, f.network, request{line: "POST /api/v1/session", body: Login{User: "ann", Password: made.Password}})
-	if a.StatusCode != 200 {
+	if a.StatusCode != http.StatusOK {
 		t.Fatalf("login of a new user: %s %s", a.Status, a.body)
 	}
 	users := ask[UserList](f, "GET /api/v1/users", nil)

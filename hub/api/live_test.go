@@ -190,10 +190,11 @@ func TestWhoMayOpenAWebSocket(t *testing.T) {
 			}
 		}
 	}
-	if a := do(t, f.local, request{line: "GET " + livePath}); a.StatusCode != 400 || a.code() != ErrorCodeInvalid {
+	a := do(t, f.local, request{line: "GET " + livePath})
+	if a.StatusCode != http.StatusBadRequest || a.code() != ErrorCodeInvalid {
 		t.Errorf("no WebSocket at all: %s %s", a.Status, a.body)
 	}
-	if _, a := dial(t, f.local, strings.Replace(livePath, "main", "other", 1), nil); a.StatusCode != 404 {
+	if _, a := dial(t, f.local, strings.Replace(livePath, "main", "other", 1), nil); a.StatusCode != http.StatusNotFound {
 		t.Errorf("unknown stream: %s", a.Status)
 	}
 }

@@ -149,7 +149,7 @@ func (p *playback) open(ctx context.Context) error {
 	p.more = true
 	p.last.Span.Start = p.span.Start
 	err := p.next(ctx)
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return errNothing
 	}
 	return err
@@ -180,7 +180,7 @@ func (p *playback) copy(ctx context.Context, w http.ResponseWriter) (int64, erro
 			return sent, err
 		}
 		switch err := p.next(ctx); {
-		case err == io.EOF:
+		case errors.Is(err, io.EOF):
 			return sent, nil
 		case err != nil:
 			return sent, err

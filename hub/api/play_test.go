@@ -272,7 +272,7 @@ func TestPlaybackEndsWithItsReceiver(t *testing.T) {
 	source := endless{f.Source, make(chan struct{})}
 	f.Source = source
 	ctx, cancel := context.WithCancel(t.Context())
-	req := must[*http.Request](t)(http.NewRequestWithContext(ctx, "GET", f.local.URL+playPath(0, 3), nil))
+	req := must[*http.Request](t)(http.NewRequestWithContext(ctx, http.MethodGet, f.local.URL+playPath(0, 3), nil))
 	res := must[*http.Response](t)(f.local.Client().Do(req))
 	defer res.Body.Close()
 	if _, err := io.ReadFull(res.Body, make([]byte, 1<<20)); err != nil {
@@ -290,7 +290,7 @@ func TestTooManyPlaybacks(t *testing.T) {
 	f := newFixture(t)
 	f.plays.Store(maxPlays)
 	rec := httptest.NewRecorder()
-	f.Handler(true).ServeHTTP(rec, httptest.NewRequest("GET", playPath(0, 1), nil))
+	f.Handler(true).ServeHTTP(rec, httptest.NewRequest(http.MethodGet, playPath(0, 1), nil))
 	if rec.Code != http.StatusServiceUnavailable || rec.Header().Get("Retry-After") == "" {
 		t.Errorf("%d %s", rec.Code, rec.Body)
 	}

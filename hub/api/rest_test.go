@@ -50,7 +50,7 @@ func TestErrors(t *testing.T) {
 		{context.DeadlineExceeded, 503, ErrorCodeUnavailable},
 	} {
 		rec := httptest.NewRecorder()
-		a.fail(rec, httptest.NewRequest("GET", "/", nil), fmt.Errorf("do something: %w", c.err))
+		a.fail(rec, httptest.NewRequest(http.MethodGet, "/", nil), fmt.Errorf("do something: %w", c.err))
 		var e Error
 		if err := json.Unmarshal(rec.Body.Bytes(), &e); err != nil {
 			t.Fatal(err)
@@ -58,7 +58,7 @@ func TestErrors(t *testing.T) {
 		if rec.Code != c.status || e.Error.Code != c.code || len(e.Error.Message) < 20 {
 			t.Errorf("%v: %d %+v", c.err, rec.Code, e.Error)
 		}
-		if c.err == secret && strings.Contains(e.Error.Message, "/var") {
+		if errors.Is(c.err, secret) && strings.Contains(e.Error.Message, "/var") {
 			t.Errorf("the message tells of the inside: %s", e.Error.Message)
 		}
 		wait := map[int]string{429: "2", 503: "5"}[c.status]
@@ -306,7 +306,8 @@ func TestPage(t *testing.T) {
 		}
 	}
 	f.Page = fs.FS(fstest.MapFS{})
-	if a := do(t, f.local, request{line: "GET /"}); a.StatusCode != 503 || !strings.Contains(string(a.body), "built") {
+	a := do(t, f.local, request{line: "GET /"})
+	if a.StatusCode != http.StatusServiceUnavailable || !strings.Contains(string(a.body), "built") {
 		t.Errorf("a console that was not built: %s %s", a.Status, a.body)
 	}
 }
