@@ -39,7 +39,7 @@ type partial struct {
 	held    []branchline.Fragment // sorted by offset
 	fresh   []branchline.Fragment // held and not yet in the sidecar
 	dirty   bool                  // something is not synced
-	footer  *Footer
+	footer  *Footer               // stays as it is once the segment is complete, and so does box
 	box     []byte
 	changed bell
 }
@@ -194,8 +194,14 @@ func (p *partial) accept(seal branchline.SegmentSeal) (complete bool, dropped in
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if err := p.usable(); err != nil {
+	same := p.footer != nil && p.footer.Hash == f.Hash
+	switch err := p.usable(); {
+	case same && (err == nil || p.state == sealed):
+		return p.complete(), 0, nil
+	case err != nil:
 		return false, 0, err
+	case p.complete(): // it is being sealed, so nothing may change any more
+		return mismatch("hash", p.footer.Hash, f.Hash)
 	}
 	keep := len(p.held)
 	for keep > 0 && p.held[keep-1].Offset >= f.End() {
