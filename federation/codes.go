@@ -13,9 +13,9 @@ import (
 )
 
 var (
-	// ErrVersion: the two nodes have no version of the protocol in common; one must be updated.
+	// ErrVersion means that the two nodes have no version of the protocol in common; one must be updated.
 	ErrVersion = errors.New("no common protocol version")
-	// ErrReplaced: a newer link of the same site took the place of this one.
+	// ErrReplaced means that a newer link of the same site took the place of this one.
 	ErrReplaced = errors.New("replaced by a newer link of the same site")
 )
 

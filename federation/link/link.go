@@ -137,7 +137,7 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("%s %s (code %d): %s", what, who, e.Code, e.Reason)
 }
 
-// ErrSilent: nothing came from the peer for longer than [IdleTimeout].
+// ErrSilent means that nothing came from the peer for longer than [IdleTimeout].
 var ErrSilent = errors.New("nothing received from the peer")
 
 // ReadKind reads the kind with which every stream begins. It must be the first read.

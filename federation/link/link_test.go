@@ -121,7 +121,7 @@ func open(t *testing.T, a, b link.Conn, kind link.Kind) (at, bt link.Stream) {
 		t.Fatal(err)
 	}
 	got, err := link.ReadKind(bt)
-	if _, err := io.ReadFull(bt, make([]byte, 1)); err != nil || got != kind {
+	if _, more := io.ReadFull(bt, make([]byte, 1)); err != nil || more != nil || got != kind {
 		t.Fatalf("accepted a stream of %s, %v, want %s", got, err, kind)
 	}
 	return at, bt

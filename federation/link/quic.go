@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"sync"
-	"time"
 
 	"github.com/quic-go/quic-go"
 	"golang.org/x/time/rate"
@@ -64,7 +63,8 @@ func config() *quic.Config {
 }
 
 func listenUDP(addr string) (net.PacketConn, error) {
-	p, err := net.ListenPacket("udp", addr)
+	var conf net.ListenConfig
+	p, err := conf.ListenPacket(context.Background(), "udp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("open UDP socket: %w", err)
 	}
@@ -307,7 +307,7 @@ func meaning(err error) error {
 	case errors.As(err, &closed):
 		return &Error{Code: Code(closed.ErrorCode), Reason: closed.ErrorMessage, Remote: closed.Remote, Conn: true}
 	case errors.As(err, &idle):
-		return fmt.Errorf("%w for %v", ErrSilent, time.Duration(IdleTimeout))
+		return fmt.Errorf("%w for %v", ErrSilent, IdleTimeout)
 	}
 	return err
 }
