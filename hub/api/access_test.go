@@ -135,7 +135,8 @@ func TestSession(t *testing.T) {
 	if a.StatusCode != http.StatusNoContent || len(a.Cookies()) != 1 || a.Cookies()[0].MaxAge >= 0 {
 		t.Errorf("logout: %s %s %v", a.Status, a.body, a.Cookies())
 	}
-	if a := do(t, f.network, request{line: "GET /api/v1/session", header: with}); a.StatusCode != http.StatusUnauthorized {
+	a = do(t, f.network, request{line: "GET /api/v1/session", header: with})
+	if a.StatusCode != http.StatusUnauthorized {
 		t.Errorf("after logout: %s %s", a.Status, a.body)
 	}
 }

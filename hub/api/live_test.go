@@ -194,7 +194,8 @@ func TestWhoMayOpenAWebSocket(t *testing.T) {
 	if a.StatusCode != http.StatusBadRequest || a.code() != ErrorCodeInvalid {
 		t.Errorf("no WebSocket at all: %s %s", a.Status, a.body)
 	}
-	if _, a := dial(t, f.local, strings.Replace(livePath, "main", "other", 1), nil); a.StatusCode != http.StatusNotFound {
+	_, a = dial(t, f.local, strings.Replace(livePath, "main", "other", 1), nil)
+	if a.StatusCode != http.StatusNotFound {
 		t.Errorf("unknown stream: %s", a.Status)
 	}
 }

@@ -23,6 +23,9 @@ const (
 	playTimeout = 5 * time.Minute // for playBuffer to be taken: a player that is paused takes nothing
 )
 
+// errEnd says that there is nothing more to play.
+var errEnd = errors.New("the end of what is recorded")
+
 // play streams what is recorded in a range, see openapi.yaml.
 func (a *API) play(w http.ResponseWriter, r *http.Request) {
 	if a.plays.Add(1) > maxPlays {
@@ -149,7 +152,7 @@ func (p *playback) open(ctx context.Context) error {
 	p.more = true
 	p.last.Span.Start = p.span.Start
 	err := p.next(ctx)
-	if errors.Is(err, io.EOF) {
+	if errors.Is(err, errEnd) {
 		return errNothing
 	}
 	return err
@@ -180,7 +183,7 @@ func (p *playback) copy(ctx context.Context, w http.ResponseWriter) (int64, erro
 			return sent, err
 		}
 		switch err := p.next(ctx); {
-		case errors.Is(err, io.EOF):
+		case errors.Is(err, errEnd):
 			return sent, nil
 		case err != nil:
 			return sent, err
@@ -201,7 +204,7 @@ func (w patient) Write(b []byte) (int, error) {
 	return w.Writer.Write(b)
 }
 
-// next opens the next piece, or returns io.EOF. Segments that were removed since they were listed
+// next opens the next piece, or returns errEnd. Segments that were removed since they were listed
 // are left out, as they are from the time line.
 func (p *playback) next(ctx context.Context) error {
 	p.close()
@@ -241,7 +244,7 @@ func (p *playback) turn(ctx context.Context) error {
 
 func (p *playback) list(ctx context.Context) error {
 	if !p.more {
-		return io.EOF
+		return errEnd
 	}
 	span := branchline.TimeRange{Start: p.last.Span.Start, End: p.span.End}
 	if span.Start.Before(p.span.Start) {
@@ -259,7 +262,7 @@ func (p *playback) list(ctx context.Context) error {
 		}
 	}
 	if len(segments) == 0 {
-		return io.EOF
+		return errEnd
 	}
 	p.page, p.last = segments, segments[len(segments)-1]
 	return nil
