@@ -24,8 +24,9 @@ describe('spanAt', () => {
 
 describe('patch', () => {
   it.each([
-    ['the end', 'held 0-10 edge 10-20', [10, 30], 'held 10-25', 'held 0-10 held 10-25'],
+    ['the end', 'held 0-10 edge 10-20', [10, 30], 'held 10-25', 'held 0-25'],
     ['the middle', 'edge 0-30', [10, 20], 'coming 10-20', 'edge 0-10 coming 10-20 edge 20-30'],
+    ['what did not change', 'gap 0-5 edge 5-30', [10, 20], 'edge 10-20', 'gap 0-5 edge 5-30'],
     ['nothing yet', '', [0, 10], 'held 0-10', 'held 0-10'],
     ['everything', 'held 0-10', [0, 10], '', ''],
   ] as const)('%s', (_, old, [start, end], fresh, want) =>

@@ -61,10 +61,17 @@ export function totals(spans: Span[], range: Range): Map<SpanState, Seconds> {
   return sums
 }
 
-/** Replaces what lies in range by the spans of a fresh answer. */
+/** Replaces what lies in range by the spans of a fresh answer; spans cut at its ends grow together again. */
 export function patch(old: Span[], range: Range, fresh: Span[]): Span[] {
   const cut = (s: Span, start: Seconds, end: Seconds): Span => ({ ...s, start, end })
   const before = old.filter((s) => s.start < range.start).map((s) => cut(s, s.start, Math.min(s.end, range.start)))
   const after = old.filter((s) => s.end > range.end).map((s) => cut(s, Math.max(s.start, range.end), s.end))
-  return [...before, ...fresh, ...after]
+  const out: Span[] = []
+  for (const s of [...before, ...fresh, ...after]) {
+    const last = out.at(-1)
+    const same = last && last.end === s.start && last.state === s.state && last.note === s.note
+    if (same && s.state !== 'coming') last.end = s.end
+    else out.push({ ...s })
+  }
+  return out
 }
