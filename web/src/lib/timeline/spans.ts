@@ -69,7 +69,7 @@ export function patch(old: Span[], range: Range, fresh: Span[]): Span[] {
   const out: Span[] = []
   for (const s of [...before, ...fresh, ...after]) {
     const last = out.at(-1)
-    const same = last && last.end === s.start && last.state === s.state && last.note === s.note
+    const same = last && Math.abs(last.end - s.start) < 0.002 && last.state === s.state && last.note === s.note
     if (same && s.state !== 'coming') last.end = s.end
     else out.push({ ...s })
   }
