@@ -127,9 +127,9 @@ func (t *track) decode(p *rtp.Packet, s stamp) (units []media.Unit, lost int) {
 	return t.units(au, done), lost
 }
 
-// hold remembers the stamp of a unit's first packet.
+// hold remembers the stamp of the oldest unit that is not handed over.
 func (t *track) hold(p *rtp.Packet, s stamp) {
-	if !t.pending || t.at != p.Timestamp {
+	if !t.pending {
 		t.pending, t.at, t.stamp = true, p.Timestamp, s
 	}
 }

@@ -62,7 +62,8 @@ func TestRunsEndWhereTheTimeLineBreaks(t *testing.T) {
 		want   string
 	}{
 		{"nothing happens", func([]media.Unit) {}, "[0.00-19.92 edge stopped]"},
-		{"a unit is lost", func(u []media.Unit) { u[60].Lost = true }, "[0.00-2.32 stream damaged] [3.00-19.92 edge stopped]"},
+		{"a unit is lost", func(u []media.Unit) { u[60].Lost = true },
+			"[0.00-2.32 stream damaged] [3.00-19.92 edge stopped]"},
 		{"other parameters", from(125, func(u *media.Unit) {
 			if sps := u.Data[0]; sps[0]&0x1f == 7 {
 				u.Data = slices.Clone(u.Data)
@@ -91,7 +92,8 @@ func TestRunsEndWhereTheTimeLineBreaks(t *testing.T) {
 				u[i].NTP = epoch().Add(u[i].PTS - time.Hour)
 			}
 		}, "[0.00-19.92 edge stopped]"},
-		{"the camera's clock steps", from(100, func(u *media.Unit) { u.NTP = epoch().Add(u.PTS) }), "[0.00-19.92 edge stopped]"},
+		{"the camera's clock steps", from(100, func(u *media.Unit) { u.NTP = epoch().Add(u.PTS) }),
+			"[0.00-19.92 edge stopped]"},
 	} {
 		tracks, units := film(t, 20)
 		if !bytes.HasPrefix(units[0].Data[0], []byte{0x67}) {

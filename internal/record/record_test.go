@@ -78,9 +78,8 @@ func sequence(items []branchline.Item) iter.Seq2[branchline.Item, error] {
 // flaky is a store of which the calls with these numbers fail.
 type flaky struct {
 	*segstore.Store
-	calls  int
-	fail   map[int]error
-	sealed int
+	calls int
+	fail  map[int]error
 }
 
 func (f *flaky) Begin(s branchline.StreamID, start branchline.SegmentStart) error {
@@ -139,7 +138,8 @@ func TestWhatBecomesOfARun(t *testing.T) {
 			defer store.Close()
 			items := lose(run(t, 3), c.lost)
 			var gaps []string
-			cfg := record.Config{Store: &flaky{Store: store, fail: c.fail}, Stream: stream, Logger: slog.New(slog.DiscardHandler)}
+			flaky := &flaky{Store: store, fail: c.fail}
+			cfg := record.Config{Store: flaky, Stream: stream, Logger: slog.New(slog.DiscardHandler)}
 			if c.edge {
 				cfg.Gap = func(g branchline.Gap) { gaps = append(gaps, gapText(g)) }
 			}
