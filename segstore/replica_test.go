@@ -254,6 +254,7 @@ func TestOriginLostItsTail(t *testing.T) {
 	if got := fetchAll(t, s, long.start.ID, branchline.ByteRange{}); !bytes.Equal(got, short.file) {
 		t.Errorf("%d bytes, want the origin's %d", len(got), len(short.file))
 	}
+	checkFiles(t, s.dir)
 }
 
 // TestPlayablePart reads from a segment that is held in part, before and after opening anew.
