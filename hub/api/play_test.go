@@ -137,7 +137,8 @@ func TestDownload(t *testing.T) {
 		e.Object != fmt.Sprintf("%s %s/%s", testStream, text(0), text(2)) {
 		t.Errorf("audit %+v", e)
 	}
-	if a := do(t, f.network, request{line: "HEAD " + path, header: operator}); a.StatusCode != 200 || len(a.body) > 0 {
+	a = do(t, f.network, request{line: "HEAD " + path, header: operator})
+	if a.StatusCode != http.StatusOK || len(a.body) > 0 {
 		t.Errorf("HEAD: %s, %d bytes", a.Status, len(a.body))
 	}
 }

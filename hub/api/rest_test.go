@@ -314,7 +314,7 @@ func TestPage(t *testing.T) {
 
 func TestHealthAndMetrics(t *testing.T) {
 	f := newFixture(t)
-	if a := do(t, f.network, request{line: "GET /healthz"}); a.StatusCode != 200 || string(a.body) != "ok\n" {
+	if a := do(t, f.network, request{line: "GET /healthz"}); a.StatusCode != http.StatusOK || string(a.body) != "ok\n" {
 		t.Errorf("health: %s %s", a.Status, a.body)
 	}
 	do(t, f.network, request{line: "GET /api/v1/cameras/made-up/timeline"})
