@@ -108,7 +108,7 @@ const (
 	maxFooter = boxHeaderSize + statementFixed + branchline.MaxID + MaxCodecs + MaxFragments*rowSize + endSize
 )
 
-// ErrNewer: the file was written by a newer version of the format. It is left alone.
+// ErrNewer says that the file was written by a newer version of the format. It is left alone.
 var ErrNewer = errors.New("segment format is newer than this program")
 
 // Footer describes a segment and proves it: whoever has it can verify any fragment by itself.

@@ -212,8 +212,8 @@ func (s *Store) Held(stream branchline.StreamID, span branchline.TimeRange) ([]b
 	}
 	var parts []branchline.TimeRange
 	for _, seg := range found {
-		ok := true
 		if !seg.Sealed {
+			var ok bool
 			if seg, ok = s.incomplete(seg); !ok {
 				continue
 			}

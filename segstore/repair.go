@@ -183,11 +183,8 @@ func (s *Store) resume(stream branchline.StreamID) error {
 	for _, p := range all {
 		s.partials[p.id] = p
 		if s.signer != nil {
-			err = s.sealCut(p)
-		} else {
-			err = s.restore(p)
-		}
-		if err != nil {
+			s.sealCut(p)
+		} else if err := s.restore(p); err != nil {
 			return err
 		}
 	}
@@ -286,28 +283,27 @@ func (s *Store) restore(p *partial) error {
 }
 
 // sealCut ends a segment that was growing when its origin stopped: after its last whole fragment.
-func (s *Store) sealCut(p *partial) error {
+func (s *Store) sealCut(p *partial) {
 	seal, err := s.footerAfterCrash(p)
 	if err != nil {
 		s.log.Error("growing segment is not readable and stays as it is", "path", p.path, "cause", err)
 		s.drop(p)
-		return nil
+		return
 	}
 	if seal == nil { // nothing whole in it; the index forgets it as missing
 		s.drop(p)
 		s.discard(p.path)
 		s.discard(sidecarPath(p.path))
-		return nil
+		return
 	}
 	if _, _, err = p.accept(*seal); err == nil {
 		err = s.finish(p)
 	}
 	if err != nil { // it stays incomplete, and the next Begin of its stream tries again
 		s.log.Error("segment is not sealed after a crash", "segment", p.id, "stream", p.stream, "cause", err)
-		return nil
+		return
 	}
 	s.log.Info("segment sealed after a crash", "segment", p.id, "stream", p.stream, "fragments", len(p.held))
-	return nil
 }
 
 // scanHeld finds the whole fragments of the growing file by reading it.

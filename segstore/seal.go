@@ -8,9 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/branchline-video/branchline"
 )
@@ -299,16 +298,17 @@ func (s *Store) syncAll() {
 	s.mu.Lock()
 	all := s.list()
 	s.mu.Unlock()
-	var group errgroup.Group
-	group.SetLimit(maxSyncs)
+	var group sync.WaitGroup
+	slots := make(chan struct{}, maxSyncs)
 	for _, p := range all {
-		group.Go(func() error {
+		slots <- struct{}{}
+		group.Go(func() {
+			defer func() { <-slots }()
 			p.take()
 			defer p.give()
 			if err := p.sync(); err != nil {
 				s.log.Error("disk failed: the segment is given up", "segment", p.id, "stream", p.stream, "cause", err)
 			}
-			return nil
 		})
 	}
 	group.Wait()
