@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"slices"
 	"sync"
 	"time"
 
@@ -227,15 +228,11 @@ func (c *cursor) place() bool {
 	}
 	at := r.startOf(r.joins[len(r.joins)-1])
 	if c.waiting && c.next >= r.first {
-		at = r.startOf(r.joins[0])
-		for _, join := range r.joins {
-			if at = r.startOf(join); at >= c.next {
-				break
-			}
-		}
-		if at < c.next {
+		i, _ := slices.BinarySearch(r.joins, c.next)
+		if i == len(r.joins) {
 			return false
 		}
+		at = r.startOf(r.joins[i])
 		c.next = at
 	}
 	c.missed += int(at - c.next)

@@ -80,6 +80,7 @@ func TestWhatReadersGet(t *testing.T) {
 		{"from the newest key, with its start again", "SKfeKfe", "fe", live.Limits{}, "SKfefe"},
 		{"the start itself is there", "SKfesSK", "fe", live.Limits{}, "SKfe"},
 		{"not before a key", "Sff", "feKfe", live.Limits{}, "SKfe"},
+		{"between a start and its key", "S", "KfeKfe", live.Limits{}, "SKfeKfe"},
 		{"not in a run that has ended", "SKfesR", "SKfe", live.Limits{}, "SKfe"},
 		{"run ends while reading", "SK", "fesRSK", live.Limits{}, "SKfesRSK"},
 		{"slow: overtaken by items", "SK", "feKfeKfe", live.Limits{Items: 4}, "<7>SKfe"},
