@@ -5,8 +5,10 @@ import (
 	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"io"
 	"math/rand/v2"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -107,6 +109,10 @@ func (f *handFeed) Append(key bool, size int) {
 	}}), "")
 	f.wait(func(c branchline.Change) bool { return c.Opened != nil && c.Opened.ID == f.start.ID })
 	body, err := f.n.Fetch(f.t.Context(), f.start.ID, branchline.ByteRange{Start: row.Offset})
+	for errors.Is(err, branchline.ErrUnavailable) { // announced, and not quite begun
+		runtime.Gosched()
+		body, err = f.n.Fetch(f.t.Context(), f.start.ID, branchline.ByteRange{Start: row.Offset})
+	}
 	if err != nil {
 		f.t.Fatal(err)
 	}
