@@ -39,7 +39,11 @@ func TestOutage(t *testing.T) {
 	w.relay.cut.Store(true)
 	until(t, 10*time.Second, "the time line shows the cut", func() bool {
 		spans, err := w.api.timeline("door", cut.Add(2*time.Second), time.Now())
-		return err == nil && len(spans) > 0 && spans[len(spans)-1].State == "gap" && spans[len(spans)-1].Cause == "link down"
+		if err != nil || len(spans) == 0 {
+			return false
+		}
+		last := spans[len(spans)-1]
+		return last.State == "gap" && last.Cause == "link down"
 	})
 	before := newestSegment(t, w.edgeDir)
 	<-time.After(time.Until(cut.Add(outage)))
@@ -142,10 +146,12 @@ func laterOf(a, b time.Time) time.Time {
 	return b
 }
 
-// heldOrStopped reports whether the range is held but for gaps that the edge's own absence explains.
+// heldOrStopped reports whether the range is held, its end in any case, but for gaps that the edge's
+// own absence explains.
 func (w *world) heldOrStopped(camera string, from, to time.Time) bool {
 	spans, err := w.api.timeline(camera, from, to)
-	if err != nil || len(spans) == 0 {
+	w.seen[camera] = spans
+	if err != nil || len(spans) == 0 || spans[len(spans)-1].State != "held" {
 		return false
 	}
 	for _, s := range spans {

@@ -31,7 +31,7 @@ func TestRefusals(t *testing.T) {
 	good := w.token("lyon")
 	t.Run("a used token", func(t *testing.T) {
 		first := w.bareEdge(t, "first", "--token", good)
-		until(t, 20*time.Second, "the first is enrolled", func() bool { return strings.Contains(first.ring.String(), "enrolled") })
+		first.says(t, "enrolled")
 		second := w.bareEdge(t, "second", "--token", good)
 		second.says(t, "the token was already used; make a new one with `branchline site add NAME`")
 		second.alive(t)
@@ -142,8 +142,9 @@ func (w *world) dialWithForeignCertificate(t *testing.T) {
 // one, and looks at what it says and records.
 func (w *world) badCameras(t *testing.T) {
 	dir := t.TempDir()
-	locked := start(t, "locked camera", "camera", "--listen", "127.0.0.1:0", "--user", "u", "--password", "right", "--json")
-	open := start(t, "open camera", "camera", "--listen", "127.0.0.1:0", "--json")
+	some := []string{"camera", "--listen", "127.0.0.1:0", "--json"}
+	locked := start(t, "locked camera", append(some, "--user", "u", "--password", "right")...)
+	open := start(t, "open camera", some...)
 	var refusing, willing struct{ URLs []string }
 	locked.ready(t, &refusing)
 	open.ready(t, &willing)

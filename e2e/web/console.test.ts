@@ -128,7 +128,7 @@ test('heal the link: what was missed comes over', async () => {
 
 test('a click on the time line plays from there, across what is here and what is at the branch', async () => {
   await page.goto(`${demo.http}/#/cameras/lyon.depot`) // kept by nobody: all of it is at the branch
-  const board = page.getByTestId('timeline').locator('canvas')
+  const board = page.getByTestId('timeline')
   await board.waitFor()
   await page.getByTestId('zoom-600').click()
   await seeFrames(page, '[data-testid=camera-page] [data-testid=live-video]', 1)
@@ -147,7 +147,7 @@ test('a click on the time line plays from there, across what is here and what is
 })
 
 test('select a range and retrieve it', async () => {
-  const board = page.getByTestId('timeline').locator('canvas')
+  const board = page.getByTestId('timeline')
   const box = (await board.boundingBox())!
   await page.keyboard.down('Shift')
   await page.mouse.move(box.x + box.width * 0.8, box.y + box.height / 2)

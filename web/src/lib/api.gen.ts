@@ -364,11 +364,11 @@ export interface components {
             };
         };
         /**
-         * @description invalid 400; unauthenticated 401; denied 403; not_found 404; nothing_recorded 404; conflict 409; gone 410;
+         * @description invalid 400; unauthenticated 401; denied 403; not_found 404; nothing_recorded 404; gone 410;
          *     too_large 413; too_many_attempts 429; internal 500; mismatch 502; busy 503; unavailable 503.
          * @enum {string}
          */
-        ErrorCode: "invalid" | "unauthenticated" | "denied" | "not_found" | "nothing_recorded" | "conflict" | "gone" | "too_large" | "too_many_attempts" | "internal" | "mismatch" | "busy" | "unavailable";
+        ErrorCode: "invalid" | "unauthenticated" | "denied" | "not_found" | "nothing_recorded" | "gone" | "too_large" | "too_many_attempts" | "internal" | "mismatch" | "busy" | "unavailable";
         /** @enum {string} */
         Role: "viewer" | "operator" | "administrator";
         Login: {
@@ -448,8 +448,8 @@ export interface components {
          */
         Recording: "recording" | "interrupted" | "unknown";
         /**
-         * @description What of the stream is brought to the hub without being asked for. always: everything; backfill: what was recorded
-         *     while the site's link was down; never: nothing.
+         * @description What of the stream is brought to the hub without being asked for. always: everything; backfill: what was
+         *     recorded while the site's link was down; never: nothing.
          * @enum {string}
          */
         Policy: "never" | "always" | "backfill";
@@ -568,6 +568,16 @@ export interface components {
              * @description Brought so far
              */
             bytes: number;
+            /**
+             * Format: double
+             * @description Bytes a second, while bytes flow
+             */
+            rate?: number;
+            /**
+             * Format: date-time
+             * @description When it will be done at this rate, while that can be told
+             */
+            eta?: string;
             /**
              * Format: date-time
              * @description When it was done, failed or cancelled
