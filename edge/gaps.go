@@ -21,10 +21,17 @@ type gaps struct {
 
 	now   branchline.Gap // the open one, if Open
 	known bool           // it was entered
+	err   error          // the first that enter returned
+}
+
+func (g *gaps) put(gap branchline.Gap) {
+	if err := g.enter(gap); g.err == nil {
+		g.err = err
+	}
 }
 
 // resume goes on where the store stands. It returns the time before which nothing may be recorded.
-func (g *gaps) resume(tail segstore.Tail, added time.Time) (from time.Time, err error) {
+func (g *gaps) resume(tail segstore.Tail, added time.Time) (from time.Time) {
 	from = tail.End
 	if from.IsZero() {
 		from = added
@@ -41,13 +48,12 @@ func (g *gaps) resume(tail segstore.Tail, added time.Time) (from time.Time, err 
 			from = old.Span.End
 			closed := *old
 			closed.Open = false
-			if err := g.enter(closed); err != nil {
-				return from, err
-			}
+			g.put(closed)
 		}
 	}
 	g.open(from, cause)
-	return from, g.announce()
+	g.announce()
+	return from
 }
 
 // open begins a gap that is not announced yet: a run may follow at once.
@@ -65,7 +71,7 @@ func (g *gaps) open(start time.Time, cause branchline.Cause) {
 func (g *gaps) close(at time.Time) {
 	if g.now.Open && (g.known || at.After(g.now.Span.Start)) {
 		g.now.Open, g.now.Span.End = false, at
-		g.enter(g.now)
+		g.put(g.now)
 	}
 	g.now.Open = false
 }
@@ -109,10 +115,10 @@ func (g *gaps) turn(now time.Time, cause branchline.Cause) {
 }
 
 // announce enters the open gap as far as it is known to reach.
-func (g *gaps) announce() error {
+func (g *gaps) announce() {
 	if now := g.clock.Now().Round(0); now.After(g.now.Span.Start) {
 		g.now.Span.End = now
 	}
 	g.known = true
-	return g.enter(g.now)
+	g.put(g.now)
 }

@@ -67,10 +67,11 @@ func remove(store *segstore.Store, c branchline.Camera, clk clock.Clock) error {
 			return err
 		}
 		g := gaps{stream: s.ID, clock: clk, enter: store.RecordGap}
-		if _, err := g.resume(tail, c.Added); err != nil {
-			return err
-		}
+		g.resume(tail, c.Added)
 		g.because(branchline.CauseNotScheduled)
+		if g.err != nil {
+			return g.err
+		}
 	}
 	c.Removed = true
 	return store.PutCamera(c)

@@ -7,8 +7,7 @@ import (
 	"iter"
 	"log/slog"
 	"slices"
-
-	"golang.org/x/sync/errgroup"
+	"sync"
 
 	"github.com/branchline-video/branchline"
 	"github.com/branchline-video/branchline/segstore"
@@ -82,12 +81,12 @@ func compare(a, b branchline.StreamID) int {
 // Run records until ctx ends; then it completes and seals what is open, and live readers end with an
 // error wrapping [branchline.ErrUnavailable]. It returns nil after that. It may be called once.
 func (n *Node) Run(ctx context.Context) error {
-	var recording, keeping errgroup.Group
-	keeping.Go(func() error { n.ledger.run(); return nil })
+	var recording, keeping sync.WaitGroup
+	keeping.Go(n.ledger.run)
 	for _, s := range n.streams {
 		items := s.ring.Subscribe(context.WithoutCancel(ctx))
-		recording.Go(func() error { s.record(ctx, items); return nil })
-		recording.Go(func() error { s.run(ctx); return nil })
+		recording.Go(func() { s.record(ctx, items) })
+		recording.Go(func() { s.run(ctx) })
 	}
 	recording.Wait()
 	n.ledger.end()

@@ -138,7 +138,7 @@ func (u *Uplink) Run(ctx context.Context) error {
 		case <-ctx.Done():
 		}
 	}
-	u.down("", ctx.Err())
+	u.set(UplinkState{Since: u.cfg.Clock.Now(), Err: ctx.Err()}, nil) // asked for, so no news
 	return ctx.Err()
 }
 

@@ -305,7 +305,7 @@ func (e *edge) close() {
 	close(e.stop)
 	e.ring.Close(branchline.ErrUnavailable)
 	e.work.Wait()
-	e.Store.Close()
+	e.Close()
 }
 
 func (e *edge) Live(ctx context.Context, id branchline.StreamID) iter.Seq2[branchline.Item, error] {

@@ -95,6 +95,13 @@ func openCentre(c centreConfig) (_ *centre, err error) {
 			err = errors.Join(err, h.close())
 		}
 	}()
+	// What is in the directory is for its owner alone: recordings, keys, and the administrator's socket.
+	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the hub's directory: %w", err)
+	}
+	if err := os.Chmod(c.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("protect the hub's directory: %w", err)
+	}
 	registry, feed := prometheus.NewRegistry(), &api.Feed{}
 	registry.MustRegister(collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -153,9 +160,6 @@ func (h *centre) listen(c centreConfig) (err error) {
 	}
 	if h.socket, err = net.Listen("unix", path); err != nil {
 		return fmt.Errorf("serve the administrator's socket: %w", err)
-	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		return fmt.Errorf("protect the administrator's socket: %w", err)
 	}
 	return nil
 }

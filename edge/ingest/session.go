@@ -107,7 +107,7 @@ func (s *Session) choose(desc *description.Session, m *description.Media) error 
 		case err != nil:
 			return err
 		case t == nil:
-			s.cfg.Logger.Warn("camera track is not recorded", "kind", m.Type, "codec", f.Codec())
+			s.cfg.Logger.Warn("camera track is not recorded", "kind", m.Type, "format", f.RTPMap())
 			continue
 		case !t.media.Video() && !s.cfg.Audio || s.has(t.media.Video()):
 			continue
@@ -171,7 +171,7 @@ func (s *Session) Run(ctx context.Context, write func(media.Unit) error) error {
 		err = context.Cause(ctx)
 	}
 	s.client.Close()
-	<-ended
+	_ = <-ended // it says that it was closed
 	return err
 }
 

@@ -256,7 +256,7 @@ func newOutlet(server *gortsplib.Server, stream Stream, tone bool) (*outlet, err
 	if tone {
 		aac := &format.MPEG4Audio{PayloadTyp: 97, SizeLength: 13, IndexLength: 3, IndexDeltaLength: 3,
 			Config: &mpeg4audio.AudioSpecificConfig{
-				Type: mpeg4audio.ObjectTypeAACLC, SampleRate: aacRate, ChannelConfig: 1, ChannelCount: 1}}
+				Type: mpeg4audio.ObjectTypeAACLC, SampleRate: aacRate, ChannelConfig: 1}}
 		if out.mpeg4, err = aac.CreateEncoder(); err != nil {
 			return nil, fmt.Errorf("make packetizer of audio: %w", err)
 		}
