@@ -40,7 +40,7 @@ async function timeline(camera: string, from: number, to: number): Promise<Span[
 async function accessible(what: string): Promise<void> {
   const found = await new AxeBuilder({ page }).analyze()
   const serious = found.violations.filter((v) => v.impact === 'serious' || v.impact === 'critical')
-  expect(serious.map((v) => `${what}: ${v.id}: ${v.nodes.map((n) => n.target).join(', ')}`)).toEqual([])
+  expect(serious.map((v) => `${what}: ${v.id}: ${v.nodes.map((n) => n.html + n.failureSummary).join(', ')}`)).toEqual([])
 }
 
 test('log in: a wrong password is refused, the right one lets in', async () => {
@@ -150,9 +150,9 @@ test('select a range and retrieve it', async () => {
   const board = page.getByTestId('timeline')
   const box = (await board.boundingBox())!
   await page.keyboard.down('Shift')
-  await page.mouse.move(box.x + box.width * 0.8, box.y + box.height / 2)
+  await page.mouse.move(box.x + box.width * 0.9, box.y + box.height / 2)
   await page.mouse.down()
-  await page.mouse.move(box.x + box.width * 0.9, box.y + box.height / 2, { steps: 5 })
+  await page.mouse.move(box.x + box.width * 0.95, box.y + box.height / 2, { steps: 5 })
   await page.mouse.up()
   await page.keyboard.up('Shift')
   const selection = page.getByTestId('selection')

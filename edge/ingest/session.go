@@ -171,7 +171,7 @@ func (s *Session) Run(ctx context.Context, write func(media.Unit) error) error {
 		err = context.Cause(ctx)
 	}
 	s.client.Close()
-	_ = <-ended // it says that it was closed
+	s.cfg.Logger.Debug("session closed", "error", <-ended)
 	return err
 }
 

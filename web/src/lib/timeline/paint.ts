@@ -1,5 +1,5 @@
 import { formatClock, formatDay, viewerZone, type Range, type Seconds } from '../time'
-import { spanAt, type Span } from './spans'
+import { isQuiet, spanAt, type Span } from './spans'
 import { lookOf, states, type Look } from './states'
 import { ticks, xAt, type View } from './view'
 
@@ -89,10 +89,11 @@ export class Painter {
 
   private paintSpan(span: Span, from: number, to: number, lane: { top: number; height: number }): void {
     const c = this.context
-    const look = lookOf(span.state)
+    const quiet = isQuiet(span)
+    const look = lookOf(quiet ? 'unknown' : span.state)
     const top = lane.top + look.top * lane.height
     const height = lane.height * (1 - look.top)
-    c.fillStyle = this.patterns.get(span.state) ?? this.colour(look.colour)
+    c.fillStyle = (quiet ? undefined : this.patterns.get(span.state)) ?? this.colour(look.colour)
     c.fillRect(from, top, to - from, height)
     c.fillStyle = this.colour(look.colour)
     if (look.pattern !== 'solid' && look.pattern !== 'none') c.fillRect(from, top, to - from, 2)
@@ -103,7 +104,7 @@ export class Painter {
       if (done > 2) c.fillRect(from + done - 1, top, 2, height)
       this.caption(`${Math.floor((span.share ?? 0) * 100)} %`, from, to, top + height / 2)
     } else if (span.state === 'gap') {
-      this.caption(span.note ?? '', from, to, lane.top + 0.36 * lane.height, look.colour)
+      this.caption(span.note ?? '', from, to, lane.top + 0.36 * lane.height, quiet ? '--text-2' : look.colour)
     }
     if (span.state !== 'held') return
     c.fillStyle = this.colour('--lane') // a hairline between neighbours

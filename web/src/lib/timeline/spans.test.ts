@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { patch, spanAt, totals, wordsFor, type Span } from './spans'
+import { isQuiet, patch, spanAt, totals, wordsFor, type Span } from './spans'
 
 // "held 0-10 gap 10-12" in a line
 function spans(text: string): Span[] {
@@ -50,4 +50,10 @@ it('tells a state with its cause, reason and share', () => {
   expect(wordsFor({ start: 0, end: 1, state: 'coming', share: 0.499, note: 'backfill' })).toBe(
     'Coming, 49 % done (backfill)',
   )
+})
+
+it('a gap that was meant is quiet, every other is not', () => {
+  expect(isQuiet({ start: 0, end: 1, state: 'gap', note: 'not scheduled' })).toBe(true)
+  expect(isQuiet({ start: 0, end: 1, state: 'gap', note: 'link down' })).toBe(false)
+  expect(isQuiet({ start: 0, end: 1, state: 'held' })).toBe(false)
 })

@@ -19,6 +19,11 @@ export function toSpan(s: ApiSpan): Span {
   }
 }
 
+/** A gap that nobody needs to look into: recording was not meant, as before the camera was added. */
+export function isQuiet(span: Span): boolean {
+  return span.state === 'gap' && span.note === 'not scheduled'
+}
+
 /** The span at t; spans are ascending and do not overlap. */
 export function spanAt(spans: Span[], t: Seconds): Span | undefined {
   let low = 0
