@@ -194,10 +194,10 @@ func (d *demo) SetCut(name branchline.SiteID, cut bool) error {
 	return nil
 }
 
-// IsCut reports whether the cable of a site is cut.
-func (d *demo) IsCut(name branchline.SiteID) bool {
+// IsCut reports whether the cable of a site is cut, and whether there is one.
+func (d *demo) IsCut(name branchline.SiteID) (cut, known bool) {
 	s := d.site(name)
-	return s != nil && s.cable.IsCut()
+	return s != nil && s.cable.IsCut(), s != nil
 }
 
 func (c *demoCommand) announce(t *terminal, d *demo, dir string) error {

@@ -114,7 +114,7 @@ func (d *demo) SetCut(site branchline.SiteID, cut bool) error {
 	return nil
 }
 
-func (d *demo) IsCut(branchline.SiteID) bool { return d.cut.Load() }
+func (d *demo) IsCut(branchline.SiteID) (cut, known bool) { return d.cut.Load(), true }
 
 func must[T any](t *testing.T) func(T, error) T {
 	return func(v T, err error) T {

@@ -58,7 +58,8 @@ type Hub interface {
 type Demo interface {
 	// SetCut cuts or heals the link; it wraps branchline.ErrNotFound for an unknown site.
 	SetCut(site branchline.SiteID, cut bool) error
-	IsCut(site branchline.SiteID) bool
+	// IsCut tells whether the link is cut, and whether the site is one of the demo's.
+	IsCut(site branchline.SiteID) (cut, known bool)
 }
 
 // API answers requests. Its methods may be called concurrently.

@@ -89,8 +89,9 @@ func (a *API) describeLink(site *Site) error {
 		site.RttMs = &ms
 	}
 	if a.Demo != nil {
-		cut := a.Demo.IsCut(id)
-		site.Cut = &cut
+		if cut, known := a.Demo.IsCut(id); known {
+			site.Cut = &cut
+		}
 	}
 	return nil
 }
