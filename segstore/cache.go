@@ -56,18 +56,14 @@ func (s *Store) touch(p *partial) {
 
 // idle closes q's file, after a sync, unless it is the one in use or busy; then it stays in the list.
 func (s *Store) idle(q, inUse *partial) {
-	var err error
 	if q != inUse && q.tryTake() {
-		err = q.sync()
+		s.syncPartial(q)
 		q.closeFile()
 		q.give()
 	} else {
 		s.mu.Lock()
 		s.opened = append(s.opened, q)
 		s.mu.Unlock()
-	}
-	if err != nil {
-		s.log.Error("disk failed: the segment is given up", "segment", q.id, "stream", q.stream, "cause", err)
 	}
 }
 

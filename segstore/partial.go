@@ -2,6 +2,7 @@ package segstore
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"fmt"
 	"os"
@@ -65,6 +66,17 @@ func (s *Store) newPartial(stream branchline.StreamID, start branchline.SegmentS
 }
 
 func (p *partial) take() { p.turn <- struct{}{} }
+
+// takeOr is take that gives up when ctx ends.
+func (p *partial) takeOr(ctx context.Context) error {
+	select {
+	case p.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
 func (p *partial) give() { <-p.turn }
 
 // usable returns the error of the state unless the partial takes fragments. It needs mu.

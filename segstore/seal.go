@@ -8,8 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
-	"time"
 
 	"github.com/branchline-video/branchline"
 )
@@ -276,40 +274,4 @@ func parseTrashName(name string) (branchline.SegmentID, branchline.Cause, error)
 	}
 	cause, err := url.PathUnescape(tail)
 	return id, branchline.Cause(cause), err
-}
-
-// keepSynced syncs all that grows, over and over until the store closes.
-func (s *Store) keepSynced() {
-	defer close(s.synced)
-	tick := time.NewTicker(syncEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-			s.syncAll()
-		case <-s.closing:
-			return
-		}
-	}
-}
-
-// syncAll syncs every file that has something unsynced.
-func (s *Store) syncAll() {
-	s.mu.Lock()
-	all := s.list()
-	s.mu.Unlock()
-	var group sync.WaitGroup
-	slots := make(chan struct{}, maxSyncs)
-	for _, p := range all {
-		slots <- struct{}{}
-		group.Go(func() {
-			defer func() { <-slots }()
-			p.take()
-			defer p.give()
-			if err := p.sync(); err != nil {
-				s.log.Error("disk failed: the segment is given up", "segment", p.id, "stream", p.stream, "cause", err)
-			}
-		})
-	}
-	group.Wait()
 }

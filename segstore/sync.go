@@ -1,0 +1,98 @@
+package segstore
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/branchline-video/branchline"
+)
+
+// Sync waits until everything that was put into these segments before the call is on stable storage,
+// and that it is held is, too: a crash after Sync loses none of it. It wraps [branchline.ErrNotFound]
+// for a segment that was not begun, [branchline.ErrGone] for a removed one, and
+// [branchline.ErrUnavailable] when the disk failed, after which the segment is given up. It may return
+// before its time when ctx ends.
+func (s *Store) Sync(ctx context.Context, ids ...branchline.SegmentID) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(maxSyncs)
+	for _, id := range ids {
+		group.Go(func() error {
+			if err := s.syncOne(ctx, id); err != nil {
+				return fmt.Errorf("sync segment: %w", err)
+			}
+			return nil
+		})
+	}
+	return group.Wait()
+}
+
+func (s *Store) syncOne(ctx context.Context, id branchline.SegmentID) error {
+	if p := s.partial(id); p != nil {
+		if err := p.takeOr(ctx); err != nil {
+			return fmt.Errorf("segment %v: %w", id, err)
+		}
+		err := s.syncPartial(p)
+		p.mu.Lock()
+		if err == nil && p.state != sealed && p.state != removed {
+			err = p.usable()
+		}
+		still := p.state == growing
+		p.mu.Unlock()
+		p.give()
+		if still || err != nil {
+			return err
+		}
+	}
+	ok, err := s.isSealed(id)
+	if err == nil && !ok {
+		err = fmt.Errorf("segment %v is just being begun: %w", id, branchline.ErrUnavailable)
+	}
+	return err
+}
+
+// syncPartial syncs p and logs if that ends its life. The caller holds turn.
+func (s *Store) syncPartial(p *partial) error {
+	err := p.sync()
+	if err != nil {
+		s.log.Error("disk failed: the segment is given up", "segment", p.id, "stream", p.stream, "cause", err)
+	}
+	return err
+}
+
+// keepSynced syncs all that grows, over and over until the store closes.
+func (s *Store) keepSynced() {
+	defer close(s.synced)
+	tick := time.NewTicker(syncEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			s.syncAll()
+		case <-s.closing:
+			return
+		}
+	}
+}
+
+// syncAll syncs every file that has something unsynced.
+func (s *Store) syncAll() {
+	s.mu.Lock()
+	all := s.list()
+	s.mu.Unlock()
+	var group sync.WaitGroup
+	slots := make(chan struct{}, maxSyncs)
+	for _, p := range all {
+		slots <- struct{}{}
+		group.Go(func() {
+			defer func() { <-slots }()
+			p.take()
+			defer p.give()
+			s.syncPartial(p)
+		})
+	}
+	group.Wait()
+}
