@@ -10,7 +10,7 @@ GO_SRC    := $(shell find . -name '*.go' -not -path '*/node_modules/*') go.mod g
 GO_FLAGS  := -trimpath -ldflags '-X main.version=$(VERSION)'
 ARTEFACTS := $(CURDIR)/artefacts
 
-.PHONY: help demo build test test-go test-web test-browser race fuzz lint generate bench clean
+.PHONY: help demo build test test-go test-web test-browser race fuzz lint generate proto-release clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -18,7 +18,7 @@ help: ## list the targets
 demo: build ## run the main job: a hub, two branches, four cameras (ARGS="--http :8480 --for 60s")
 	@bin/branchline demo $(ARGS)
 
-build: bin/branchline ## build bin/branchline, the console embedded
+build: need-go need-node bin/branchline ## build bin/branchline, the console embedded
 
 test: test-go test-web test-browser ## run all tests
 
@@ -42,23 +42,19 @@ fuzz: | need-go ## run each fuzz target for FUZZTIME (10s)
 	  for f in $$(grep -hoE '^func Fuzz[A-Za-z0-9_]*' $$p/*_test.go | cut -c6-); do \
 	    echo "$$p $$f"; go test -run '^$$' -fuzz "^$$f$$" -fuzztime $${FUZZTIME:-10s} $$p; done; done
 
-lint: bin/golangci-lint tools/node_modules/.installed | need-go ## golangci-lint, buf lint, buf breaking against main
+lint: bin/golangci-lint tools/node_modules/.installed | need-go ## golangci-lint, buf lint, buf breaking against the last release
 	bin/golangci-lint run
 	tools/node_modules/.bin/buf lint proto
-	@if git cat-file -e origin/main:proto/branchline.proto 2>/dev/null; then \
-	  tools/node_modules/.bin/buf breaking proto --against '.git#branch=origin/main,subdir=proto'; \
-	elif git cat-file -e HEAD:proto/branchline.proto 2>/dev/null; then \
-	  tools/node_modules/.bin/buf breaking proto --against '.git#ref=HEAD,subdir=proto'; \
-	else echo "buf breaking: nothing committed to compare with"; fi
+	tools/node_modules/.bin/buf breaking proto --against proto/released.binpb
+
+proto-release: tools/node_modules/.installed ## make today's wire format the one that must not be broken; at a release
+	tools/node_modules/.bin/buf build proto --exclude-source-info -o proto/released.binpb
 
 generate: tools/node_modules/.installed web/node_modules/.installed | need-go ## make the generated code again: wire format, API, its types
 	cd tools && go build -o ../bin/ google.golang.org/protobuf/cmd/protoc-gen-go github.com/oapi-codegen/oapi-codegen/v2/cmd/oapi-codegen
 	cd proto && PATH="$(CURDIR)/bin:$$PATH" ../tools/node_modules/.bin/buf generate
 	cd hub/api && ../../bin/oapi-codegen -config oapi-codegen.yaml openapi.yaml
 	cd web && npm run --silent generate
-
-bench: build ## run the benchmarks of bench/
-	go test -run '^$$' -bench . -benchmem ./bench/...
 
 clean: ## delete all that was built or installed here
 	rm -rf bin artefacts web/node_modules e2e/web/node_modules tools/node_modules
@@ -79,11 +75,16 @@ web/dist/index.html: $(WEB_SRC) web/node_modules/.installed
 	@touch $@
 
 .PHONY: need-go need-node need-chromium
+# Quiet checks of a version: $(call at-least,found,wanted)
+at-least = [ "$$(printf '%s\n' $(2) "$(1)" | sort -V | head -1)" = $(2) ]
+
 need-go:
-	@command -v go >/dev/null || { echo "make: Go 1.26 or newer is missing: see https://go.dev/doc/install" >&2; exit 1; }
+	@found=$$(go env GOVERSION 2>/dev/null | sed 's/^go//' || true); $(call at-least,$$found,1.26) || { \
+	  echo "make: Go 1.26 or newer is needed, found $${found:-none}: see https://go.dev/doc/install" >&2; exit 1; }
 
 need-node:
-	@command -v npm >/dev/null || { echo "make: Node.js 20.19 or newer with npm is missing: see https://nodejs.org" >&2; exit 1; }
+	@found=$$(npm --version >/dev/null 2>&1 && node --version | sed 's/^v//' || true); $(call at-least,$$found,20.19) || { \
+	  echo "make: Node.js 20.19 or newer with npm is needed, found $${found:-none}: see https://nodejs.org" >&2; exit 1; }
 
 need-chromium:
 	@command -v chromium >/dev/null || { \

@@ -1,6 +1,6 @@
 module github.com/branchline-video/branchline
 
-go 1.26.8
+go 1.26.0
 
 require (
 	github.com/Eyevinn/mp4ff v0.52.0 // indirect

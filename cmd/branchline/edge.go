@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -43,19 +44,20 @@ func (c *edgeCommand) Run(t *terminal) error {
 	if err != nil {
 		return err
 	}
-	group, ctx := errgroup.WithContext(t.ctx)
-	if file.Listen != "" {
-		listener, err := net.Listen("tcp", file.Listen)
-		if err != nil {
-			return errors.Join(fmt.Errorf("serve metrics: %w", err), branch.close())
-		}
-		group.Go(func() error { return serveHTTP(ctx, listener, edgeHandler(branch)) })
-	}
-	group.Go(func() error { return branch.run(ctx) })
 	if err := c.announce(t, branch, len(file.Cameras)); err != nil {
-		return err
+		return errors.Join(err, branch.close())
 	}
-	return errors.Join(group.Wait(), branch.close())
+	var metrics sync.WaitGroup
+	if file.Listen != "" {
+		metrics.Go(func() {
+			if err := serveHTTP(t.ctx, file.Listen, edgeHandler(branch)); err != nil {
+				t.log.Error("no metrics; recording goes on", "error", err)
+			}
+		})
+	}
+	err = errors.Join(branch.run(t.ctx), branch.close())
+	metrics.Wait()
+	return err
 }
 
 func (c *edgeCommand) announce(t *terminal, b *branch, cameras int) error {
@@ -139,13 +141,13 @@ func (b *branch) run(ctx context.Context) error {
 
 func (b *branch) close() error { return b.node.Close() }
 
-// serveHTTP answers on the listener until ctx ends.
-func serveHTTP(ctx context.Context, listener net.Listener, h http.Handler) error {
-	server := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute}
+// serveHTTP answers at the address until ctx ends.
+func serveHTTP(ctx context.Context, address string, h http.Handler) error {
+	server := &http.Server{Addr: address, Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute}
 	stop := context.AfterFunc(ctx, func() { server.Close() })
 	defer stop()
-	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serve %s: %w", listener.Addr(), err)
+	if err := server.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve metrics: %w", err)
 	}
 	return nil
 }
