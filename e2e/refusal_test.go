@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"errors"
 	"math/big"
 	"net/url"
 	"os"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/branchline-video/branchline/federation/identity"
 	"github.com/branchline-video/branchline/federation/link"
+	"github.com/branchline-video/branchline/internal/clock"
 )
 
 // TestRefusals feeds one running system everything that is wrong with tokens, certificates,
@@ -29,17 +31,18 @@ func TestRefusals(t *testing.T) {
 	began := time.Now().Add(-5 * time.Second)
 
 	good := w.token("lyon")
+	lyon := t.TempDir()
 	t.Run("a used token", func(t *testing.T) {
-		first := w.bareEdge(t, "first", "--token", good)
-		first.says(t, "enrolled")
-		second := w.bareEdge(t, "second", "--token", good)
+		first := w.bareEdge(t, lyon, "--token", good)
+		first.says(t, "link up")
+		second := w.bareEdge(t, t.TempDir(), "--token", good)
 		second.says(t, "the token was already used; make a new one with `branchline site add NAME`")
 		second.alive(t)
 	})
 	t.Run("a token that the hub did not make", func(t *testing.T) {
 		other := newWorldHubOnly(t, w)
-		p := w.bareEdge(t, "third", "--token", other)
-		p.says(t, "token")
+		p := w.bareEdge(t, t.TempDir(), "--token", other)
+		p.says(t, "not the hub that made the token")
 		p.alive(t)
 	})
 	t.Run("a token with a slip of the pen", func(t *testing.T) {
@@ -58,22 +61,60 @@ func TestRefusals(t *testing.T) {
 		}
 	})
 	t.Run("a camera that refuses, and one that is not there", func(t *testing.T) { w.badCameras(t) })
+	t.Run("messages over their limit, and without end", func(t *testing.T) { oversized(t, lyon, w.relay.address()) })
 	t.Run("a revoked site", func(t *testing.T) {
+		p := w.bareEdge(t, lyon)
+		p.says(t, "link up")
 		if _, errs, code := command(t, "site", "revoke", "lyon", "--config", w.hubYAML); code != 0 {
 			t.Fatalf("exit %d: %s", code, errs)
 		}
+		p.says(t, "the site's certificate was revoked or replaced")
+		p.alive(t)
 	})
 	end := time.Now()
 	until(t, catchUp, "the good site is held", func() bool { return w.allHeld("door", began, end) })
 	w.frames("door", began, end).unbroken(t)
 }
 
-// bareEdge starts an edge without cameras, straight to the hub.
-func (w *world) bareEdge(t *testing.T, name string, args ...string) *process {
+// bareEdge starts an edge without cameras in the directory.
+func (w *world) bareEdge(t *testing.T, dir string, args ...string) *process {
 	t.Helper()
-	dir := t.TempDir()
-	config := write(t, dir, "edge.yaml", "dir: "+filepath.Join(dir, name)+"\n")
-	return start(t, name, append([]string{"edge", "--config", config}, args...)...)
+	config := write(t, dir, "edge.yaml", "dir: "+dir+"\n")
+	return start(t, "bare edge", append([]string{"edge", "--config", config}, args...)...)
+}
+
+// oversized links to the hub as the site that is enrolled in dir, greets it with the length of an
+// enormous message, and sends bytes without end. The hub says what is wrong and hangs up.
+func oversized(t *testing.T, dir, hub string) {
+	node, err := identity.OpenNode(filepath.Join(dir, "identity"), clock.Clock{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	conf, err := node.TLS()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithTimeout(t.Context(), 20*time.Second)
+	defer stop()
+	for _, length := range [][]byte{{0xff, 0xff, 0xff, 0x7f}, {0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f}} {
+		conn, err := link.Dial(ctx, hub, link.Options{TLS: conf})
+		if err != nil {
+			t.Fatal(err)
+		}
+		stream, err := conn.OpenStream(ctx, link.KindControl)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = stream.Write(length)
+		for endless := make([]byte, 64<<10); err == nil; {
+			_, err = stream.Write(endless)
+		}
+		var refusal *link.Error
+		if !errors.As(err, &refusal) || !refusal.Remote || !strings.Contains(refusal.Reason, "message") {
+			t.Errorf("after a length of %x: %v, want the hub to say what is wrong", length, err)
+		}
+		conn.Close(0, "")
+	}
 }
 
 // says waits until the process has logged the text.

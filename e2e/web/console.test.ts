@@ -182,6 +182,19 @@ test('sites, and adding one', async () => {
   await accessible('add site')
   await page.keyboard.press('Escape')
   await screenshot(page, '11-sites')
+  expect(await page.getByTestId('cut-link').count(), 'only the sites of the demo have a switch').toBe(2)
+})
+
+test('in the dark of a control room', async () => {
+  await page.emulateMedia({ colorScheme: 'dark' })
+  await page.goto(`${demo.http}/#/cameras/berlin.entrance`)
+  await seeFrames(page, '[data-testid=camera-page] [data-testid=live-video]', 1)
+  await screenshot(page, '14-dark-camera')
+  await accessible('camera in the dark')
+  await page.goto(`${demo.http}/#/`)
+  await seeFrames(page, '[data-testid=tile] >> nth=0 >> video', 1)
+  await screenshot(page, '15-dark-grid')
+  await accessible('grid in the dark')
 })
 
 test('on a telephone', async () => {
