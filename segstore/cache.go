@@ -38,6 +38,13 @@ func (c *footerCache) add(id branchline.SegmentID, f Footer) {
 	}
 }
 
+func (c *footerCache) drop(id branchline.SegmentID) {
+	if e, ok := c.byID[id]; ok {
+		c.order.Remove(e)
+		delete(c.byID, id)
+	}
+}
+
 // touch notes that p's file was opened, and closes those opened longest ago when too many are open. It
 // must not be called with any partial's mu or turn but p's turn held.
 func (s *Store) touch(p *partial) {

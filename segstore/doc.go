@@ -31,4 +31,5 @@
 //	growing/<stream>/<id>.mp4, <id>.part      growing and partial segments with their sidecars
 //	segments/<stream>/<yyyymmdd>/<id>.mp4     sealed segments by the day (UTC) of their start
 //	trash/                                    on the way out
+//	quarantine/                               differing copies, kept until somebody deletes them
 package segstore

@@ -56,6 +56,8 @@ const (
 	journalFile = "journal"
 	lockName    = "lock"
 	dayLayout   = "20060102"
+
+	quarantineDir = "quarantine"
 )
 
 // Path returns where the store in dir keeps the sealed segment id of stream that starts at start.

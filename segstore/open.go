@@ -1,6 +1,7 @@
 package segstore
 
 import (
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -22,9 +23,12 @@ func Open(dir string, opt Options) (*Store, error) {
 
 func openWith(dir string, opt Options, fsys files) (*Store, error) {
 	s := &Store{
-		dir: dir, fs: fsys, clock: opt.Clock, log: opt.Logger, signer: opt.Signer,
+		dir: dir, fs: fsys, clock: opt.Clock, log: opt.Logger, signer: opt.Signer, trust: opt.Trust,
 		readers: make(chan struct{}, maxReaders), closing: make(chan struct{}), synced: make(chan struct{}),
 		partials: make(map[branchline.SegmentID]*partial),
+	}
+	if s.trust == nil {
+		s.trust = func(branchline.StreamID, ed25519.PublicKey) error { return nil }
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)

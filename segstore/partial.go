@@ -3,6 +3,7 @@ package segstore
 import (
 	"bytes"
 	"context"
+	"crypto/ed25519"
 	"crypto/sha256"
 	"fmt"
 	"os"
@@ -25,11 +26,12 @@ type partial struct {
 	start    branchline.SegmentStart // without Init
 	init     []byte
 	fs       files
-	turn     chan struct{} // holds a token while taken
-	path     string        // where it grows
-	listed   bool          // the sidecar lists what is held; not at the origin, where the file shows it
-	stepped  bool          // guarded by turn: its directory entries are durable
-	recorded bool          // guarded by turn: the footer stands in the sidecar
+	trust    func(branchline.StreamID, ed25519.PublicKey) error
+	turn     chan struct{}   // holds a token while taken
+	path     string          // where it grows
+	listed   bool            // the sidecar lists what is held; not at the origin, where the file shows it
+	stepped  bool            // guarded by turn: its directory entries are durable
+	recorded branchline.Hash // guarded by turn: of the footer that stands in the sidecar
 
 	mu      sync.Mutex
 	state   state
@@ -61,7 +63,7 @@ func (s *Store) newPartial(stream branchline.StreamID, start branchline.SegmentS
 	start.Init = nil
 	return &partial{
 		id: start.ID, stream: stream, run: start.Run, number: start.Number, start: start, init: init, fs: s.fs,
-		turn: make(chan struct{}, 1), path: growingPath(s.dir, stream, start.ID), listed: s.signer == nil,
+		trust: s.trust, turn: make(chan struct{}, 1), path: growingPath(s.dir, stream, start.ID), listed: s.signer == nil,
 	}
 }
 
@@ -203,6 +205,9 @@ func (p *partial) accept(seal branchline.SegmentSeal) (complete bool, dropped in
 	}
 	if err := f.Verify(p.init); err != nil {
 		return false, 0, err
+	}
+	if err := p.trust(p.stream, f.PublicKey); err != nil {
+		return false, 0, fmt.Errorf("seal segment %v: signed by %x: %w", p.id, f.PublicKey, err)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -262,10 +262,9 @@ func (p *partial) readSidecar(records [][]byte) error {
 				return err
 			}
 			seal := branchline.SegmentSeal{ID: p.id, Hash: f.Hash, Footer: r[1:], Size: f.End() + int64(len(r)-1)}
-			if _, _, err := p.accept(seal); err != nil {
-				return err
+			if _, _, err := p.accept(seal); err == nil { // else it is asked for again
+				p.recorded = f.Hash
 			}
-			p.recorded = true
 		}
 	}
 	return nil

@@ -59,13 +59,17 @@ func (p *partial) sync() error {
 	}
 	_, err := p.open()
 	f, fresh, box := p.file, p.fresh, p.box
+	var sealedAs branchline.Hash
+	if p.footer != nil {
+		sealedAs = p.footer.Hash
+	}
 	p.fresh, p.dirty = nil, false
 	p.mu.Unlock()
 	if err == nil {
 		err = f.Sync()
 	}
 	if err == nil {
-		err = p.syncSidecar(fresh, box)
+		err = p.syncSidecar(fresh, box, sealedAs)
 	}
 	if err == nil && !p.stepped {
 		err = errors.Join(p.fs.SyncDir(filepath.Dir(p.path)), p.fs.SyncDir(filepath.Dir(filepath.Dir(p.path))))
@@ -88,8 +92,9 @@ func (p *partial) breakOff(err error) error {
 	return fmt.Errorf("sync segment %v: %w", p.id, err)
 }
 
-// syncSidecar adds the fragments, and the footer once, to the sidecar and syncs it.
-func (p *partial) syncSidecar(fresh []branchline.Fragment, box []byte) error {
+// syncSidecar adds the fragments, and the footer once, to the sidecar and syncs it. Of several footers
+// there the last one counts.
+func (p *partial) syncSidecar(fresh []branchline.Fragment, box []byte, sealedAs branchline.Hash) error {
 	records := make([][]byte, 0, len(fresh)+1)
 	for i := range fresh {
 		row, err := encode(func(c *codec) { c.fragment(&fresh[i]) })
@@ -98,7 +103,7 @@ func (p *partial) syncSidecar(fresh []branchline.Fragment, box []byte) error {
 		}
 		records = append(records, append([]byte{sideFragment}, row...))
 	}
-	if box != nil && p.listed && !p.recorded {
+	if box != nil && p.listed && p.recorded != sealedAs {
 		records = append(records, append([]byte{sideFooter}, box...))
 	}
 	if len(records) == 0 && p.stepped {
@@ -115,7 +120,9 @@ func (p *partial) syncSidecar(fresh []branchline.Fragment, box []byte) error {
 	if e := side.close(); err == nil {
 		err = e
 	}
-	p.recorded = p.recorded || err == nil && box != nil
+	if err == nil {
+		p.recorded = sealedAs
+	}
 	return err
 }
 
@@ -218,6 +225,48 @@ func (p *partial) writeFooter() error {
 // line is the caller's to record. It is durable on return, and a reader that has it open reads on. It
 // wraps [branchline.ErrNotFound], or [branchline.ErrGone] if it was removed before.
 func (s *Store) Remove(id branchline.SegmentID, cause branchline.Cause) error {
+	trash := filepath.Join(s.dir, trashDir, trashName(id, cause))
+	if _, err := s.withdraw(id, cause, trash); err != nil {
+		return fmt.Errorf("remove segment %v: %w", id, err)
+	}
+	s.discard(trash)
+	return nil
+}
+
+// Quarantine moves a segment's file aside, into quarantine/, where it stays until somebody looks into
+// it, and announces the segment as removed because it [branchline.CauseFailed]; then it may begin anew,
+// with other bytes or another footer. It is durable on return. It has Remove's errors, and wraps
+// [branchline.ErrBusy] when there are maxQuarantined files; then nothing is changed.
+func (s *Store) Quarantine(id branchline.SegmentID, reason string) error {
+	dir := filepath.Join(s.dir, quarantineDir)
+	err := s.fs.MkdirAll(dir)
+	if err == nil {
+		err = checkRoom(dir)
+	}
+	if err != nil {
+		return fmt.Errorf("quarantine segment %v: %w", id, err)
+	}
+	path := filepath.Join(dir, fmt.Sprintf("%v.%d.mp4", id, s.clock.Now().UnixNano()))
+	seg, err := s.withdraw(id, branchline.CauseFailed, path)
+	if err != nil {
+		return fmt.Errorf("quarantine segment %v: %w", id, err)
+	}
+	s.log.Error("segment moved to quarantine", "segment", id, "stream", seg.Stream, "sealed", seg.Sealed,
+		"hash", seg.Hash, "reason", reason, "path", path)
+	return nil
+}
+
+func checkRoom(quarantine string) error {
+	names, err := readNames(quarantine)
+	if err == nil && len(names) >= maxQuarantined {
+		err = fmt.Errorf("%d files are in quarantine: %w", len(names), branchline.ErrBusy)
+	}
+	return err
+}
+
+// withdraw takes a segment out of the store, in this order: its file goes to the given path, the
+// directories are synced, the index forgets it. It returns what the index had.
+func (s *Store) withdraw(id branchline.SegmentID, cause branchline.Cause, to string) (branchline.Segment, error) {
 	p := s.partial(id)
 	if p != nil {
 		p.take()
@@ -225,33 +274,34 @@ func (s *Store) Remove(id branchline.SegmentID, cause branchline.Cause) error {
 	}
 	seg, err := s.lookup(id)
 	if err != nil {
-		return fmt.Errorf("remove: %w", err)
+		return seg, err
 	}
 	path := Path(s.dir, seg.Stream, id, seg.Span.Start)
 	if p != nil && !p.renamed {
 		path = p.path
 	}
-	trash := filepath.Join(s.dir, trashDir, trashName(id, cause))
-	if err := s.fs.Rename(path, trash); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("remove segment %v: %w", id, err)
+	if err := s.fs.Rename(path, to); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return seg, err
 	}
 	if p != nil {
 		p.leave(removed)
 		s.drop(p)
 	}
-	for _, dir := range []string{filepath.Dir(trash), filepath.Dir(path)} {
+	s.mu.Lock()
+	s.footers.drop(id)
+	s.mu.Unlock()
+	for _, dir := range []string{filepath.Dir(to), filepath.Dir(path)} {
 		if err := s.fs.SyncDir(dir); err != nil {
-			return fmt.Errorf("remove segment %v: %w", id, err)
+			return seg, err
 		}
 	}
 	if err := s.commit(func(l *ledger) error { return l.remove(id, cause) }); err != nil {
-		return fmt.Errorf("remove segment %v: %w", id, err)
+		return seg, err
 	}
 	if p != nil {
 		s.discard(sidecarPath(p.path))
 	}
-	s.discard(trash)
-	return nil
+	return seg, nil
 }
 
 // discard deletes a file that nobody needs; if that fails, the next start does it.

@@ -31,6 +31,8 @@ const (
 	maxReaders   = 512
 	// maxFooters bounds the fragment tables kept in memory: ten kilobytes each for a minute.
 	maxFooters = 512
+	// maxQuarantined bounds the files in quarantine, which only people delete: a few GB.
+	maxQuarantined = 1000
 )
 
 // Options of a store. The zero value is a replica with the system's clock that logs nothing.
@@ -40,6 +42,10 @@ type Options struct {
 	// Signer is set at the origin of segments, the edge: what a crash left growing is sealed with it.
 	// At a replica it is nil, and what a crash left in part stays so until the rest is put.
 	Signer ed25519.PrivateKey
+	// Trust decides whose footers are sealed: its error refuses a stream's footer by the key that signed
+	// it. It is called by Seal and while opening, from several goroutines, and must not call the store.
+	// Nil trusts any key, and then a signature shows only that a footer was not changed since.
+	Trust func(stream branchline.StreamID, key ed25519.PublicKey) error
 }
 
 // Store is an open store. Its methods may be called concurrently.
@@ -49,6 +55,7 @@ type Store struct {
 	clock   clock.Clock
 	log     *slog.Logger
 	signer  ed25519.PrivateKey
+	trust   func(branchline.StreamID, ed25519.PublicKey) error
 	lock    func() error
 	ix      *index.DB
 	journal *recordLog // with journalLimit used only inside commit, where nobody else is
@@ -252,7 +259,7 @@ func (s *Store) Put(id branchline.SegmentID, f branchline.Fragment, data []byte)
 // announced; otherwise the footer is kept and the Put that brings the last missing fragment seals.
 // Fragments beyond the footer's table, which the origin lost in a crash, are dropped. It wraps
 // [branchline.ErrMismatch] when the footer contradicts the announced hash, its own signature or what is
-// held, and then seals nothing. Sealing again does nothing.
+// held, and then seals nothing; and the error of [Options.Trust]. Sealing again does nothing.
 func (s *Store) Seal(id branchline.SegmentID, seal branchline.SegmentSeal) error {
 	p := s.partial(id)
 	if p == nil {

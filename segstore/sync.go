@@ -35,15 +35,13 @@ func (s *Store) syncOne(ctx context.Context, id branchline.SegmentID) error {
 		if err := p.takeOr(ctx); err != nil {
 			return fmt.Errorf("segment %v: %w", id, err)
 		}
-		err := s.syncPartial(p)
+		s.syncPartial(p)
 		p.mu.Lock()
-		if err == nil && p.state != sealed && p.state != removed {
-			err = p.usable()
-		}
-		still := p.state == growing
+		done := p.state == sealed || p.state == removed // the index knows which, and what of it
+		err := p.usable()
 		p.mu.Unlock()
 		p.give()
-		if still || err != nil {
+		if !done {
 			return err
 		}
 	}
@@ -55,12 +53,10 @@ func (s *Store) syncOne(ctx context.Context, id branchline.SegmentID) error {
 }
 
 // syncPartial syncs p and logs if that ends its life. The caller holds turn.
-func (s *Store) syncPartial(p *partial) error {
-	err := p.sync()
-	if err != nil {
+func (s *Store) syncPartial(p *partial) {
+	if err := p.sync(); err != nil {
 		s.log.Error("disk failed: the segment is given up", "segment", p.id, "stream", p.stream, "cause", err)
 	}
-	return err
 }
 
 // keepSynced syncs all that grows, over and over until the store closes.
