@@ -44,7 +44,7 @@ async function accessible(what: string): Promise<void> {
 }
 
 test('log in: a wrong password is refused, the right one lets in', async () => {
-  await page.goto(demo.http)
+  await page.goto(`${demo.http}/#/sites`)
   await page.getByTestId('login').waitFor()
   await screenshot(page, '01-login')
   await accessible('login')
@@ -54,10 +54,36 @@ test('log in: a wrong password is refused, the right one lets in', async () => {
   await expect.poll(() => page.getByTestId('login-error').textContent()).toMatch(/wrong/i)
   await page.locator('input[name=password]').fill(demo.password)
   await page.getByRole('button', { name: 'Log in' }).click()
-  await page.getByTestId('grid').waitFor()
+  await expect.poll(() => page.getByTestId('site').count(), { timeout: 20_000 }).toBe(2)
+})
+
+test('live: the first picture comes within 1 s, and each is at most 0.6 s old', async () => {
+  const waits: Record<string, number> = {}
+  // Cold: nobody has watched these, and no policy records them at the centre, so the hub has to ask the site.
+  for (const [camera, name] of [['berlin.yard', 'cold'], ['lyon.depot', 'cold too'], ['lyon.counter', 'recorded']]) {
+    await page.goto(`${demo.http}/#/sites`)
+    await page.getByTestId('site').first().waitFor()
+    const began = Date.now()
+    await page.goto(`${demo.http}/#/cameras/${camera}`)
+    await page.getByTestId('camera-page').waitFor()
+    await seeFrames(page, '[data-testid=camera-page] [data-testid=live-video]', 1)
+    waits[name!] = Date.now() - began
+  }
+  const seen = await seeFrames(page, '[data-testid=camera-page] [data-testid=live-video]', 100)
+  expect(seen.every((s) => s.mark !== null)).toBe(true)
+  const delays = seen.map((s) => s.shownAt - s.mark!.timeMicros / 1000).sort((x, y) => x - y)
+  const frames = seen.map((s) => s.mark!.frame)
+  console.log(`first picture (ms): ${JSON.stringify(waits)}; glass to glass median ${median(delays).toFixed(0)} ms, `
+    + `worst ${delays.at(-1)!.toFixed(0)} ms over ${delays.length} frames`)
+  await screenshot(page, '03-camera-live')
+  await accessible('camera')
+  expect(Math.max(...Object.values(waits))).toBeLessThan(1000)
+  expect(delays.at(-1)).toBeLessThan(600)
+  expect(frames.every((f, i) => i === 0 || f > frames[i - 1]!)).toBe(true)
 })
 
 test('the grid shows every camera live', async () => {
+  await page.goto(`${demo.http}/#/`)
   await expect.poll(() => page.getByTestId('tile').count(), { timeout: 20_000 }).toBe(4)
   const cameras = new Set<number>()
   for (let i = 0; i < 4; i++) {
@@ -68,33 +94,6 @@ test('the grid shows every camera live', async () => {
   expect([...cameras].sort()).toEqual([1, 2, 3, 4])
   await screenshot(page, '02-grid')
   await accessible('grid')
-})
-
-test('live: the first picture comes within 1 s, and each is at most 0.6 s old', async () => {
-  const waits: number[] = []
-  for (const name of ['Main entrance', 'Counter', 'Yard, north gate']) {
-    await page.goto(`${demo.http}/#/sites`)
-    await page.getByTestId('site').first().waitFor()
-    await page.goto(`${demo.http}/#/`)
-    const tile = page.getByTestId('tile').filter({ hasText: name })
-    await tile.waitFor()
-    const began = Date.now()
-    await tile.click()
-    await page.getByTestId('camera-page').waitFor()
-    await seeFrames(page, '[data-testid=camera-page] [data-testid=live-video]', 1)
-    waits.push(Date.now() - began)
-  }
-  const seen = await seeFrames(page, '[data-testid=camera-page] [data-testid=live-video]', 60)
-  expect(seen.every((s) => s.mark !== null)).toBe(true)
-  const delays = seen.slice(10).map((s) => s.shownAt - s.mark!.timeMicros / 1000)
-  const frames = seen.map((s) => s.mark!.frame)
-  console.log(`first picture after ${waits.join(', ')} ms; glass to glass median ${median(delays).toFixed(0)} ms, `
-    + `worst ${Math.max(...delays).toFixed(0)} ms over ${delays.length} frames`)
-  await screenshot(page, '03-camera-live')
-  await accessible('camera')
-  expect(median(waits)).toBeLessThan(1000)
-  expect(median(delays)).toBeLessThan(600)
-  expect(frames.every((f, i) => i === 0 || f > frames[i - 1]!)).toBe(true)
 })
 
 let cutAt = 0
