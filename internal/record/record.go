@@ -25,7 +25,7 @@ type Config struct {
 	Stream branchline.StreamID // as this node calls it
 	Logger *slog.Logger
 	// Gap, set on the edge alone, is told of every span that could not be recorded: open at once,
-	// and closed when recording goes on.
+	// and closed when recording goes on. Without it the store is a replica, and nothing is sealed.
 	Gap func(branchline.Gap)
 	// Wrote, if set, is told the size of each fragment written.
 	Wrote func(bytes int)
@@ -105,6 +105,10 @@ func (r *recorder) put(f branchline.Fragment, data []byte) {
 }
 
 func (r *recorder) seal(seal *branchline.SegmentSeal) {
+	if r.cfg.Gap == nil {
+		r.segment = branchline.SegmentID{}
+		return
+	}
 	if err := r.cfg.Store.Seal(r.segment, *seal); err != nil {
 		r.cfg.Logger.Error("seal segment", "stream", r.cfg.Stream, "segment", r.segment, "error", err)
 	}

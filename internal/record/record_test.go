@@ -102,7 +102,7 @@ func (f *flaky) Seal(id branchline.SegmentID, seal branchline.SegmentSeal) error
 }
 
 // TestWhatBecomesOfARun records three segments of three seconds. Held is what can be read afterwards,
-// gaps what was told, in seconds.
+// gaps what was told, in seconds. A hub seals nothing.
 func TestWhatBecomesOfARun(t *testing.T) {
 	type lost map[int]int // index of an item -> how many are lost from there on
 	for _, c := range []struct {
@@ -114,6 +114,7 @@ func TestWhatBecomesOfARun(t *testing.T) {
 		gaps string
 	}{
 		{name: "all is well", edge: true, held: "0-9"},
+		{name: "all is well at a hub", held: "0-9"},
 		{name: "a full disk", edge: true, fail: map[int]error{7: syscall.ENOSPC}, held: "0-3 6-9",
 			gaps: "3- disk full, 3-6 disk full"},
 		{name: "no segment can begin", edge: true, fail: map[int]error{1: syscall.EIO}, held: "3-9",
@@ -145,6 +146,9 @@ func TestWhatBecomesOfARun(t *testing.T) {
 			}
 			if err := record.Run(t.Context(), cfg, sequence(items)); err != nil {
 				t.Fatal(err)
+			}
+			if sealed := store.Stats().Segments; (sealed > 0) != c.edge {
+				t.Errorf("%d segments are sealed", sealed)
 			}
 			held, err := store.Held(stream, branchline.TimeRange{Start: epoch(), End: epoch().Add(time.Hour)})
 			if err != nil {
