@@ -1,7 +1,6 @@
 package fetch
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -13,22 +12,14 @@ import (
 	"github.com/branchline-video/branchline/hub/catalog"
 	"github.com/branchline-video/branchline/hub/policy"
 	"github.com/branchline-video/branchline/internal/clock"
+	"github.com/branchline-video/branchline/segstore"
 	"github.com/branchline-video/branchline/segstore/index"
 )
-
-// Store is where fetched recordings go: the hub's segment store.
-type Store interface {
-	Begin(stream branchline.StreamID, start branchline.SegmentStart) error
-	Put(id branchline.SegmentID, f branchline.Fragment, data []byte) error
-	Seal(id branchline.SegmentID, seal branchline.SegmentSeal) error
-	Segments(ctx context.Context, stream branchline.StreamID, span branchline.TimeRange) ([]branchline.Segment, error)
-	Held(stream branchline.StreamID, span branchline.TimeRange) ([]branchline.TimeRange, error)
-}
 
 // Options are what a fetcher needs. DB, Store and Catalog stay the caller's.
 type Options struct {
 	DB       *index.DB
-	Store    Store
+	Store    *segstore.Store // where the recordings go
 	Catalog  *catalog.Catalog
 	Policies []policy.Policy
 	Clock    clock.Clock
@@ -56,7 +47,7 @@ type Counters struct {
 // are up. Its methods may be called concurrently.
 type Fetcher struct {
 	db       *index.DB
-	store    Store
+	store    *segstore.Store
 	catalog  *catalog.Catalog
 	policies []policy.Policy
 	clock    clock.Clock

@@ -133,15 +133,38 @@ func (j Job) clone() Job {
 
 const tableJob = "fetch/job/"
 
-func saveJob(db *index.DB, j Job) error {
-	value, err := json.Marshal(j)
+// save stores jobs as they are in memory when their turn comes, and deletes those that are no longer
+// there. Updates of the database take turns, so what is stored last is the newest, whoever saves.
+func (f *Fetcher) save(ids ...string) error {
+	err := f.db.Update(func(tx *index.Tx) error {
+		for _, id := range ids {
+			if err := f.saveIn(tx, id); err != nil {
+				return fmt.Errorf("job %s: %w", id, err)
+			}
+		}
+		return nil
+	})
 	if err != nil {
-		return fmt.Errorf("encode job %s: %w", j.ID, err)
-	}
-	if err := db.Update(func(tx *index.Tx) error { return tx.Set([]byte(tableJob+j.ID), value) }); err != nil {
-		return fmt.Errorf("store job %s: %w", j.ID, err)
+		return fmt.Errorf("store jobs: %w", err)
 	}
 	return nil
+}
+
+func (f *Fetcher) saveIn(tx *index.Tx, id string) error {
+	key := []byte(tableJob + id)
+	f.mu.Lock()
+	j := f.jobs[id]
+	if j == nil {
+		f.mu.Unlock()
+		return tx.Delete(key)
+	}
+	stored := j.clone()
+	f.mu.Unlock()
+	value, err := json.Marshal(stored)
+	if err != nil {
+		return err
+	}
+	return tx.Set(key, value)
 }
 
 func loadJobs(db *index.DB) (map[string]*Job, error) {
@@ -163,17 +186,6 @@ func loadJobs(db *index.DB) (map[string]*Job, error) {
 		return nil, fmt.Errorf("load jobs: %w", err)
 	}
 	return jobs, nil
-}
-
-func deleteJobs(db *index.DB, ids []string) error {
-	return db.Update(func(tx *index.Tx) error {
-		for _, id := range ids {
-			if err := tx.Delete([]byte(tableJob + id)); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
 }
 
 // newestFirst sorts jobs by creation, the newest first.

@@ -1,6 +1,7 @@
 package fetch
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"time"
@@ -8,6 +9,7 @@ import (
 	"github.com/branchline-video/branchline"
 	"github.com/branchline-video/branchline/hub/catalog"
 	"github.com/branchline-video/branchline/hub/policy"
+	"github.com/branchline-video/branchline/segstore"
 )
 
 // CauseDark is the cause of a job that waits for its site.
@@ -38,26 +40,39 @@ func (f *Fetcher) Create(o Order) (Job, error) {
 	if err := f.finishHeld(j, now); err != nil {
 		return Job{}, fmt.Errorf("create job: %w", err)
 	}
-	f.mu.Lock()
-	if f.activeLocked() >= MaxActive {
+	s, err := f.enter(j)
+	if err != nil {
+		return Job{}, fmt.Errorf("create job: %w", err)
+	}
+	if err := f.save(j.ID); err != nil {
+		f.mu.Lock()
+		delete(f.jobs, j.ID)
 		f.mu.Unlock()
-		return Job{}, fmt.Errorf("create job: %d are active: %w", MaxActive, branchline.ErrBusy)
+		return Job{}, fmt.Errorf("create job: %w", err)
+	}
+	s.rouse()
+	created, err := f.Job(j.ID)
+	if err != nil {
+		return Job{}, err
+	}
+	f.changed(created)
+	f.dropOld()
+	return created, nil
+}
+
+// enter takes a new job in, unless there are too many.
+func (f *Fetcher) enter(j *Job) (*site, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !j.State.Final() && f.activeLocked() >= MaxActive {
+		return nil, fmt.Errorf("%d are active: %w", MaxActive, branchline.ErrBusy)
 	}
 	s := f.siteLocked(j.Site())
 	if !s.linked && !j.State.Final() {
 		j.Cause = CauseDark
 	}
-	f.mu.Unlock()
-	if err := saveJob(f.db, *j); err != nil {
-		return Job{}, err
-	}
-	f.mu.Lock()
-	created := j.clone()
 	f.jobs[j.ID] = j
-	f.mu.Unlock()
-	s.rouse()
-	f.changed(created)
-	return created, f.dropOld()
+	return s, nil
 }
 
 func (f *Fetcher) known(streams []branchline.StreamID) error {
@@ -89,11 +104,45 @@ func (f *Fetcher) finishHeld(j *Job, now time.Time) error {
 		told := slices.Concat(facts.Available, held, gapSpans(facts.Gaps))
 		if len(held) > 0 && branchline.NewSpans(told...).Covers(j.Span) &&
 			len(facts.Available.Minus(held)) == 0 {
-			p.Complete, p.Through, p.Lost = true, j.Span.End, lost(facts, held)
+			if p.Complete, err = f.durable(p.Stream, j.Span); err != nil {
+				return err
+			}
+			if p.Complete {
+				p.Through, p.Lost = j.Span.End, lost(facts, held)
+			}
 		}
 	}
 	j.settle(now)
 	return nil
+}
+
+// durable reports whether what is held of the stream in the range is known to be on stable storage:
+// what tasks brought is when they end, and what comes live is synced here.
+func (f *Fetcher) durable(stream branchline.StreamID, r branchline.TimeRange) (bool, error) {
+	f.mu.Lock()
+	for t := range f.siteLocked(stream.Site()).running {
+		if t.stream == stream {
+			f.mu.Unlock()
+			return false, nil
+		}
+	}
+	f.mu.Unlock()
+	live := branchline.TimeRange{Start: f.clock.Now().Add(-segstore.MaxSpan), End: r.End}.Intersect(r)
+	if live.Empty() {
+		return true, nil
+	}
+	ctx := context.Background() // a file's sync cannot be given up
+	here, err := f.here(ctx, stream, live)
+	if err != nil {
+		return false, err
+	}
+	var partial []branchline.SegmentID
+	for id, seg := range here {
+		if !seg.Sealed {
+			partial = append(partial, id)
+		}
+	}
+	return true, f.store.Sync(ctx, partial...)
 }
 
 // lost reports whether some of what the facts are about was recorded, is no longer at the edge, and is
@@ -149,8 +198,9 @@ func (f *Fetcher) activeLocked() int {
 	return n
 }
 
-// dropOld forgets the oldest jobs that have ended, over MaxKept.
-func (f *Fetcher) dropOld() error {
+// dropOld forgets the oldest jobs that have ended, over MaxKept. One whose deletion fails is dropped
+// again after the next start.
+func (f *Fetcher) dropOld() {
 	f.mu.Lock()
 	var ended []Job
 	for _, j := range f.jobs {
@@ -166,9 +216,11 @@ func (f *Fetcher) dropOld() error {
 	}
 	f.mu.Unlock()
 	if len(ids) == 0 {
-		return nil
+		return
 	}
-	return deleteJobs(f.db, ids)
+	if err := f.save(ids...); err != nil {
+		f.log.Warn("old jobs not deleted", "jobs", len(ids), "error", err)
+	}
 }
 
 // Jobs returns all jobs that are kept, the newest first.
@@ -241,7 +293,6 @@ func (f *Fetcher) Cancel(id string) error {
 		return nil
 	}
 	j.State, j.Ended, j.Cause = Cancelled, f.clock.Now(), ""
-	cancelled := j.clone()
 	s := f.siteLocked(j.Site())
 	for t := range s.running {
 		if t.job == id {
@@ -250,10 +301,17 @@ func (f *Fetcher) Cancel(id string) error {
 	}
 	f.mu.Unlock()
 	s.rouse()
-	if err := saveJob(f.db, cancelled); err != nil {
+	return f.saveAndTell(id)
+}
+
+// saveAndTell stores a job and then tells how it stands, which may be further on by then.
+func (f *Fetcher) saveAndTell(id string) error {
+	if err := f.save(id); err != nil {
 		return err
 	}
-	f.changed(cancelled)
+	if j, err := f.Job(id); err == nil {
+		f.changed(j)
+	}
 	return nil
 }
 

@@ -124,20 +124,14 @@ func (l *link) finishJob(r result) error {
 			l.jobs[key] = l.jobs[key].after(now)
 		}
 	}
-	view := l.f.viewLocked(j)
-	stored := j.clone()
 	ended := j.State.Final()
 	l.f.mu.Unlock()
 	if ended {
-		for _, part := range stored.Parts {
-			delete(l.jobs, stored.ID+string(part.Stream))
+		for _, part := range j.Parts { // which nobody changes any more
+			delete(l.jobs, t.job+string(part.Stream))
 		}
 	}
-	if err := saveJob(l.f.db, stored); err != nil {
-		return err
-	}
-	l.f.changed(view)
-	return nil
+	return l.f.saveAndTell(t.job)
 }
 
 // conclude notes an error in the job: one that stays fails it, with another it waits.

@@ -59,7 +59,8 @@ func (t *task) share() float64 {
 }
 
 // bring runs the task and returns the time up to which the edge has recorded, as far as it was listed.
-// Whatever was put before an error stays. It returns the edge's errors and the store's.
+// Whatever was put before an error stays. All that the task counts as held is on stable storage when it
+// returns, after an error too. It returns the edge's errors and the store's.
 func (f *Fetcher) bring(ctx context.Context, src branchline.Source, t *task) (time.Time, error) {
 	local, ok := t.stream.Within(t.stream.Site())
 	if !ok {
@@ -107,18 +108,17 @@ func (f *Fetcher) bringSegments(
 	if err != nil {
 		return err
 	}
-	var todo []*segmentTransfer
-	for _, seg := range listed {
-		st := &segmentTransfer{f: f, src: src, task: t, seg: seg}
-		if st.plan(here[seg.ID]) {
-			todo = append(todo, st)
-		}
-	}
-	group, ctx := errgroup.WithContext(ctx)
+	all := make([]*segmentTransfer, len(listed))
+	group, inGroup := errgroup.WithContext(ctx)
 	group.SetLimit(segmentsAtOnce)
-	for _, st := range todo {
+	for i, seg := range listed {
+		st := &segmentTransfer{f: f, src: src, task: t, seg: seg}
+		all[i] = st
+		if !st.plan(here[seg.ID]) {
+			continue
+		}
 		group.Go(func() error {
-			err := st.run(ctx)
+			err := st.run(inGroup)
 			if errors.Is(err, branchline.ErrGone) || errors.Is(err, branchline.ErrNotFound) {
 				t.lost.Store(true)
 				return nil // the edge's change feed tells of the removal
@@ -126,7 +126,19 @@ func (f *Fetcher) bringSegments(
 			return err
 		})
 	}
-	return group.Wait()
+	return errors.Join(group.Wait(), f.sync(ctx, all))
+}
+
+// sync waits until what is held of the segments in part is on stable storage. That takes a moment, so a
+// cancelled task waits for it too.
+func (f *Fetcher) sync(ctx context.Context, all []*segmentTransfer) error {
+	var partial []branchline.SegmentID
+	for _, st := range all {
+		if st.partial {
+			partial = append(partial, st.seg.ID)
+		}
+	}
+	return f.store.Sync(context.WithoutCancel(ctx), partial...)
 }
 
 // here returns what the hub has of the stream's segments in the span.
@@ -156,6 +168,8 @@ type segmentTransfer struct {
 	task  *task
 	seg   branchline.Segment // as the edge lists it
 	parts []part
+	// partial says that the hub has begun the segment and may hold some of it unsynced.
+	partial bool
 }
 
 // part is a piece of a segment that is fetched and stored as a whole. Exactly one of init, footer
@@ -173,6 +187,7 @@ func (st *segmentTransfer) plan(here branchline.Segment) bool {
 	if begun && here.Sealed && st.task.take == takeFooter {
 		return false
 	}
+	st.partial = begun && !here.Sealed
 	have := make(map[int64]bool, len(here.Fragments))
 	for _, fr := range here.Fragments {
 		have[fr.Offset] = true
@@ -261,10 +276,12 @@ func (st *segmentTransfer) store(p part, data []byte) error {
 	seg := st.seg
 	switch {
 	case p.init:
-		return st.f.store.Begin(st.task.stream, branchline.SegmentStart{
+		err := st.f.store.Begin(st.task.stream, branchline.SegmentStart{
 			ID: seg.ID, Stream: st.task.stream, Run: seg.Run, Number: seg.Number,
 			Start: seg.Span.Start, Codecs: seg.Codecs, Init: data,
 		})
+		st.partial = err == nil
+		return err
 	case p.footer:
 		return st.f.store.Seal(seg.ID, branchline.SegmentSeal{
 			ID: seg.ID, Hash: seg.Hash, Footer: data, Size: seg.Size,
