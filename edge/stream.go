@@ -28,7 +28,7 @@ type stream struct {
 	id     branchline.StreamID
 	camera ingest.Config
 	cfg    Config
-	store  *segstore.Store
+	chain  *chain
 	ledger *ledger
 	logger *slog.Logger
 	ring   *live.Ring
@@ -79,7 +79,8 @@ func newStream(n *Node, camera CameraConfig, label, url string) (*stream, error)
 	}
 	logger := n.cfg.Logger.With("stream", id)
 	s := &stream{
-		id: id, cfg: n.cfg, store: n.store, ledger: n.ledger, logger: logger,
+		id: id, cfg: n.cfg, ledger: n.ledger,
+		chain: &chain{Store: n.store, signer: n.cfg.Signer}, logger: logger,
 		camera: ingest.Config{URL: url, Audio: camera.Audio, Clock: n.cfg.Clock, Logger: logger},
 		ring:   live.New(live.Limits{}),
 	}
@@ -100,14 +101,14 @@ func newStream(n *Node, camera CameraConfig, label, url string) (*stream, error)
 func (s *stream) seal(r media.SealRequest) ([]byte, branchline.Hash, error) {
 	return segstore.SealFooter(segstore.Footer{
 		ID: r.ID, Stream: r.Stream, Run: r.Run, Number: r.Number, Codecs: r.Codecs,
-		Fragments: r.Fragments, Prev: r.Prev,
+		Fragments: r.Fragments, Prev: s.chain.before(r.ID, r.Prev),
 	}, r.Init, s.cfg.Signer)
 }
 
 // record writes the ring's items to the store until the ring is closed.
 func (s *stream) record(ctx context.Context, items iter.Seq2[branchline.Item, error]) {
 	err := record.Run(context.WithoutCancel(ctx), record.Config{
-		Store: s.store, Stream: s.id, Logger: s.logger,
+		Store: s.chain, Stream: s.id, Logger: s.logger,
 		Gap: func(g branchline.Gap) {
 			if g.Open {
 				s.count.diskCauses.Add(1)

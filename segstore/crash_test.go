@@ -305,3 +305,48 @@ func TestFailedSyncIsNeverTrusted(t *testing.T) {
 		t.Errorf("stats %+v", st)
 	}
 }
+
+// fullAt is a disk without room for the k-th write.
+type fullAt struct {
+	disk
+	k *int
+}
+
+func (d fullAt) Open(path string, flag int) (file, error) {
+	f, err := d.disk.Open(path, flag)
+	return fullFile{f, d.k}, err
+}
+
+type fullFile struct {
+	file
+	k *int
+}
+
+func (f fullFile) WriteAt(b []byte, at int64) (int, error) {
+	if *f.k--; *f.k == 0 {
+		return 0, errStopped
+	}
+	return f.file.WriteAt(b, at)
+}
+
+// TestSealGoesOn has no room for a footer; there is some when the next segment begins.
+func TestSealGoesOn(t *testing.T) {
+	left := 0
+	s, err := openWith(t.TempDir(), Options{Signer: testKey()}, fullAt{k: &left})
+	must(t, err)
+	defer s.Close()
+	a := makeSegment(0, 0, 1, branchline.Hash{})
+	must(t, s.Begin(testStream, a.start))
+	must(t, s.Put(a.start.ID, a.fragments[0], a.data(0)))
+	left = 1
+	if err := s.Seal(a.start.ID, a.seal); !errors.Is(err, errStopped) {
+		t.Errorf("sealed without room: %v", err)
+	}
+	must(t, s.Begin(testStream, makeSegment(1, 1, 1, a.seal.Hash).start))
+	if ok, err := s.isSealed(a.start.ID); !ok {
+		t.Fatalf("not sealed: %v", err)
+	}
+	if got := fetchAll(t, s, a.start.ID, branchline.ByteRange{}); !bytes.Equal(got, a.file) {
+		t.Errorf("%d bytes, want the %d with the first footer", len(got), len(a.file))
+	}
+}

@@ -388,6 +388,12 @@ func (s *Store) abandon(p *partial) error {
 	if p.segment().Fragments == nil {
 		return s.Remove(p.id, branchline.CauseDiskSlow)
 	}
+	p.mu.Lock()
+	complete := p.complete()
+	p.mu.Unlock()
+	if complete { // its sealing failed, and goes on with the footer that it has
+		return s.finish(p)
+	}
 	seal, err := s.footerFor(p)
 	if err != nil {
 		return err
