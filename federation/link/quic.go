@@ -100,60 +100,6 @@ type endpoint struct {
 
 func (e *endpoint) close() error { return errors.Join(e.t.Close(), e.packets.Close()) }
 
-// Dial connects to the hub at addr, host and port, with each of the host's addresses in turn. The
-// caller closes the connection.
-func Dial(ctx context.Context, addr string, opt Options) (Conn, error) {
-	addrs, err := resolve(ctx, addr)
-	if err != nil {
-		return nil, fmt.Errorf("dial %s: %w", addr, err)
-	}
-	var failed error
-	for _, a := range addrs {
-		c, err := dialOne(ctx, a, opt)
-		if err == nil {
-			return c, nil
-		}
-		failed = errors.Join(failed, fmt.Errorf("dial %s: %w", a, err))
-	}
-	return nil, failed
-}
-
-func dialOne(ctx context.Context, addr *net.UDPAddr, opt Options) (Conn, error) {
-	any := ":0"
-	if addr.IP.IsLoopback() {
-		any = net.JoinHostPort(addr.IP.String(), "0")
-	}
-	e, err := opt.open(any)
-	if err != nil {
-		return nil, err
-	}
-	c, err := e.t.Dial(ctx, addr, opt.TLS, config())
-	if err != nil {
-		return nil, errors.Join(meaning(err), e.close())
-	}
-	return newConn(c, e, ""), nil
-}
-
-func resolve(ctx context.Context, addr string) ([]*net.UDPAddr, error) {
-	host, service, err := net.SplitHostPort(addr)
-	if err != nil {
-		return nil, fmt.Errorf("read address: %w: %w", err, branchline.ErrInvalid)
-	}
-	port, err := net.DefaultResolver.LookupPort(ctx, "udp", service)
-	if err != nil {
-		return nil, fmt.Errorf("read port: %w: %w", err, branchline.ErrInvalid)
-	}
-	ips, err := net.DefaultResolver.LookupIPAddr(ctx, host)
-	if err != nil {
-		return nil, fmt.Errorf("resolve: %w", err)
-	}
-	addrs := make([]*net.UDPAddr, 0, len(ips))
-	for _, ip := range ips {
-		addrs = append(addrs, &net.UDPAddr{IP: ip.IP, Port: port, Zone: ip.Zone})
-	}
-	return addrs, nil
-}
-
 // Listener accepts connections on one UDP socket.
 type Listener struct {
 	e      *endpoint
