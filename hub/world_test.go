@@ -98,6 +98,15 @@ func (w *world) open() {
 	}
 }
 
+// stopAndOpen opens the hub anew, with other policies, and links it.
+func (w *world) stopAndOpen(policies []policy.Policy) {
+	w.Helper()
+	w.close()
+	w.policies = policies
+	w.open()
+	w.heal()
+}
+
 func (w *world) close() {
 	w.cut()
 	w.stopNode()

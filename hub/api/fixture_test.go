@@ -274,7 +274,7 @@ func (f *fixture) record(items []branchline.Item) {
 		f.t.Fatal(err)
 	}
 	f.await(func(n catalog.Notice) bool {
-		if n.Sealed {
+		if n.Sealed != nil {
 			seals--
 		}
 		return seals == 0

@@ -30,7 +30,7 @@ type Notice struct {
 	Camera branchline.CameraID // empty when the site's own state changed
 	Stream branchline.StreamID // empty when the camera itself changed
 	Span   branchline.TimeRange
-	Sealed bool // a segment of the span is now complete at the edge
+	Sealed *branchline.Segment // if a segment is now complete at the edge; without fragments
 }
 
 // SiteState is what the hub knows of a site.

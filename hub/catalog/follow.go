@@ -168,7 +168,9 @@ func applyChange(tx *index.Tx, site branchline.SiteID, change branchline.Change)
 	case change.Sealed != nil:
 		stream := change.Sealed.Stream.Under(site)
 		n := notice(stream, change.Sealed.Span)
-		n.Sealed = true
+		sealed := *change.Sealed
+		sealed.Stream = stream
+		n.Sealed = &sealed
 		return n, applySealed(tx, stream, *change.Sealed)
 	case change.Removed != nil:
 		stream := change.Removed.Stream.Under(site)

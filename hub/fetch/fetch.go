@@ -73,6 +73,8 @@ type site struct {
 	checked map[branchline.StreamID]branchline.Spans
 	// sealed is time in which the edge has sealed segments that the hub may hold without their seal.
 	sealed map[branchline.StreamID]branchline.Spans
+	// news is segments that the edge has just sealed, to be held against the hub's copies.
+	news map[branchline.SegmentID]*news
 }
 
 // Open returns a fetcher with the jobs that are kept in opt.DB.
@@ -125,8 +127,9 @@ func (f *Fetcher) Notice(n catalog.Notice) {
 	}
 	f.mu.Lock()
 	s := f.siteLocked(n.Site)
-	if n.Sealed {
+	if n.Sealed != nil {
 		s.noteSealed(n.Stream, n.Span)
+		s.noteNews(*n.Sealed, f.clock.Now())
 	}
 	f.mu.Unlock()
 	s.rouse()
@@ -158,6 +161,7 @@ func (f *Fetcher) siteLocked(id branchline.SiteID) *site {
 			running: make(map[*task]bool),
 			checked: make(map[branchline.StreamID]branchline.Spans),
 			sealed:  make(map[branchline.StreamID]branchline.Spans),
+			news:    make(map[branchline.SegmentID]*news),
 		}
 		f.sites[id] = s
 	}

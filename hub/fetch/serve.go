@@ -35,6 +35,9 @@ type link struct {
 	wakened bool                            // something changed since the last plan
 	retry   map[branchline.StreamID]backoff // of policies' transfers that failed
 	jobs    map[string]backoff              // when to go on with a job, by ID and stream
+	sealing bool                            // the site's news are being worked on
+	looked  time.Time                       // when that last began
+	sealed  chan struct{}                   // gets a token when it ends
 }
 
 type result struct {
@@ -52,6 +55,7 @@ func (f *Fetcher) Serve(ctx context.Context, id branchline.SiteID, src branchlin
 		results: make(chan result, 2*MaxTasks),
 		retry:   make(map[branchline.StreamID]backoff),
 		jobs:    make(map[string]backoff),
+		sealed:  make(chan struct{}, 1),
 		wakened: true,
 	}
 	if err := l.begin(); err != nil {
@@ -143,6 +147,8 @@ func (l *link) schedule(ctx context.Context) error {
 			if err := l.finish(r); err != nil {
 				return err
 			}
+		case <-l.sealed:
+			l.sealing = false
 		case <-timer.C:
 		}
 		next, err := l.round(ctx)
@@ -157,6 +163,9 @@ func (l *link) schedule(ctx context.Context) error {
 func (l *link) round(ctx context.Context) (time.Duration, error) {
 	now := l.f.clock.Now()
 	requests, next := l.requests(now)
+	if l.seal(ctx, now) {
+		next = min(next, planAtMost)
+	}
 	urgent := 0
 	for _, t := range requests {
 		if !t.gentle {

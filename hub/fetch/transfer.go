@@ -114,6 +114,14 @@ func (f *Fetcher) bringSegments(
 	for i, seg := range listed {
 		st := &segmentTransfer{f: f, src: src, task: t, seg: seg}
 		all[i] = st
+		if copied := here[seg.ID]; copied.Sealed && seg.Sealed && copied.Hash != seg.Hash {
+			reason := fmt.Sprintf("its site has %v, and held is %v", seg.Hash, copied.Hash)
+			if err := f.store.Quarantine(seg.ID, reason); err != nil {
+				return errors.Join(err, group.Wait())
+			}
+			delete(here, seg.ID)
+			st.whole = true
+		}
 		if !st.plan(here[seg.ID]) {
 			continue
 		}
@@ -168,6 +176,8 @@ type segmentTransfer struct {
 	task  *task
 	seg   branchline.Segment // as the edge lists it
 	parts []part
+	// whole says that the hub's copy was put aside and all of the segment is fetched anew.
+	whole bool
 	// partial says that the hub has begun the segment and may hold some of it unsynced.
 	partial bool
 }
@@ -218,10 +228,12 @@ func (st *segmentTransfer) plan(here branchline.Segment) bool {
 }
 
 func (st *segmentTransfer) wants(fr branchline.Fragment) bool {
-	switch st.task.take {
-	case takeWhole:
+	switch {
+	case st.whole:
+		return true
+	case st.task.take == takeWhole:
 		return st.seg.Sealed || fr.Span().Overlaps(st.task.span)
-	case takeSpan:
+	case st.task.take == takeSpan:
 		return fr.Span().Overlaps(st.task.span)
 	}
 	return false

@@ -1,0 +1,140 @@
+package fetch
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/branchline-video/branchline"
+	"github.com/branchline-video/branchline/federation"
+	"github.com/branchline-video/branchline/hub/policy"
+	"github.com/branchline-video/branchline/segstore"
+)
+
+const (
+	// maxNews bounds the sealed segments of one site that wait to be compared with what is held: a day
+	// of three streams. Over it the newest count; the others are found without their seal as those
+	// that an outage left so, and compared when they are listed next.
+	maxNews = 4096
+	// sealsAtOnce is how many footers of one site are fetched side by side, to fill a long link.
+	sealsAtOnce = 8
+	// maxFooter bounds what is fetched as a footer: a table of MaxFragments rows is smaller.
+	maxFooter = 1 << 20
+)
+
+// news is a segment that the edge has sealed durably, under the hub's name of the stream.
+type news struct {
+	branchline.Segment
+	heard   time.Time
+	differs bool // the hub had sealed it with another hash, and fetches it anew
+}
+
+func (s *site) noteNews(seg branchline.Segment, now time.Time) {
+	if len(s.news) >= maxNews {
+		for id, n := range s.news { // any that only waits for a recorder that lags
+			if !n.differs {
+				delete(s.news, id)
+				break
+			}
+		}
+	}
+	if len(s.news) < maxNews {
+		s.news[seg.ID] = &news{Segment: seg, heard: now}
+	}
+}
+
+// seal begins to give the segments of which the edge told their seal, unless that is under way, and
+// reports whether some are left. Footers are small, so they do not wait for a request to end.
+func (l *link) seal(ctx context.Context, now time.Time) bool {
+	l.f.mu.Lock()
+	waiting := make([]*news, 0, len(l.site.news))
+	for _, n := range l.site.news {
+		waiting = append(waiting, n)
+	}
+	l.f.mu.Unlock()
+	if len(waiting) == 0 || l.sealing || now.Sub(l.looked) < planAtMost {
+		return len(waiting) > 0
+	}
+	l.sealing, l.looked = true, now
+	ctx = federation.WithPriority(ctx, federation.PriorityEvent)
+	l.group.Go(func() error {
+		group, ctx := errgroup.WithContext(ctx)
+		group.SetLimit(sealsAtOnce)
+		for _, n := range waiting {
+			group.Go(func() error {
+				done, err := l.f.sealOne(ctx, l.src, n)
+				if err != nil && ctx.Err() == nil {
+					l.f.counters.failures.Add(1)
+					l.f.log.Warn("segment not sealed yet", "segment", n.ID, "stream", n.Stream, "error", err)
+				}
+				if done || !n.differs && (err != nil || now.Sub(n.heard) > Settle) {
+					l.f.mu.Lock()
+					delete(l.site.news, n.ID) // the rest is for the plan
+					l.f.mu.Unlock()
+				}
+				return ctx.Err()
+			})
+		}
+		_ = group.Wait() // ctx ended, which schedule sees too
+		l.sealed <- struct{}{}
+		return nil
+	})
+	return true
+}
+
+// sealOne brings the hub's copy of a segment in line with the edge's, and reports whether it is: what
+// is held whole gets its footer, and what was sealed otherwise is put aside and fetched again. What is
+// held in part, perhaps only because live recording is still writing, stays as it is.
+func (f *Fetcher) sealOne(ctx context.Context, src branchline.Source, n *news) (bool, error) {
+	here, err := f.here(ctx, n.Stream, n.Span)
+	if err != nil {
+		return false, err
+	}
+	held, begun := here[n.ID]
+	switch {
+	case held.Sealed && held.Hash == n.Hash:
+		return true, nil
+	case n.differs, held.Sealed:
+		n.differs = true
+		t := &task{stream: n.Stream, span: n.Span, take: takeWhole, priority: policy.Event, reason: "differs"}
+		_, err := f.bring(ctx, src, t)
+		return false, err
+	case !begun:
+		return true, nil
+	}
+	end := held.InitSize
+	for _, fr := range held.Fragments {
+		if fr.Offset != end {
+			return false, nil
+		}
+		end = fr.End()
+	}
+	if end == held.InitSize || n.Size-end <= 0 || n.Size-end > maxFooter {
+		return false, nil
+	}
+	return f.fetchFooter(ctx, src, n, branchline.ByteRange{Start: end, End: n.Size})
+}
+
+// fetchFooter fetches what follows the fragments held. If that is no footer, a fragment is missing.
+func (f *Fetcher) fetchFooter(
+	ctx context.Context, src branchline.Source, n *news, bytes branchline.ByteRange,
+) (bool, error) {
+	body, err := src.Fetch(ctx, n.ID, bytes)
+	if err != nil {
+		return false, fmt.Errorf("fetch footer: %w", err)
+	}
+	defer body.Close()
+	footer, err := io.ReadAll(io.LimitReader(body, bytes.End-bytes.Start))
+	if err != nil {
+		return false, fmt.Errorf("fetch footer: %w", err)
+	}
+	f.counters.bytes.Add(int64(len(footer)))
+	if _, err := segstore.ParseFooter(footer); err != nil {
+		return false, nil
+	}
+	err = f.store.Seal(n.ID, branchline.SegmentSeal{ID: n.ID, Hash: n.Hash, Footer: footer, Size: n.Size})
+	return err == nil, err
+}
