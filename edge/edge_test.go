@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -397,6 +398,51 @@ func TestWrongConfigurationIsRefused(t *testing.T) {
 		}
 		if err == nil {
 			node.Close()
+		}
+	}
+}
+
+// TestAClockThatWasAheadIsForgotten records while the clock is a day ahead, and goes on when it is right
+// again: by the right time, without a restart and after one, also with the camera away in between.
+func TestAClockThatWasAheadIsForgotten(t *testing.T) {
+	cam := camera(t, testcam.Config{})
+	var ahead atomic.Int64
+	b := newBranch(t)
+	b.stop()
+	b.cfg.Clock = clock.New(func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) })
+	b.cfg.Cameras = []edge.CameraConfig{{ID: "gate", URL: cam.URL()}}
+	ahead.Store(int64(24 * time.Hour))
+	b.start()
+	b.sealed("gate.main", 1)
+	cam.SetFaults(testcam.Faults{Unreachable: true})
+	cam.Drop()
+	b.gapped(branchline.CauseUnreachable, true)
+	ahead.Store(0)
+	right := func(what string, span branchline.TimeRange) bool {
+		off := time.Since(span.Start)
+		if off < -time.Hour {
+			return false
+		}
+		if off > time.Hour {
+			t.Errorf("%s at %v", what, span)
+		}
+		return true
+	}
+	b.until("the gap by the right time", func(ch branchline.Change) bool {
+		return ch.Gap != nil && ch.Gap.Open && right("gap", ch.Gap.Span)
+	})
+	b.stop()
+	b.start()
+	if tail, err := b.node.Store().Tail("gate.main"); err != nil || tail.Gap == nil || !right("gap", tail.Gap.Span) {
+		t.Errorf("open gap after a restart: %+v, %v", tail.Gap, err)
+	}
+	cam.SetFaults(testcam.Faults{})
+	b.until("recording by the right time", func(ch branchline.Change) bool {
+		return ch.Sealed != nil && right("segment", ch.Sealed.Span)
+	})
+	for _, g := range b.line("gate.main") {
+		if g.Span.End.Before(g.Span.Start) || g.Open {
+			t.Errorf("%+v while the camera is recorded", g)
 		}
 	}
 }

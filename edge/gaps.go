@@ -1,10 +1,12 @@
 package edge
 
 import (
+	"cmp"
 	"time"
 
 	"github.com/branchline-video/branchline"
 	"github.com/branchline-video/branchline/internal/clock"
+	"github.com/branchline-video/branchline/internal/media"
 	"github.com/branchline-video/branchline/segstore"
 )
 
@@ -71,6 +73,9 @@ func (g *gaps) open(start time.Time, cause branchline.Cause) {
 func (g *gaps) close(at time.Time) {
 	if g.now.Open && (g.known || at.After(g.now.Span.Start)) {
 		g.now.Open, g.now.Span.End = false, at
+		if at.Before(g.now.Span.Start) { // the clock was ahead when the gap began
+			g.now.Span.End = g.now.Span.Start
+		}
 		g.put(g.now)
 	}
 	g.now.Open = false
@@ -84,6 +89,11 @@ func (g *gaps) because(cause branchline.Cause) time.Time {
 	}
 	now := g.clock.Now().Round(0)
 	switch {
+	case g.now.Span.Start.Sub(now) > media.MaxCatchUp: // the clock was ahead when the gap began
+		cause = cmp.Or(cause, g.now.Cause)
+		g.close(now)
+		g.open(now, cause)
+		g.announce()
 	case !g.known:
 		g.announce()
 	case cause != "" && cause != g.now.Cause:

@@ -1,6 +1,7 @@
 package segstore
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -18,6 +19,7 @@ import (
 //	I  segment -> its key S, or the empty value for a removed one (tombstone)
 //	X  sequence number of a removal -> segment, so that the oldest tombstone is found
 //	G  stream, start -> sequence number of its change, gap
+//	O  stream -> the key G of its newest gap that is open
 //	M  camera -> sequence number of its change, camera
 //	T  stream -> its totals and end
 //
@@ -277,8 +279,25 @@ func (l *ledger) gap(g branchline.Gap) (bool, error) {
 	if err := l.announce(branchline.Change{Gap: &g}, seq); err != nil {
 		return false, err
 	}
+	if err := l.open(g, key); err != nil {
+		return false, err
+	}
 	head := l.meta.head
 	return true, l.set(key, sequenced(&head, func(c *codec) { c.gap(&g) }))
+}
+
+// open notes which gap of the stream is open, if any. Starts do not tell: a clock may have been ahead.
+func (l *ledger) open(g branchline.Gap, key []byte) error {
+	if g.Open {
+		return l.tx.Set(keyOpen(g.Stream), key)
+	}
+	if last, err := l.tx.Get(keyOpen(g.Stream)); err != nil || !bytes.Equal(last, key) {
+		if errors.Is(err, branchline.ErrNotFound) {
+			err = nil
+		}
+		return err
+	}
+	return l.tx.Delete(keyOpen(g.Stream))
 }
 
 // camera enters a camera in place of the one with the same identifier. It reports whether anything

@@ -172,7 +172,7 @@ type Tail struct {
 	Run  uint64          // highest run number used; zero before the first
 	Hash branchline.Hash // of the newest sealed segment, to which the next is chained
 	End  time.Time       // of the newest sealed segment
-	Gap  *branchline.Gap // the stream's newest gap, if it is open
+	Gap  *branchline.Gap // the stream's open gap, the newest if there are several
 }
 
 // Tail returns where the stream stands; the zero Tail for a new one.
@@ -184,23 +184,31 @@ func (s *Store) Tail(stream branchline.StreamID) (Tail, error) {
 			return err
 		}
 		t.Run, t.Hash, t.End = st.lastRun, st.hash, st.span.End
-		for _, v := range tx.ScanReverse(keyLine('G', stream), nil) {
-			var g branchline.Gap
-			var seq uint64
-			if err := decode("gap", v, sequenced(&seq, func(c *codec) { c.gap(&g) })); err != nil {
-				return err
-			}
-			if g.Open {
-				t.Gap = &g
-			}
-			break
-		}
-		return nil
+		t.Gap, err = openGap(tx, stream)
+		return err
 	})
 	if err != nil {
 		return Tail{}, fmt.Errorf("read tail of %s: %w", stream, err)
 	}
 	return t, nil
+}
+
+// openGap returns the stream's open gap, nil if there is none.
+func openGap(tx *index.Tx, stream branchline.StreamID) (*branchline.Gap, error) {
+	key, err := tx.Get(keyOpen(stream))
+	if err == nil {
+		key, err = tx.Get(key)
+	}
+	if errors.Is(err, branchline.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var g branchline.Gap
+	var seq uint64
+	err = decode("gap", key, sequenced(&seq, func(c *codec) { c.gap(&g) }))
+	return &g, err
 }
 
 // Held returns the spans in the range of which the bytes are here, sealed or not, coalesced and in

@@ -153,6 +153,8 @@ func keyID(id branchline.SegmentID) []byte { return append([]byte("I"), id[:]...
 
 func keyStream(s branchline.StreamID) []byte { return append([]byte("T"), s...) }
 
+func keyOpen(s branchline.StreamID) []byte { return append([]byte("O"), s...) }
+
 func keyCamera(id branchline.CameraID) []byte { return append([]byte("M"), id...) }
 
 // keyLine returns the prefix of a stream's entries of kind 'S' (segments) or 'G' (gaps).

@@ -81,7 +81,8 @@ func (f *Feed) Counters() Counters { return f.counters }
 // Recording reports whether a run is open.
 func (f *Feed) Recording() bool { return f.run != nil }
 
-// NotBefore makes the next run start at t or later, as the time before it is accounted for.
+// NotBefore makes the next run start at t or later, as the time before it is accounted for, unless
+// the clock is back by more than [MaxCatchUp].
 func (f *Feed) NotBefore(t time.Time) {
 	if t.After(f.chain.End) {
 		f.chain.End = t
@@ -194,13 +195,11 @@ func (f *Feed) open(u Unit, key bool) error {
 // anchor returns the time at which a run starts with the unit, and whether it may start yet.
 func (f *Feed) anchor(u Unit) (start time.Time, ready bool) {
 	wall, _ := wallTime(u)
-	ahead := f.chain.End.Sub(wall)
-	switch {
-	case f.follow.Equal(f.chain.End) && !f.follow.IsZero(), ahead > MaxCatchUp:
+	if f.follow.Equal(f.chain.End) && !f.follow.IsZero() {
 		return f.chain.End, true
-	default:
-		return wall, ahead <= 0
 	}
+	ahead := f.chain.End.Sub(wall)
+	return wall, ahead <= 0 || ahead > MaxCatchUp
 }
 
 func (f *Feed) complete() bool {

@@ -16,8 +16,8 @@ const (
 	// MaxSkew is how far a sender report may be from this machine's clock to be believed.
 	MaxSkew = 3 * time.Second
 	// MaxCatchUp is how much is dropped where a run would start before the end of the last one,
-	// until wall time has caught up. After a longer step back the new run follows the old one at
-	// once, ahead of wall time, because lost pictures are worse than a wrong clock; prft tells the truth.
+	// until wall time has caught up. A clock that is back by more was wrong before, so the new run
+	// starts at once, by the new time; where both recorded a time, runs are told apart by their number.
 	MaxCatchUp = 10 * time.Second
 	// driftWindow is how long arrivals must be late to mean the clock and not the network.
 	driftWindow = 5 * time.Second
