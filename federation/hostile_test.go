@@ -117,6 +117,13 @@ func TestHostileSource(t *testing.T) {
 	item := func(i *wire.Item) []byte { return framed(&wire.Answer{Body: &wire.Answer_Item{Item: i}}) }
 	fetched := framed(&wire.Answer{Body: &wire.Answer_Fetch{Fetch: &wire.FetchAnswer{}}})
 	bytesOf := func(n int) []byte { return append(slices.Clone(fetched), make([]byte, n)...) }
+	many := wire.Segment{Id: make([]byte, 16), Stream: string(testStream)}
+	for size := 0; size < maxControl*9/10; size = proto.Size(&many) {
+		for range 1000 {
+			many.Fragments = append(many.Fragments, &wire.Fragment{Hash: make([]byte, 32)})
+		}
+	}
+	large := framed(&wire.Answer{Body: &wire.Answer_Segment{Segment: &many}})
 	list := func(ctx context.Context, r *Remote) error {
 		_, err := r.Segments(ctx, testStream, branchline.TimeRange{})
 		return err
@@ -144,18 +151,19 @@ func TestHostileSource(t *testing.T) {
 		bytes []byte
 		want  error
 	}{
-		"another stream's segment": {list, segment("other.main"), branchline.ErrInvalid},
-		"a segment of nothing":     {list, segment(""), branchline.ErrInvalid},
-		"too many segments":        {list, bytes.Repeat(segment(string(testStream)), 1441), branchline.ErrTooLarge},
-		"an answer over its limit": {list, sized(maxControl + 1), branchline.ErrTooLarge},
-		"an item over its limit":   {follow, sized(maxLive + 1), branchline.ErrTooLarge},
-		"half a message":           {list, sized(100, 1, 2, 3), branchline.ErrUnavailable},
-		"live that just stops":     {follow, nil, branchline.ErrUnavailable},
-		"a track out of reach":     {follow, item(&wire.Item{What: frame}), branchline.ErrInvalid},
-		"a fragment before zero":   {follow, item(&wire.Item{What: fragment}), branchline.ErrInvalid},
-		"too few bytes":            {fetch, bytesOf(2), branchline.ErrUnavailable},
-		"too many bytes":           {fetch, bytesOf(6), branchline.ErrInvalid},
-		"no answer":                {fetch, nil, branchline.ErrUnavailable},
+		"another stream's segment":   {list, segment("other.main"), branchline.ErrInvalid},
+		"a segment of nothing":       {list, segment(""), branchline.ErrInvalid},
+		"too many segments":          {list, bytes.Repeat(segment(string(testStream)), 1441), branchline.ErrTooLarge},
+		"segments of too many bytes": {list, bytes.Repeat(large, maxList/len(large)+1), branchline.ErrTooLarge},
+		"an answer over its limit":   {list, sized(maxControl + 1), branchline.ErrTooLarge},
+		"an item over its limit":     {follow, sized(maxLive + 1), branchline.ErrTooLarge},
+		"half a message":             {list, sized(100, 1, 2, 3), branchline.ErrUnavailable},
+		"live that just stops":       {follow, nil, branchline.ErrUnavailable},
+		"a track out of reach":       {follow, item(&wire.Item{What: frame}), branchline.ErrInvalid},
+		"a fragment before zero":     {follow, item(&wire.Item{What: fragment}), branchline.ErrInvalid},
+		"too few bytes":              {fetch, bytesOf(2), branchline.ErrUnavailable},
+		"too many bytes":             {fetch, bytesOf(6), branchline.ErrInvalid},
+		"no answer":                  {fetch, nil, branchline.ErrUnavailable},
 	} {
 		t.Run(name, func(t *testing.T) {
 			edge, hub := link.Pipe("berlin", "")

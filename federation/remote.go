@@ -12,8 +12,13 @@ import (
 	wire "github.com/branchline-video/branchline/proto"
 )
 
-// MaxCameras bounds the cameras of one site.
-const MaxCameras = 10_000
+const (
+	// MaxCameras bounds the cameras of one site.
+	MaxCameras = 10_000
+	// maxList bounds a list as a whole, in bytes on the wire: four times a day of segments with as many
+	// fragments as they have by default.
+	maxList = 64 << 20
+)
 
 // Remote is the source at the other end of a connection. Its errors wrap [branchline.ErrUnavailable]
 // when the connection is gone, which never comes back: a new link gives a new Remote. A call ends at
@@ -75,7 +80,7 @@ func collect[T any](ctx context.Context, conn link.Conn, req *wire.Request, most
 	}
 	defer c.close()
 	var list []T
-	for {
+	for size := 0; ; {
 		a, err := c.next()
 		if errors.Is(err, io.EOF) {
 			return list, nil
@@ -83,8 +88,8 @@ func collect[T any](ctx context.Context, conn link.Conn, req *wire.Request, most
 		if err != nil {
 			return nil, err
 		}
-		if len(list) == most {
-			return nil, fmt.Errorf("more than %d answers: %w", most, branchline.ErrTooLarge)
+		if size += len(c.in.buf); len(list) == most || size > maxList {
+			return nil, fmt.Errorf("more than %d answers or %d bytes: %w", most, maxList, branchline.ErrTooLarge)
 		}
 		e, err := decode(a)
 		if err != nil {
