@@ -289,7 +289,7 @@ func TestRequestForWhatIsGone(t *testing.T) {
 			err = w.edge.Remove(segs[2].ID, branchline.CauseExpired)
 		}
 		if err == nil {
-			err = w.edge.Remove(segs[0].ID, branchline.CauseExpired)
+			err = w.edge.Remove(segs[0].ID, branchline.CauseDiskFailed)
 		}
 		if err != nil {
 			t.Fatal(err)

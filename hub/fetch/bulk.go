@@ -61,7 +61,7 @@ func (l *link) wanted(stream branchline.StreamID) (policy.Facts, error) {
 		return f, err
 	}
 	l.f.mu.Lock()
-	f.Exists = f.Exists.Minus(l.site.checked[stream])
+	f.Exists = f.Exists.Minus(l.site.checked[stream]).Minus(l.refused[stream])
 	l.f.mu.Unlock()
 	if f.Held, err = l.f.held(stream, f.Exists); err != nil {
 		return f, err
@@ -126,6 +126,12 @@ func (l *link) finishBulk(r result) {
 	case t.preempted.Load():
 		return
 	case r.err != nil:
+		if l.retry[t.stream].failures >= maxMismatches && permanent(r.err) {
+			// It would be tried first for ever, and nothing after it. The next link tries again.
+			l.refused[t.stream] = l.refused[t.stream].Union(branchline.NewSpans(t.span))
+			l.forgetNoted(t.stream, branchline.NewSpans(t.span))
+			delete(l.retry, t.stream)
+		}
 		l.retry[t.stream] = l.retry[t.stream].after(now)
 		l.f.counters.failures.Add(1)
 		l.f.log.Warn("transfer failed", "stream", t.stream, "from", t.span.Start, "to", t.span.End,

@@ -148,8 +148,9 @@ func (f *Fetcher) durable(stream branchline.StreamID, r branchline.TimeRange) (b
 // lost reports whether some of what the facts are about was recorded, is no longer at the edge, and is
 // not held.
 func lost(facts catalog.StreamFacts, held branchline.Spans) bool {
+	causes := []branchline.Cause{branchline.CauseExpired, branchline.CauseRemovedEarly, branchline.CauseDiskFailed}
 	return slices.ContainsFunc(facts.Gaps, func(g catalog.Gap) bool {
-		return (g.Cause == branchline.CauseExpired || g.Cause == branchline.CauseRemovedEarly) && !held.Covers(g.Span)
+		return slices.Contains(causes, g.Cause) && !held.Covers(g.Span)
 	})
 }
 

@@ -140,14 +140,19 @@ func (l *link) conclude(j *Job, p *Part, r result, now time.Time) {
 	case r.err == nil:
 		return
 	case errors.Is(r.err, branchline.ErrMismatch) && l.jobs[j.ID+string(p.Stream)].failures < maxMismatches:
-	case errors.Is(r.err, branchline.ErrMismatch), errors.Is(r.err, branchline.ErrDenied),
-		errors.Is(r.err, branchline.ErrInvalid), errors.Is(r.err, branchline.ErrTooLarge),
-		errors.Is(r.err, branchline.ErrNotFound):
+	case permanent(r.err):
 		j.State, j.Ended, j.Cause = Failed, now, r.err.Error()
 		return
 	}
 	l.f.counters.failures.Add(1)
 	j.State, j.Cause = Waiting, r.err.Error()
+}
+
+// permanent reports whether trying again brings the same error.
+func permanent(err error) bool {
+	return errors.Is(err, branchline.ErrMismatch) || errors.Is(err, branchline.ErrDenied) ||
+		errors.Is(err, branchline.ErrInvalid) || errors.Is(err, branchline.ErrTooLarge) ||
+		errors.Is(err, branchline.ErrNotFound)
 }
 
 // advance returns the time before which the task's span is done with, and after which delay to look

@@ -2,6 +2,7 @@ package fetch
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -29,7 +30,8 @@ const (
 type news struct {
 	branchline.Segment
 	heard   time.Time
-	differs bool // the hub had sealed it with another hash, and fetches it anew
+	retry   backoff
+	differs bool // what the hub had was put aside, and it fetches the segment anew
 }
 
 func (s *site) noteNews(seg branchline.Segment, now time.Time) {
@@ -52,11 +54,14 @@ func (l *link) seal(ctx context.Context, now time.Time) bool {
 	l.f.mu.Lock()
 	waiting := make([]*news, 0, len(l.site.news))
 	for _, n := range l.site.news {
-		waiting = append(waiting, n)
+		if !now.Before(n.retry.next) {
+			waiting = append(waiting, n)
+		}
 	}
+	left := len(l.site.news) > 0
 	l.f.mu.Unlock()
 	if len(waiting) == 0 || l.sealing || now.Sub(l.looked) < planAtMost {
-		return len(waiting) > 0
+		return left
 	}
 	l.sealing, l.looked = true, now
 	ctx = federation.WithPriority(ctx, federation.PriorityEvent)
@@ -65,16 +70,8 @@ func (l *link) seal(ctx context.Context, now time.Time) bool {
 		group.SetLimit(sealsAtOnce)
 		for _, n := range waiting {
 			group.Go(func() error {
-				done, err := l.f.sealOne(ctx, l.src, n)
-				if err != nil && ctx.Err() == nil {
-					l.f.counters.failures.Add(1)
-					l.f.log.Warn("segment not sealed yet", "segment", n.ID, "stream", n.Stream, "error", err)
-				}
-				if done || !n.differs && (err != nil || now.Sub(n.heard) > Settle) {
-					l.f.mu.Lock()
-					delete(l.site.news, n.ID) // the rest is for the plan
-					l.f.mu.Unlock()
-				}
+				done, err := l.sealOne(ctx, n)
+				l.sealedOne(n, done, err, now)
 				return ctx.Err()
 			})
 		}
@@ -85,10 +82,28 @@ func (l *link) seal(ctx context.Context, now time.Time) bool {
 	return true
 }
 
+// sealedOne takes the result of sealOne: what cannot be sealed soon is left to the plan.
+func (l *link) sealedOne(n *news, done bool, err error, now time.Time) {
+	if err != nil && !errors.Is(err, context.Canceled) {
+		l.f.counters.failures.Add(1)
+		l.f.log.Warn("segment not sealed yet", "segment", n.ID, "stream", n.Stream, "error", err)
+	}
+	l.f.mu.Lock()
+	defer l.f.mu.Unlock()
+	if err != nil {
+		n.retry = n.retry.after(now)
+	}
+	given := !n.differs && (err != nil || now.Sub(n.heard) > Settle)
+	if (done || given) && l.site.news[n.ID] == n {
+		delete(l.site.news, n.ID)
+	}
+}
+
 // sealOne brings the hub's copy of a segment in line with the edge's, and reports whether it is: what
 // is held whole gets its footer, and what was sealed otherwise is put aside and fetched again. What is
 // held in part, perhaps only because live recording is still writing, stays as it is.
-func (f *Fetcher) sealOne(ctx context.Context, src branchline.Source, n *news) (bool, error) {
+func (l *link) sealOne(ctx context.Context, n *news) (bool, error) {
+	f, src := l.f, l.src
 	here, err := f.here(ctx, n.Stream, n.Span)
 	if err != nil {
 		return false, err
@@ -98,8 +113,9 @@ func (f *Fetcher) sealOne(ctx context.Context, src branchline.Source, n *news) (
 	case held.Sealed && held.Hash == n.Hash:
 		return true, nil
 	case n.differs, held.Sealed:
-		n.differs = true
-		t := &task{stream: n.Stream, span: n.Span, take: takeWhole, priority: policy.Event, reason: "differs"}
+		l.noteDiffers(n)
+		t := &task{stream: n.Stream, span: n.Span, take: takeWhole, priority: policy.Event,
+			reason: "differs", memory: l.memory}
 		_, err := f.bring(ctx, src, t)
 		return false, err
 	case !begun:
@@ -115,7 +131,21 @@ func (f *Fetcher) sealOne(ctx context.Context, src branchline.Source, n *news) (
 	if end == held.InitSize || n.Size-end <= 0 || n.Size-end > maxFooter {
 		return false, nil
 	}
-	return f.fetchFooter(ctx, src, n, branchline.ByteRange{Start: end, End: n.Size})
+	done, err := f.fetchFooter(ctx, src, n, branchline.ByteRange{Start: end, End: n.Size})
+	if !errors.Is(err, branchline.ErrMismatch) {
+		return done, err
+	}
+	if aside := f.store.Quarantine(n.ID, err.Error()); aside != nil {
+		return false, errors.Join(err, aside)
+	}
+	l.noteDiffers(n)
+	return false, err
+}
+
+func (l *link) noteDiffers(n *news) {
+	l.f.mu.Lock()
+	n.differs = true
+	l.f.mu.Unlock()
 }
 
 // fetchFooter fetches what follows the fragments held. If that is no footer, a fragment is missing.

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/branchline-video/branchline"
 	"github.com/branchline-video/branchline/federation"
@@ -29,15 +30,17 @@ type link struct {
 	site    *site
 	group   *errgroup.Group
 	results chan result
+	memory  *semaphore.Weighted // for what is being read
 
 	queue   []*task // of policies, from the last plan
 	planned time.Time
-	wakened bool                            // something changed since the last plan
-	retry   map[branchline.StreamID]backoff // of policies' transfers that failed
-	jobs    map[string]backoff              // when to go on with a job, by ID and stream
-	sealing bool                            // the site's news are being worked on
-	looked  time.Time                       // when that last began
-	sealed  chan struct{}                   // gets a token when it ends
+	wakened bool                                     // something changed since the last plan
+	retry   map[branchline.StreamID]backoff          // of policies' transfers that failed
+	refused map[branchline.StreamID]branchline.Spans // where that would fail again, however often
+	jobs    map[string]backoff                       // when to go on with a job, by ID and stream
+	sealing bool                                     // the site's news are being worked on
+	looked  time.Time                                // when that last began
+	sealed  chan struct{}                            // gets a token when it ends
 }
 
 type result struct {
@@ -54,8 +57,10 @@ func (f *Fetcher) Serve(ctx context.Context, id branchline.SiteID, src branchlin
 		f: f, id: id, src: src, site: f.site(id), group: group,
 		results: make(chan result, 2*MaxTasks),
 		retry:   make(map[branchline.StreamID]backoff),
+		refused: make(map[branchline.StreamID]branchline.Spans),
 		jobs:    make(map[string]backoff),
 		sealed:  make(chan struct{}, 1),
+		memory:  semaphore.NewWeighted(memory),
 		wakened: true,
 	}
 	if err := l.begin(); err != nil {
@@ -226,7 +231,7 @@ func (l *link) preempt() {
 
 func (l *link) start(ctx context.Context, t *task) {
 	ctx, t.cancel = context.WithCancel(ctx)
-	t.started = l.f.clock.Now()
+	t.started, t.memory = l.f.clock.Now(), l.memory
 	var told *Job
 	l.f.mu.Lock()
 	l.site.running[t] = true

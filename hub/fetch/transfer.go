@@ -1,6 +1,7 @@
 package fetch
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,9 +10,11 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/branchline-video/branchline"
 	"github.com/branchline-video/branchline/hub/policy"
+	"github.com/branchline-video/branchline/segstore"
 )
 
 const (
@@ -20,8 +23,11 @@ const (
 	Window = 10 * time.Minute
 	// segmentsAtOnce bounds the segments that one task fetches side by side, to fill a long link.
 	segmentsAtOnce = 4
-	// maxPart bounds one piece that is read into memory: a fragment of half a second at 500 Mbit/s.
-	maxPart = 32 << 20
+	// memory bounds the bytes of all pieces of one site that are read at the same time: sixteen usual
+	// fragments of its fastest cameras, and more than the largest that the store takes.
+	memory = 64 << 20
+	// firstRead is how much room a piece is given before its bytes arrive; it grows with them.
+	firstRead = 1 << 20
 )
 
 // taking says which fragments of the listed segments a task brings.
@@ -40,8 +46,9 @@ type task struct {
 	take     taking
 	priority policy.Priority
 	reason   string
-	job      string // the job's ID; empty for what policies want
-	gentle   bool   // expects few bytes, and lets less urgent work go on
+	job      string              // the job's ID; empty for what policies want
+	gentle   bool                // expects few bytes, and lets less urgent work go on
+	memory   *semaphore.Weighted // of the site, for what is being read
 	started  time.Time
 	cancel   context.CancelFunc
 
@@ -190,6 +197,19 @@ type part struct {
 	fragment     branchline.Fragment
 }
 
+func (p part) size() int64 { return p.bytes.End - p.bytes.Start }
+
+// limit returns the most bytes that the store takes for such a part.
+func (p part) limit() int64 {
+	switch {
+	case p.init:
+		return segstore.MaxInit
+	case p.footer:
+		return maxFooter
+	}
+	return segstore.MaxFragment
+}
+
 // plan works out the missing parts in the order of their bytes, counts what the task wants of the
 // segment, and reports whether anything is to be fetched.
 func (st *segmentTransfer) plan(here branchline.Segment) bool {
@@ -255,30 +275,40 @@ func (st *segmentTransfer) run(ctx context.Context) error {
 }
 
 func (st *segmentTransfer) fetch(ctx context.Context, parts []part) (err error) {
-	bytes := branchline.ByteRange{Start: parts[0].bytes.Start, End: parts[len(parts)-1].bytes.End}
+	all := branchline.ByteRange{Start: parts[0].bytes.Start, End: parts[len(parts)-1].bytes.End}
 	for _, p := range parts {
-		if n := p.bytes.End - p.bytes.Start; n <= 0 || n > maxPart {
+		if n := p.size(); n <= 0 || n > p.limit() {
 			return fmt.Errorf("listed with a part of %d bytes: %w", n, branchline.ErrTooLarge)
 		}
 	}
-	body, err := st.src.Fetch(ctx, st.seg.ID, bytes)
+	body, err := st.src.Fetch(ctx, st.seg.ID, all)
 	if err != nil {
 		return err
 	}
 	defer body.Close()
 	for _, p := range parts {
-		data := make([]byte, p.bytes.End-p.bytes.Start)
-		if _, err := io.ReadFull(body, data); err != nil {
-			if ctx.Err() == nil && (errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)) {
-				err = fmt.Errorf("bytes ended early: %w", branchline.ErrUnavailable)
-			}
-			return err
-		}
-		if err := st.store(p, data); err != nil {
+		if err := st.take(ctx, p, body); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// take reads one part from body and stores it.
+func (st *segmentTransfer) take(ctx context.Context, p part, body io.Reader) error {
+	if err := st.task.memory.Acquire(ctx, p.size()); err != nil {
+		return err
+	}
+	defer st.task.memory.Release(p.size())
+	var data bytes.Buffer
+	data.Grow(int(min(p.size(), firstRead)))
+	if _, err := io.CopyN(&data, body, p.size()); err != nil {
+		if ctx.Err() == nil && errors.Is(err, io.EOF) {
+			err = fmt.Errorf("bytes ended early: %w", branchline.ErrUnavailable)
+		}
+		return err
+	}
+	return st.store(p, data.Bytes())
 }
 
 func (st *segmentTransfer) store(p part, data []byte) error {

@@ -1,0 +1,65 @@
+package fetch
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"runtime"
+	"testing"
+
+	"golang.org/x/sync/semaphore"
+
+	"github.com/branchline-video/branchline"
+	"github.com/branchline-video/branchline/segstore"
+)
+
+// silent is a site that gives a few bytes of whatever it is asked for, and no more.
+type silent struct {
+	branchline.Source
+	asked int
+}
+
+func (s *silent) Fetch(context.Context, branchline.SegmentID, branchline.ByteRange) (io.ReadCloser, error) {
+	s.asked++
+	return io.NopCloser(bytes.NewReader(make([]byte, 1000))), nil
+}
+
+// TestPartsCostWhatArrives: a part that the store would refuse is not fetched, and memory is taken for
+// the bytes that come, not for those that were listed.
+func TestPartsCostWhatArrives(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		part  part
+		asked int
+		err   error
+	}{
+		{"a fragment larger than the store takes",
+			part{bytes: branchline.ByteRange{End: segstore.MaxFragment + 1}}, 0, branchline.ErrTooLarge},
+		{"an init part larger than the store takes",
+			part{init: true, bytes: branchline.ByteRange{End: segstore.MaxInit + 1}}, 0, branchline.ErrTooLarge},
+		{"a footer larger than any", part{footer: true, bytes: branchline.ByteRange{End: maxFooter + 1}},
+			0, branchline.ErrTooLarge},
+		{"nothing", part{bytes: branchline.ByteRange{Start: 5, End: 5}}, 0, branchline.ErrTooLarge},
+		{"the largest fragment, of which little comes",
+			part{bytes: branchline.ByteRange{End: segstore.MaxFragment}}, 1, branchline.ErrUnavailable},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			src := &silent{}
+			st := &segmentTransfer{src: src, task: &task{memory: semaphore.NewWeighted(memory)}}
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			err := st.fetch(t.Context(), []part{c.part})
+			runtime.ReadMemStats(&after)
+			if !errors.Is(err, c.err) || src.asked != c.asked {
+				t.Errorf("asked %d times, %v", src.asked, err)
+			}
+			if grown := after.TotalAlloc - before.TotalAlloc; grown > 2*firstRead {
+				t.Errorf("%d bytes allocated", grown)
+			}
+			if !st.task.memory.TryAcquire(memory) {
+				t.Error("memory is not given back")
+			}
+		})
+	}
+}
