@@ -68,6 +68,9 @@ func (c *cameraCommand) Run(t *terminal) (err error) {
 	if c.Count < 1 || c.Count > maxCameras {
 		return usageError{fmt.Errorf("--count %d: between 1 and %d", c.Count, maxCameras)}
 	}
+	if err := checkFor(c.For); err != nil {
+		return err
+	}
 	var urls []string
 	for i := range c.Count {
 		cfg, err := c.config(i, host, port)

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/goccy/go-yaml/parser"
 
 	"github.com/branchline-video/branchline"
+	"github.com/branchline-video/branchline/hub/policy"
 )
 
 // maxConfig bounds a configuration file, in bytes: some thousand cameras.
@@ -190,8 +192,9 @@ func checkRTSP(path, address string) error {
 }
 
 func checkAddress(path, address string) error {
-	if _, port, err := net.SplitHostPort(address); err != nil || port == "" {
-		return wrong(path, "%q is no address: write host:port or :port", address)
+	_, port, err := net.SplitHostPort(address)
+	if _, portErr := strconv.ParseUint(port, 10, 16); err != nil || portErr != nil {
+		return wrong(path, "%q is no address: write host:port or :port, with a port up to 65535", address)
 	}
 	return nil
 }
@@ -251,13 +254,12 @@ func (c *hubFile) check() error {
 		if p.Streams == "" {
 			return wrong(at+".streams", "say which streams, for example \"*\" or \"berlin.*\"")
 		}
-		if !knownKeep(p.Keep) {
+		if !(policy.Policy{Streams: "*", Kind: policy.Kind(p.Keep)}).Valid() {
 			return wrong(at+".keep", "%q is none of never, always, backfill", p.Keep)
+		}
+		if !(policy.Policy{Streams: p.Streams, Kind: policy.Never}).Valid() {
+			return wrong(at+".streams", "%q is no pattern: * stands for any text, [ must be closed", p.Streams)
 		}
 	}
 	return nil
-}
-
-func knownKeep(keep string) bool {
-	return keep == "never" || keep == "always" || keep == "backfill"
 }

@@ -40,6 +40,8 @@ func TestHubConfig(t *testing.T) {
 	for _, c := range []struct{ name, text, want string }{
 		{"good", "dir: /data\npolicies:\n  - streams: \"*\"\n    keep: always\n", ""},
 		{"bad policy", "dir: /data\npolicies:\n  - streams: \"*\"\n    keep: sometimes\n", "h.yaml:4: policies[0].keep:"},
+		{"bad pattern", "dir: /data\npolicies:\n  - {streams: \"[\", keep: never}\n", "h.yaml:3: policies[0].streams:"},
+		{"bad port", "dir: /data\nlisten: :99999\n", "h.yaml:2: listen: \":99999\" is no address"},
 		{"bad address", "dir: /data\nlisten: here\n", "h.yaml:2: listen: \"here\" is no address"},
 		{"half TLS", "dir: /data\ntls:\n  key: k.pem\n", "h.yaml:3: tls: needs both"},
 	} {

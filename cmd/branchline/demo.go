@@ -62,6 +62,9 @@ type demo struct {
 
 // Run opens everything, tells how to look at it, and closes it again.
 func (c *demoCommand) Run(t *terminal) (err error) {
+	if err := checkFor(c.For); err != nil {
+		return err
+	}
 	dir := c.Dir
 	if dir == "" {
 		if dir, err = os.MkdirTemp("", "branchline-demo-"); err != nil {
@@ -227,7 +230,7 @@ type demoSummary struct {
 type demoStore struct {
 	Name     string `json:"name"`
 	Cameras  int    `json:"cameras"`
-	Linked   bool   `json:"linked"`
+	Linked   *bool  `json:"linked,omitempty"` // of a site
 	Segments int    `json:"segments"`
 	Bytes    int64  `json:"bytes"`
 }
@@ -243,7 +246,7 @@ func (d *demo) summary() (demoSummary, error) {
 		recorded := s.branch.node.Store().Stats()
 		all.Hub.Cameras += state.Cameras
 		all.Sites = append(all.Sites, demoStore{
-			Name: string(s.name), Cameras: state.Cameras, Linked: state.Linked,
+			Name: string(s.name), Cameras: state.Cameras, Linked: &state.Linked,
 			Segments: int(recorded.Segments), Bytes: recorded.Bytes,
 		})
 	}
@@ -257,8 +260,11 @@ func (c *demoCommand) report(t *terminal, s demoSummary) error {
 	tab := tabwriter.NewWriter(t.stdout, 0, 4, 2, ' ', 0)
 	fmt.Fprintln(tab, "\nNODE\tCAMERAS\tLINKED\tSEGMENTS\tMB")
 	for _, n := range append(s.Sites, s.Hub) {
-		fmt.Fprintf(tab, "%s\t%d\t%v\t%d\t%.1f\n", n.Name, n.Cameras, n.Linked || n.Name == "hub", n.Segments,
-			float64(n.Bytes)/1e6)
+		linked := "-"
+		if n.Linked != nil {
+			linked = fmt.Sprint(*n.Linked)
+		}
+		fmt.Fprintf(tab, "%s\t%d\t%s\t%d\t%.1f\n", n.Name, n.Cameras, linked, n.Segments, float64(n.Bytes)/1e6)
 	}
 	return tab.Flush()
 }

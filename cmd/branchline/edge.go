@@ -62,13 +62,13 @@ func (c *edgeCommand) Run(t *terminal) error {
 
 func (c *edgeCommand) announce(t *terminal, b *branch, cameras int) error {
 	site := b.identity.Site()
-	if c.JSON {
-		return printJSON(t.stdout, map[string]any{"site": site, "cameras": cameras, "dir": b.dir})
-	}
 	t.log.Info("edge is recording", "cameras", cameras, "dir", b.dir, "site", site)
 	if !b.linked {
 		t.log.Warn("this edge is not enrolled: it records, and no hub sees it; " +
 			"make a token with `branchline site add NAME` at the hub and start the edge with --token")
+	}
+	if c.JSON {
+		return printJSON(t.stdout, map[string]any{"site": site, "cameras": cameras, "dir": b.dir})
 	}
 	return nil
 }

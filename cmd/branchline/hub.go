@@ -112,11 +112,12 @@ func openCentre(c centreConfig) (_ *centre, err error) {
 	if err != nil {
 		return nil, err
 	}
-	h.access, h.password, err = access.Open(h.node.DB(), access.Options{Logger: c.log})
-	if err != nil {
+	if err := h.listen(c); err != nil {
 		return nil, err
 	}
-	if err := h.listen(c); err != nil {
+	// After everything that may fail: the first password is told only once.
+	h.access, h.password, err = access.Open(h.node.DB(), access.Options{Logger: c.log})
+	if err != nil {
 		return nil, err
 	}
 	public := c.Public

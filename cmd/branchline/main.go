@@ -145,6 +145,14 @@ func (v *versionCommand) Run(t *terminal) error {
 	return err
 }
 
+// checkFor returns an error for a --for that cannot be meant.
+func checkFor(d time.Duration) error {
+	if d < 0 {
+		return usageError{fmt.Errorf("--for %v is negative", d)}
+	}
+	return nil
+}
+
 // wait returns when ctx ends, or after d unless that is zero.
 func wait(ctx context.Context, d time.Duration) {
 	if d == 0 {

@@ -65,6 +65,7 @@ func TestExitCodes(t *testing.T) {
 		{"seg check of no file", []string{"seg", "check", "/none.mp4"}, exitUsage, "no such file"},
 		{"camera of no size", []string{"camera", "--size", "big"}, exitUsage, "640x360"},
 		{"too many cameras", []string{"camera", "--count", "1000"}, exitUsage, "between 1 and 64"},
+		{"demo for less than nothing", []string{"demo", "--for=-1s"}, exitUsage, "negative"},
 		{"camera that cannot be", []string{"camera", "--listen", "127.0.0.1:0", "--rate", "1000"}, exitUsage, "rate 1000"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -104,7 +105,7 @@ func TestDemo(t *testing.T) {
 			t.Fatalf("round %d: %+v", round, summary)
 		}
 		for _, s := range summary.Sites {
-			if !s.Linked || s.Cameras != 2 || s.Segments != 2*round {
+			if !*s.Linked || s.Cameras != 2 || s.Segments != 2*round {
 				t.Errorf("round %d: %+v", round, s)
 			}
 		}
@@ -113,8 +114,9 @@ func TestDemo(t *testing.T) {
 	if code := run(t.Context(), []string{"seg", "check", filepath.Join(dir, "berlin")}, &out, &errs); code != 0 {
 		t.Errorf("seg check: %s%s", &out, &errs)
 	}
+	checkFindsWhatIsMissing(t, filepath.Join(dir, "berlin", "store", "segments", "yard.main"))
 	out.Reset()
-	if code := run(t.Context(), []string{"seg", "ls", filepath.Join(dir, "berlin"), "--json"}, &out, &errs); code != 0 ||
+	if code := run(t.Context(), []string{"seg", "ls", filepath.Join(dir, "lyon"), "--json"}, &out, &errs); code != 0 ||
 		strings.Count(out.String(), "\n") != 4 {
 		t.Errorf("seg ls: %s%s", &out, &errs)
 	}
@@ -126,4 +128,29 @@ func TestDemo(t *testing.T) {
 	if info, err := os.Stat(film); err != nil || info.Size() < 1e6 {
 		t.Errorf("seg cat wrote %v: %v", info, err)
 	}
+}
+
+// checkFindsWhatIsMissing takes segments away from a stream, and puts one in another's place.
+func checkFindsWhatIsMissing(t *testing.T, stream string) {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(stream, "*", "*.mp4"))
+	if err != nil || len(files) != 2 {
+		t.Fatalf("got %v, %v", files, err)
+	}
+	check := func(want int, args ...string) {
+		t.Helper()
+		var out, errs bytes.Buffer
+		if code := run(t.Context(), append([]string{"seg", "check"}, args...), &out, &errs); code != want {
+			t.Errorf("exit code %d, want %d: %s%s", code, want, &out, &errs)
+		}
+	}
+	check(0, "--complete", stream)
+	text, err := os.ReadFile(files[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(files[0], text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	check(exitFailure, stream)
 }

@@ -2,12 +2,14 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sort"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -162,31 +164,34 @@ func sealedOrNot(s branchline.Segment) string {
 }
 
 type segCheckCommand struct {
-	Paths []string `arg:"" help:"Segment files, or directories of nodes or stores." type:"path"`
-	JSON  bool     `help:"Print JSON, a line for each file."`
+	Paths    []string `arg:"" help:"Segment files, or directories of nodes or stores." type:"path"`
+	Complete bool     `help:"Fail also where a stream's chain names a segment that is not here."`
+	JSON     bool     `help:"Print JSON, a line for each file."`
 }
 
-// Run verifies each file and then, per stream, that consecutive segments of a run are chained.
+// Run verifies each file by itself, and then that each stream's segments name one another.
 func (c *segCheckCommand) Run(t *terminal) error {
 	files, err := segmentFiles(c.Paths)
 	if err != nil {
 		return err
 	}
-	var last segstore.Report
-	bad := 0
+	reports := make([]segstore.Report, 0, len(files))
 	for _, path := range files {
 		r, err := segstore.Check(path)
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
+		if errors.Is(err, fs.ErrNotExist) {
 			continue // sealed and moved, or removed, since the directory was read
-		case err != nil:
+		}
+		if err != nil {
 			r = segstore.Report{Path: path, Problems: []string{err.Error()}}
 		}
-		next := r.Sealed && last.Sealed && r.Stream == last.Stream && r.Run == last.Run && r.Number == last.Number+1
-		if next && filepath.Dir(filepath.Dir(path)) == filepath.Dir(filepath.Dir(last.Path)) && r.Previous != last.Hash {
-			r.Problems = append(r.Problems, "the chain is broken: the segment before has the hash "+last.Hash)
+		if name := strings.TrimSuffix(filepath.Base(path), ".mp4"); r.Sealed && len(name) == 32 && name != r.Segment {
+			r.Problems = append(r.Problems, "the name is that of another segment: this is "+r.Segment)
 		}
-		last = r
+		reports = append(reports, r)
+	}
+	missing := checkChains(reports)
+	bad := 0
+	for _, r := range reports {
 		if !r.OK() {
 			bad++
 		}
@@ -200,13 +205,46 @@ func (c *segCheckCommand) Run(t *terminal) error {
 		}
 	}
 	if !c.JSON {
-		fmt.Fprintf(t.stdout, "%d files checked, %d with problems\n", len(files), bad)
+		fmt.Fprintf(t.stdout, "%d files checked, %d with problems; %d chains name a segment that is not here\n",
+			len(reports), bad, missing)
 	}
-	if bad > 0 {
-		return fmt.Errorf("%d of %d files have problems", bad, len(files))
+	switch {
+	case bad > 0:
+		return fmt.Errorf("%d of %d files have problems", bad, len(reports))
+	case c.Complete && missing > 0:
+		return fmt.Errorf("segments are missing in %d places", missing)
 	}
 	return nil
 }
+
+// checkChains follows each stream's chain of hashes. Between neighbours of one run a difference is a
+// problem of the later one. Elsewhere it means that a segment is not here, which may have its reason:
+// it was removed, or never brought over. It returns how often that is so, not counting a stream's beginning.
+func checkChains(reports []segstore.Report) (missing int) {
+	sort.SliceStable(reports, func(i, j int) bool {
+		a, b := reports[i], reports[j]
+		return cmp.Or(cmp.Compare(storeOf(a), storeOf(b)), cmp.Compare(a.Run, b.Run), cmp.Compare(a.Number, b.Number)) < 0
+	})
+	var last *segstore.Report
+	for i := range reports {
+		r := &reports[i]
+		if !r.Sealed {
+			continue
+		}
+		if last != nil && storeOf(*last) == storeOf(*r) && r.Previous != last.Hash {
+			if r.Run == last.Run && r.Number == last.Number+1 {
+				r.Problems = append(r.Problems, "the chain is broken: the segment before has the hash "+last.Hash)
+			} else {
+				missing++
+			}
+		}
+		last = r
+	}
+	return missing
+}
+
+// storeOf tells streams of different directories apart.
+func storeOf(r segstore.Report) string { return filepath.Dir(filepath.Dir(r.Path)) }
 
 // segmentFiles lists the segment files of the given files and directories. Segments are named so that
 // names sort by time.
