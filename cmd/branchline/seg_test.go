@@ -8,7 +8,9 @@ import (
 
 func TestChains(t *testing.T) {
 	at := func(run uint64, number uint32, previous, hash string) segstore.Report {
-		return segstore.Report{Path: "s/a.main/20261123/x.mp4", Run: run, Number: number, Sealed: true, Previous: previous, Hash: hash}
+		return segstore.Report{
+			Path: "s/a.main/20261123/x.mp4", Run: run, Number: number, Sealed: true, Previous: previous, Hash: hash,
+		}
 	}
 	for _, c := range []struct {
 		name            string
