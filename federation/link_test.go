@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -101,6 +102,9 @@ func TestNewerLinkReplacesOlder(t *testing.T) {
 		t.Fatal(err)
 	}
 	old := h.wait("berlin")
+	if key := old.Key(); key == nil || !key.Equal(node.Key().Public()) {
+		t.Errorf("the site's key is %x", key)
+	}
 	second := dial(t, h, node)
 	if err := greet(t.Context(), second, ""); err != nil {
 		t.Fatal(err)
@@ -265,6 +269,49 @@ func TestTokensOverTheLink(t *testing.T) {
 	}
 	if sites, err := other.authority.Sites(); err != nil || len(sites) != 0 {
 		t.Errorf("the other hub has sites %v, %v", sites, err)
+	}
+}
+
+// TestTokenForARevokedSite gives a revoked edge a new token while its network fails: the token stays
+// good for another attempt, until the hub has answered.
+func TestTokenForARevokedSite(t *testing.T) {
+	h := startHub(t)
+	node := newNode(t)
+	if err := Enrol(t.Context(), node, h.token("berlin"), nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.authority.Revoke("berlin"); err != nil {
+		t.Fatal(err)
+	}
+	token := h.token("berlin")
+	noNetwork := errors.New("no network")
+	u := NewUplink(UplinkConfig{Node: node, Source: newSource(), Token: token})
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	for i, step := range []struct {
+		offline bool
+		want    error
+	}{
+		{false, identity.ErrRevoked},
+		{true, noNetwork}, // with the token
+		{false, identity.ErrRevoked},
+		{false, context.Canceled}, // with the token, and linked
+	} {
+		u.cfg.ListenPacket = nil
+		if step.offline {
+			u.cfg.ListenPacket = func(string) (net.PacketConn, error) { return nil, noNetwork }
+		}
+		if step.want == context.Canceled {
+			go func() {
+				<-h.linked
+				cancel()
+			}()
+		}
+		hub, err := u.once(ctx, 0)
+		u.down(hub, err)
+		if !errors.Is(err, step.want) {
+			t.Fatalf("attempt %d: %v, want %v", i, err, step.want)
+		}
 	}
 }
 

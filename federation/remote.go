@@ -2,12 +2,14 @@ package federation
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"io"
 	"iter"
 
 	"github.com/branchline-video/branchline"
+	"github.com/branchline-video/branchline/federation/identity"
 	"github.com/branchline-video/branchline/federation/link"
 	wire "github.com/branchline-video/branchline/proto"
 )
@@ -34,6 +36,10 @@ func NewRemote(conn link.Conn) *Remote { return &Remote{conn: conn} }
 
 // Site returns the name of the site, as in its certificate.
 func (r *Remote) Site() branchline.SiteID { return r.conn.Peer().Site }
+
+// Key returns the public key of the site's certificate, which is the key that signs its segments. It is
+// nil for a connection in memory, which has no certificates.
+func (r *Remote) Key() ed25519.PublicKey { return identity.KeyOf(r.conn.Peer().Leaf) }
 
 // Stats returns the link's present figures.
 func (r *Remote) Stats() link.Stats { return r.conn.Stats() }

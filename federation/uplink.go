@@ -7,6 +7,7 @@ import (
 	"iter"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -53,7 +54,7 @@ type UplinkConfig struct {
 // Uplink keeps an edge linked to its hub and serves the edge's source there.
 type Uplink struct {
 	cfg   UplinkConfig
-	again bool // the token was tried for a certificate that had become worthless; Run's
+	again bool // the token was used up for a certificate that had become worthless; Run's
 
 	mu      sync.Mutex
 	state   UplinkState
@@ -144,30 +145,30 @@ func (u *Uplink) Run(ctx context.Context) error {
 
 // refused reports whether trying again soon is of no use.
 func refused(err error) bool {
-	for _, e := range []error{
-		identity.ErrTokenUsed, identity.ErrTokenUnknown, identity.ErrTokenExpired, identity.ErrForeign,
-		identity.ErrRevoked, identity.ErrExpired, identity.ErrEarly, identity.ErrNotEnrolled, ErrVersion,
-		branchline.ErrInvalid,
-	} {
-		if errors.Is(err, e) {
-			return true
-		}
-	}
-	return false
+	return spent(err) || worthless(err) || isAny(err, identity.ErrEarly, identity.ErrNotEnrolled, ErrVersion)
+}
+
+// spent reports whether the token will never do: the hub that made it said so, or it is no token.
+func spent(err error) bool {
+	return isAny(err, identity.ErrTokenUsed, identity.ErrTokenUnknown, identity.ErrTokenExpired, branchline.ErrInvalid)
 }
 
 // worthless reports whether the certificate is why the hub refused this node: a new token helps.
 func worthless(err error) bool {
-	return errors.Is(err, identity.ErrRevoked) || errors.Is(err, identity.ErrExpired) ||
-		errors.Is(err, identity.ErrForeign)
+	return isAny(err, identity.ErrRevoked, identity.ErrExpired, identity.ErrForeign)
+}
+
+func isAny(err error, of ...error) bool {
+	return slices.ContainsFunc(of, func(e error) bool { return errors.Is(err, e) })
 }
 
 // once makes one attempt, with the next of the hub's addresses, and serves for as long as it lasts.
 func (u *Uplink) once(ctx context.Context, next int) (hub string, err error) {
 	known := u.cfg.Node.Certificate() != nil
 	if u.cfg.Token != "" && (!known || worthless(u.State().Err) && !u.again) {
-		u.again = known
-		if err := Enrol(ctx, u.cfg.Node, u.cfg.Token, u.cfg.ListenPacket); err != nil {
+		err := Enrol(ctx, u.cfg.Node, u.cfg.Token, u.cfg.ListenPacket)
+		u.again = known && (err == nil || spent(err))
+		if err != nil {
 			return "", err
 		}
 		u.cfg.Logger.Info("enrolled", "site", u.cfg.Node.Site())

@@ -130,4 +130,14 @@ func verify(leaf, ca *x509.Certificate, usage x509.ExtKeyUsage, now time.Time) e
 	return nil
 }
 
+// KeyOf returns the public key of a certificate, DER; nil if there is none that a node may have.
+func KeyOf(leaf []byte) ed25519.PublicKey {
+	c, err := x509.ParseCertificate(leaf)
+	if err != nil {
+		return nil
+	}
+	pub, _ := c.PublicKey.(ed25519.PublicKey)
+	return pub
+}
+
 func fingerprint(der []byte) branchline.Hash { return sha256.Sum256(der) }
