@@ -4,14 +4,21 @@ import (
 	"errors"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/branchline-video/branchline"
 )
 
 // The journal has every gap and camera as it was recorded, so that an index can be made again. What a
 // later record supersedes is dropped when the journal has twice the size that it had after the last
-// time, but at least journalSlack.
-const journalSlack = 1 << 20
+// time, but at least journalSlack and at most journalMost. Gaps are forgotten gapAge after their end;
+// and the oldest ones of a stream sooner while all that counts takes more than two thirds of journalMost,
+// which is some 300,000 gaps, so that there is always room for what happens now.
+const (
+	journalSlack = 1 << 20
+	journalMost  = maxLog / 4 * 3
+	gapAge       = 400 * 24 * time.Hour
+)
 
 // note writes a change that is already in l to the journal, durably.
 func (s *Store) note(l *ledger, ch branchline.Change) error {
@@ -75,6 +82,9 @@ func (s *Store) replay(records [][]byte) error {
 			s.log.Error("journal entry is not readable", "cause", err)
 			continue
 		}
+		if ch.Gap != nil && !ch.Gap.Open && ch.Gap.Span.End.Before(s.clock.Now().Add(-gapAge)) {
+			continue // forgotten
+		}
 		key := journalKey(ch)
 		i, ok := place[key]
 		if !ok {
@@ -125,7 +135,8 @@ func (s *Store) rewriteJournal(live []branchline.Change) error {
 		return errors.Join(err, fresh.close())
 	}
 	old := s.journal
-	s.journal, s.journalLimit = fresh, max(journalSlack, 2*fresh.size)
+	s.journal, s.journalLive = fresh, fresh.size
+	s.journalLimit = min(max(journalSlack, 2*fresh.size), s.journalMost)
 	return errors.Join(s.fs.SyncDir(s.dir), old.close())
 }
 

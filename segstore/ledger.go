@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"time"
 
 	"github.com/branchline-video/branchline"
 	"github.com/branchline-video/branchline/segstore/index"
@@ -34,8 +35,10 @@ const maxTombstones = 100_000
 
 // ledger is one update of the index.
 type ledger struct {
-	tx   *index.Tx
-	meta meta
+	tx      *index.Tx
+	meta    meta
+	horizon time.Time // gaps that ended before are forgotten
+	crowded bool      // older ones are forgotten even so
 }
 
 type meta struct {
@@ -92,7 +95,7 @@ func readStream(tx *index.Tx, stream branchline.StreamID) (streamState, error) {
 // commit changes the index durably and then tells the followers.
 func (s *Store) commit(change func(l *ledger) error) error {
 	err := s.ix.Update(func(tx *index.Tx) error {
-		l := ledger{tx: tx}
+		l := ledger{tx: tx, horizon: s.clock.Now().Add(-gapAge), crowded: s.journalLive > s.journalMost/3*2}
 		m, err := readMeta(tx)
 		l.meta = m
 		if errors.Is(err, branchline.ErrNotFound) {
@@ -283,7 +286,33 @@ func (l *ledger) gap(g branchline.Gap) (bool, error) {
 		return false, err
 	}
 	head := l.meta.head
-	return true, l.set(key, sequenced(&head, func(c *codec) { c.gap(&g) }))
+	if err := l.set(key, sequenced(&head, func(c *codec) { c.gap(&g) })); err != nil {
+		return false, err
+	}
+	return true, l.forgetGaps(g.Stream, key)
+}
+
+// forgetGaps drops the two oldest gaps of the stream if they are to be forgotten, but not the one just
+// entered: two, so that they get fewer.
+func (l *ledger) forgetGaps(stream branchline.StreamID, entered []byte) error {
+	var old [][]byte
+	for k, v := range l.tx.Scan(keyLine('G', stream), nil) {
+		var g branchline.Gap
+		var seq uint64
+		if err := decode("gap", v, sequenced(&seq, func(c *codec) { c.gap(&g) })); err != nil {
+			return err
+		}
+		if len(old) == 4 || bytes.Equal(k, entered) || g.Open || !l.crowded && !g.Span.End.Before(l.horizon) {
+			break
+		}
+		old = append(old, bytes.Clone(k), keyChange(seq))
+	}
+	for _, k := range old {
+		if err := l.tx.Delete(k); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // open notes which gap of the stream is open, if any. Starts do not tell: a clock may have been ahead.

@@ -25,7 +25,8 @@ func openWith(dir string, opt Options, fsys files) (*Store, error) {
 	s := &Store{
 		dir: dir, fs: fsys, clock: opt.Clock, log: opt.Logger, signer: opt.Signer, trust: opt.Trust,
 		readers: make(chan struct{}, maxReaders), closing: make(chan struct{}), synced: make(chan struct{}),
-		partials: make(map[branchline.SegmentID]*partial),
+		journalMost: journalMost,
+		partials:    make(map[branchline.SegmentID]*partial),
 	}
 	if s.trust == nil {
 		s.trust = func(branchline.StreamID, ed25519.PublicKey) error { return nil }
@@ -54,7 +55,7 @@ func (s *Store) open() (err error) {
 	if s.journal, records, err = openLog(s.fs, filepath.Join(s.dir, journalFile)); err != nil {
 		return errors.Join(err, s.lock())
 	}
-	s.journalLimit = max(journalSlack, s.journal.size)
+	s.journalLimit = min(max(journalSlack, s.journal.size), s.journalMost)
 	if s.ix, err = index.Open(filepath.Join(s.dir, indexDir), index.Options{Logger: s.log}); err != nil {
 		return errors.Join(err, s.journal.close(), s.lock())
 	}

@@ -50,18 +50,20 @@ type Options struct {
 
 // Store is an open store. Its methods may be called concurrently.
 type Store struct {
-	dir     string
-	fs      files
-	clock   clock.Clock
-	log     *slog.Logger
-	signer  ed25519.PrivateKey
-	trust   func(branchline.StreamID, ed25519.PublicKey) error
-	lock    func() error
-	ix      *index.DB
-	journal *recordLog // with journalLimit used only inside commit, where nobody else is
-	feed    bell
+	dir    string
+	fs     files
+	clock  clock.Clock
+	log    *slog.Logger
+	signer ed25519.PrivateKey
+	trust  func(branchline.StreamID, ed25519.PublicKey) error
+	lock   func() error
+	ix     *index.DB
+	feed   bell
 
-	journalLimit int64 // size from which superseded records are dropped
+	journal      *recordLog // used only inside commit, where nobody else is, as the three below
+	journalLimit int64      // size from which superseded records are dropped
+	journalMost  int64
+	journalLive  int64 // size after they were dropped last
 
 	readers chan struct{} // one token for each reader
 	closing chan struct{} // closed by Close
