@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
+	"sync"
 	"time"
 
 	"github.com/branchline-video/branchline"
@@ -13,8 +15,57 @@ import (
 	wire "github.com/branchline-video/branchline/proto"
 )
 
-// enrolTime bounds an enrolment, on either side, from the connection to the certificate.
-const enrolTime = 15 * time.Second
+const (
+	// enrolTime bounds an enrolment, on either side, from the connection to the certificate.
+	enrolTime = 15 * time.Second
+	// Those who want to enrol are nobody yet. So many may be at it at once, and so many of them from one
+	// network, as several edges may be set up in one office: a stranger takes neither the places of the
+	// sites nor all of the others'.
+	maxEnrolling     = 64
+	maxEnrollingFrom = 8
+)
+
+// enrolling are the places for enrolments under way. The zero value has all free.
+type enrolling struct {
+	mu  sync.Mutex
+	all int
+	of  map[netip.Prefix]int
+}
+
+// enter takes a place for one from the address, host and port. The caller gives it back with leave.
+func (e *enrolling) enter(addr string) (leave func(), err error) {
+	from := network(addr)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.all >= maxEnrolling || e.of[from] >= maxEnrollingFrom {
+		return nil, fmt.Errorf("%d enrolments are under way, %d of them from %s: %w", e.all, e.of[from], from,
+			branchline.ErrBusy)
+	}
+	if e.of == nil {
+		e.of = make(map[netip.Prefix]int)
+	}
+	e.all++
+	e.of[from]++
+	return func() {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		e.all--
+		if e.of[from]--; e.of[from] == 0 {
+			delete(e.of, from)
+		}
+	}, nil
+}
+
+// network returns what one client can be taken to own: an IPv4 address, or the /64 of an IPv6 address.
+func network(addr string) netip.Prefix {
+	a, err := netip.ParseAddrPort(addr)
+	if err != nil {
+		return netip.Prefix{} // all that are not understood together
+	}
+	ip := a.Addr().Unmap().WithZone("")
+	p, _ := ip.Prefix(min(ip.BitLen(), 64)) // such a prefix always exists
+	return p
+}
 
 // Enrol makes node a site of the hub that made the token, trying the hub's addresses in turn, and
 // stores the certificate durably. The hub proves itself before anything of the token is sent. The

@@ -107,6 +107,33 @@ func TestSilentStream(t *testing.T) {
 	})
 }
 
+// largeSegment is an answer almost as large as one may be.
+func largeSegment() []byte {
+	many := wire.Segment{Id: make([]byte, 16), Stream: string(testStream)}
+	for size := 0; size < maxControl*9/10; size = proto.Size(&many) {
+		for range 1000 {
+			many.Fragments = append(many.Fragments, &wire.Fragment{Hash: make([]byte, 32)})
+		}
+	}
+	return framed(&wire.Answer{Body: &wire.Answer_Segment{Segment: &many}})
+}
+
+// answerOne answers one call with the bytes; the channel is closed when that is done.
+func answerOne(t *testing.T, edge link.Conn, with []byte) <-chan struct{} {
+	answered := make(chan struct{})
+	go func() {
+		defer close(answered)
+		s, err := edge.AcceptStream(t.Context())
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		s.Write(with)
+		s.Close()
+	}()
+	return answered
+}
+
 // TestHostileSource answers what no source answers. Each gives an error and no harm.
 func TestHostileSource(t *testing.T) {
 	segment := func(stream string) []byte {
@@ -117,13 +144,7 @@ func TestHostileSource(t *testing.T) {
 	item := func(i *wire.Item) []byte { return framed(&wire.Answer{Body: &wire.Answer_Item{Item: i}}) }
 	fetched := framed(&wire.Answer{Body: &wire.Answer_Fetch{Fetch: &wire.FetchAnswer{}}})
 	bytesOf := func(n int) []byte { return append(slices.Clone(fetched), make([]byte, n)...) }
-	many := wire.Segment{Id: make([]byte, 16), Stream: string(testStream)}
-	for size := 0; size < maxControl*9/10; size = proto.Size(&many) {
-		for range 1000 {
-			many.Fragments = append(many.Fragments, &wire.Fragment{Hash: make([]byte, 32)})
-		}
-	}
-	large := framed(&wire.Answer{Body: &wire.Answer_Segment{Segment: &many}})
+	large := largeSegment()
 	list := func(ctx context.Context, r *Remote) error {
 		_, err := r.Segments(ctx, testStream, branchline.TimeRange{})
 		return err
@@ -168,17 +189,7 @@ func TestHostileSource(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			edge, hub := link.Pipe("berlin", "")
 			defer hub.Close(0, "")
-			answered := make(chan struct{})
-			go func() {
-				defer close(answered)
-				s, err := edge.AcceptStream(t.Context())
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				s.Write(c.bytes)
-				s.Close()
-			}()
+			answered := answerOne(t, edge, c.bytes)
 			if err := c.call(t.Context(), NewRemote(hub)); !errors.Is(err, c.want) {
 				t.Errorf("%v, want %v", err, c.want)
 			}

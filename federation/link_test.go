@@ -3,6 +3,7 @@ package federation
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"strings"
@@ -269,6 +270,70 @@ func TestTokensOverTheLink(t *testing.T) {
 	}
 	if sites, err := other.authority.Sites(); err != nil || len(sites) != 0 {
 		t.Errorf("the other hub has sites %v, %v", sites, err)
+	}
+}
+
+// TestStrangersDisturbNobody fills the places for enrolments with connections that say nothing. Those
+// from one network get few of them, and sites that are enrolled are linked all the same.
+func TestStrangersDisturbNobody(t *testing.T) {
+	h := startHub(t)
+	site, stranger := newNode(t), newNode(t)
+	if err := Enrol(t.Context(), site, h.token("berlin"), nil); err != nil {
+		t.Fatal(err)
+	}
+	token, err := identity.ParseToken(h.token("munich"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, maxEnrollingFrom+1)
+	for range maxEnrollingFrom + 1 {
+		c, err := link.Dial(t.Context(), h.addr(), link.Options{TLS: stranger.EnrolTLS(token)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close(0, "") })
+		go func() {
+			_, err := c.AcceptStream(t.Context())
+			ended <- err
+		}()
+	}
+	if err := fromLink(<-ended); !errors.Is(err, branchline.ErrBusy) {
+		t.Errorf("one connection too many ended with %v, want busy", err)
+	}
+	run(t, NewUplink(UplinkConfig{Node: site, Source: newSource()}).Run)
+	h.wait("berlin")
+}
+
+// TestEnrolling enters from several networks. A line is addresses, each with the places it gets.
+func TestEnrolling(t *testing.T) {
+	for _, c := range []struct {
+		addr string // with %d for a number that counts up
+		want int
+	}{
+		{"192.0.2.1:%d", maxEnrollingFrom},
+		{"[2001:db8::%x]:1000", maxEnrollingFrom}, // one /64
+		{"192.0.2.%d:1000", maxEnrolling},
+		{"[2001:db8:0:%x::1]:1000", maxEnrolling},
+	} {
+		var e enrolling
+		var leave []func()
+		for i := range 2 * maxEnrolling {
+			l, err := e.enter(fmt.Sprintf(c.addr, i+1))
+			if err == nil {
+				leave = append(leave, l)
+			} else if !errors.Is(err, branchline.ErrBusy) {
+				t.Errorf("%s: %v, want busy", c.addr, err)
+			}
+		}
+		if len(leave) != c.want {
+			t.Errorf("%s: %d entered, want %d", c.addr, len(leave), c.want)
+		}
+		for _, l := range leave {
+			l()
+		}
+		if e.all != 0 || len(e.of) != 0 {
+			t.Errorf("%s: %d and %v are left", c.addr, e.all, e.of)
+		}
 	}
 }
 

@@ -24,8 +24,8 @@ import (
 const (
 	// maxLinks bounds the sites that are linked to one hub at once.
 	maxLinks = 1000
-	// maxPending bounds the connections that have not greeted or enrolled yet. It is more than maxLinks,
-	// as all may come at once after a restart.
+	// maxPending bounds the connections of sites that have not greeted yet. It is more than maxLinks, as
+	// all may come at once after a restart.
 	maxPending = 1200
 	// verifyEvery is how often each link's certificate is verified again, so that revoking a site ends
 	// its link within seconds, from whatever process it was revoked.
@@ -53,9 +53,10 @@ type PeersConfig struct {
 // as that is what a site makes when its network has changed. (Two nodes that hold one identity would
 // take turns.)
 type Peers struct {
-	cfg     PeersConfig
-	l       *link.Listener
-	pending chan struct{}
+	cfg       PeersConfig
+	l         *link.Listener
+	pending   chan struct{}
+	enrolling enrolling
 
 	mu    sync.Mutex
 	links map[branchline.SiteID]*peer
@@ -179,21 +180,13 @@ func (p *Peers) serve(ctx context.Context, conn link.Conn) error {
 	return nil
 }
 
-func (p *Peers) start() error {
-	select {
-	case p.pending <- struct{}{}:
-		return nil
-	default:
-		return fmt.Errorf("more than %d connections are waiting: %w", maxPending, branchline.ErrBusy)
-	}
-}
-
 func (p *Peers) enrolment(ctx context.Context, conn link.Conn) error {
-	if err := p.start(); err != nil {
+	leave, err := p.enrolling.enter(conn.Peer().Addr)
+	if err != nil {
 		return err
 	}
-	defer func() { <-p.pending }()
-	err := admit(ctx, conn, p.cfg.Authority)
+	defer leave()
+	err = admit(ctx, conn, p.cfg.Authority)
 	p.cfg.Logger.Info("enrolment", "addr", conn.Peer().Addr, "error", err)
 	return err
 }
@@ -225,8 +218,10 @@ func (p *Peers) link(ctx context.Context, conn link.Conn) error {
 }
 
 func (p *Peers) welcome(ctx context.Context, conn link.Conn) (*peer, error) {
-	if err := p.start(); err != nil {
-		return nil, err
+	select {
+	case p.pending <- struct{}{}:
+	default:
+		return nil, fmt.Errorf("more than %d connections are waiting: %w", maxPending, branchline.ErrBusy)
 	}
 	defer func() { <-p.pending }()
 	software, err := welcome(ctx, conn, p.cfg.Software)

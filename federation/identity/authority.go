@@ -2,6 +2,7 @@ package identity
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/ed25519"
 	"crypto/sha256"
 	"crypto/tls"
@@ -149,8 +150,13 @@ func (a *Authority) Enrol(secret, csr []byte) (Certificate, error) {
 	}
 	var leaf *x509.Certificate
 	hash, now := hashOf(secret), a.clock.Now()
+	hasToken := func(r record) bool { return bytes.Equal(r.TokenHash, hash) }
+	// Who only guesses does not get as far as the file and its lock.
+	if sites, err := a.list(); err != nil || !slices.ContainsFunc(sites, hasToken) {
+		return Certificate{}, fmt.Errorf("enrol site: %w", cmp.Or(err, ErrTokenUnknown))
+	}
 	err = a.edit(func(sites []record) ([]record, error) {
-		i := slices.IndexFunc(sites, func(r record) bool { return bytes.Equal(r.TokenHash, hash) })
+		i := slices.IndexFunc(sites, hasToken)
 		if i < 0 {
 			return nil, ErrTokenUnknown
 		}

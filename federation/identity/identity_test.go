@@ -375,6 +375,43 @@ func FuzzParseToken(f *testing.F) {
 	})
 }
 
+// TestGuessedTokens shows that whoever has no token holds nobody up: the answer needs no lock.
+func TestGuessedTokens(t *testing.T) {
+	dir := t.TempDir()
+	a, err := OpenAuthority(dir, clock.Clock{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := OpenNode(t.TempDir(), clock.Clock{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	csr, err := n.Request()
+	if err != nil {
+		t.Fatal(err)
+	}
+	unlock, err := lock(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answered := make(chan error, 1)
+	go func() {
+		_, err := a.Enrol(make([]byte, 32), csr)
+		answered <- err
+	}()
+	select {
+	case err := <-answered:
+		if !errors.Is(err, ErrTokenUnknown) {
+			t.Error(err)
+		}
+	case <-time.After(5 * time.Second):
+		t.Error("no answer while the list is locked")
+	}
+	if err := unlock(); err != nil {
+		t.Error(err)
+	}
+}
+
 // FuzzRequest takes any bytes for a certificate request.
 func FuzzRequest(f *testing.F) {
 	_, key, err := ed25519.GenerateKey(nil)
