@@ -1,12 +1,14 @@
 package catalog
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"iter"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/branchline-video/branchline"
@@ -200,7 +202,11 @@ func (c *Catalog) Sites() ([]SiteState, error) {
 	var sites []SiteState
 	err := c.db.View(func(tx *index.Tx) error {
 		cameras := make(map[branchline.SiteID]int)
-		for _, cam := range scanJSON[branchline.Camera](tx, tableCamera) {
+		all, err := shownCameras(tx, "")
+		if err != nil {
+			return err
+		}
+		for _, cam := range all {
 			if !cam.Removed {
 				cameras[cam.ID.Site()]++
 			}
@@ -227,7 +233,11 @@ func (c *Catalog) Site(site branchline.SiteID) (SiteState, error) {
 			return err
 		}
 		cameras := 0
-		for _, cam := range scanJSON[branchline.Camera](tx, tableCamera+string(site)+".") {
+		all, err := shownCameras(tx, string(site)+".")
+		if err != nil {
+			return err
+		}
+		for _, cam := range all {
 			if !cam.Removed {
 				cameras++
 			}
@@ -259,11 +269,9 @@ func (c *Catalog) SiteCameras(site branchline.SiteID) ([]branchline.Camera, erro
 
 func (c *Catalog) cameras(prefix string) ([]branchline.Camera, error) {
 	var cameras []branchline.Camera
-	err := c.db.View(func(tx *index.Tx) error {
-		for _, cam := range scanJSON[branchline.Camera](tx, tableCamera+prefix) {
-			cameras = append(cameras, cam)
-		}
-		return nil
+	err := c.db.View(func(tx *index.Tx) (err error) {
+		cameras, err = shownCameras(tx, prefix)
+		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list cameras: %w", err)
@@ -271,10 +279,39 @@ func (c *Catalog) cameras(prefix string) ([]branchline.Camera, error) {
 	return cameras, nil
 }
 
+// shownCameras returns the cameras whose names begin with prefix, sorted by ID.
+func shownCameras(tx *index.Tx, prefix string) ([]branchline.Camera, error) {
+	var cameras []branchline.Camera
+	shown := make(map[branchline.SiteID]generation)
+	for _, g := range []generation{"", generation("").other()} {
+		for _, cam := range scanJSON[branchline.Camera](tx, g.cameras()+prefix) {
+			site := cam.ID.Site()
+			if _, known := shown[site]; !known {
+				feed, err := readFeed(tx, site)
+				if err != nil {
+					return nil, err
+				}
+				shown[site] = feed.Shown
+			}
+			if shown[site] == g {
+				cameras = append(cameras, cam)
+			}
+		}
+	}
+	slices.SortFunc(cameras, func(a, b branchline.Camera) int { return cmp.Compare(a.ID, b.ID) })
+	return cameras, nil
+}
+
 // Camera returns one camera. It wraps [branchline.ErrNotFound] if no feed ever told of it.
 func (c *Catalog) Camera(id branchline.CameraID) (branchline.Camera, error) {
 	var cam branchline.Camera
-	err := c.db.View(func(tx *index.Tx) error { return load(tx, tableCamera+string(id), &cam) })
+	err := c.db.View(func(tx *index.Tx) error {
+		feed, err := readFeed(tx, id.Site())
+		if err != nil {
+			return err
+		}
+		return load(tx, feed.Shown.cameras()+string(id), &cam)
+	})
 	if err != nil {
 		return branchline.Camera{}, fmt.Errorf("look up camera %s: %w", id, err)
 	}

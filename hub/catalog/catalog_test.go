@@ -85,7 +85,11 @@ type feed struct {
 	changes []branchline.Change
 	epoch   uint64
 	after   []branchline.Position // from where it was asked
+	cameras []branchline.Camera
+	patient bool // it ends some time after its last change
 }
+
+func (f *feed) Cameras(context.Context) ([]branchline.Camera, error) { return f.cameras, nil }
 
 var errEnd = errors.New("end of the test's feed")
 
@@ -101,6 +105,9 @@ func (f *feed) Changes(_ context.Context, after branchline.Position) iter.Seq2[b
 			if c.At.Seq > after.Seq && !yield(c, nil) {
 				return
 			}
+		}
+		if f.patient {
+			<-time.After(500 * time.Millisecond)
 		}
 		yield(branchline.Change{}, errEnd)
 	}
@@ -257,7 +264,7 @@ func TestAnotherEpoch(t *testing.T) {
 	if err := f.catalog.Follow(t.Context(), "paris", other); !errors.Is(err, errEnd) {
 		t.Fatal(err)
 	}
-	src := &feed{changes: changes("camera; seal a 80-90"), epoch: 8}
+	src := &feed{changes: changes("camera; seal a 80-90"), epoch: 8, patient: true}
 	f.follow(src)
 	if got := f.dump(); got != "80-90" {
 		t.Error(got)

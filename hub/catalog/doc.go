@@ -9,9 +9,11 @@
 //     it, so no feed can speak of another site's cameras.
 //   - A feed's position and its effect are stored in one update. After a crash at any moment the feed
 //     goes on exactly where its effect ends.
-//   - The zero position means that nothing stored of the site's recordings counts: it is deleted
-//     before the feed is read from its beginning. Until a feed has told of a time, that time is a gap
-//     with the cause "waiting", never a recording that may no longer exist.
+//   - When a feed has to be read from its beginning, what it tells is built beside what was known, and
+//     takes its place at once when it has been read; a link that is cut before changes nothing. Until
+//     a site's first feed has told of a time, that is a gap with the cause "waiting".
+//   - A site's feed has room for [MaxCameras] cameras and their streams, and only these have
+//     recordings here.
 //   - Recordings are kept as coalesced spans and gaps, so the size follows the number of interruptions
 //     and not of segments. The spans of one stream do not overlap, nor do its gaps.
 //   - An outage of a link begins at the last known contact. A hub that died closes that in on the

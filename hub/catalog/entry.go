@@ -13,14 +13,55 @@ import (
 // The tables. Identifiers contain neither '/' nor zero bytes, so a name followed by one of them is a
 // prefix of that name's keys alone.
 const (
-	tableSite    = "catalog/site/"    // site: siteRecord
-	tableCamera  = "catalog/camera/"  // camera: branchline.Camera
-	tableGrowing = "catalog/growing/" // stream: growing
-	tableSpan    = "catalog/span/"    // stream 0 start: entry
-	tableGap     = "catalog/gap/"     // stream 0 start: entry
-	tableOutage  = "catalog/outage/"  // site 0 start: entry
-	keyAlive     = "catalog/alive"    // time of the hub's last sign of life
+	tableSite   = "catalog/site/"   // site: siteRecord
+	tableFeed   = "catalog/feed/"   // site: feedRecord
+	tableOutage = "catalog/outage/" // site 0 start: entry
+	keyAlive    = "catalog/alive"   // time of the hub's last sign of life
 )
+
+// generation is one of the two sets of tables of what a site's feed told: one is shown, and when the
+// feed has to be read from its beginning the other is built meanwhile.
+type generation string
+
+func (g generation) other() generation {
+	if g == "" {
+		return "b/"
+	}
+	return ""
+}
+
+func (g generation) cameras() string   { return "catalog/" + string(g) + "camera/" }   // camera: branchline.Camera
+func (g generation) growing() string   { return "catalog/" + string(g) + "growing/" }  // stream: growing
+func (g generation) positions() string { return "catalog/" + string(g) + "position/" } // site: branchline.Position
+
+// spans and gaps return the prefixes of a stream's rows: start: entry.
+func (g generation) spans(s branchline.StreamID) []byte {
+	return rangePrefix("catalog/"+string(g)+"span/", string(s))
+}
+
+func (g generation) gaps(s branchline.StreamID) []byte {
+	return rangePrefix("catalog/"+string(g)+"gap/", string(s))
+}
+
+// feedRecord says which tables hold what a site's feed told.
+type feedRecord struct {
+	Shown    generation
+	Building bool // the other generation is being read in
+}
+
+// followed returns the generation to which the feed goes.
+func (r feedRecord) followed() generation {
+	if r.Building {
+		return r.Shown.other()
+	}
+	return r.Shown
+}
+
+func readFeed(tx *index.Tx, site branchline.SiteID) (feedRecord, error) {
+	var r feedRecord
+	err := ignoreNotFound(load(tx, tableFeed+string(site), &r))
+	return r, err
+}
 
 // entry is a row of a table of ranges: a recording, a gap or an outage. Rows under one name do not
 // overlap, so they are ordered by end as well as by start.

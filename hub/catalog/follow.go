@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -12,51 +14,71 @@ import (
 	"github.com/branchline-video/branchline/segstore/index"
 )
 
-// maxBatch bounds the changes of one update: enough that a month's feed is read in seconds, and one
-// update stays far below the database's limit.
-const maxBatch = 512
+const (
+	// maxBatch bounds the changes of one update: enough that a month's feed is read in seconds, and one
+	// update stays far below the database's limit.
+	maxBatch = 512
+	// maxWipe bounds the rows deleted in one update, for the same limit.
+	maxWipe = 2000
+	// MaxCameras bounds the cameras of one site, and MaxStreams the streams of one camera, as its store
+	// does: what a site tells beyond is left out, so that no site can fill the hub's database.
+	MaxCameras = 1000
+	MaxStreams = 16
+	// quiet is how long a feed tells nothing once its past has been read. A busy feed is quiet as long
+	// every few seconds, and showing what was read a little early is no harm.
+	quiet = 250 * time.Millisecond
+)
 
-// maxWipe bounds the rows deleted in one update, for the same limit.
-const maxWipe = 2000
-
-const tablePosition = "catalog/position/" // site: branchline.Position
+// follower is one call of Follow.
+type follower struct {
+	c    *Catalog
+	site branchline.SiteID
+	src  branchline.Source
+	feed feedRecord
+	left int // changes left out
+}
 
 // Follow stores what src, the source of the linked site, tells of itself, from where it was left
 // before, until ctx ends or the feed fails; it always returns an error. Only one Follow may run for a
-// site. When the past since the stored position is gone, everything known of the site's recordings is
-// dropped and the feed is read from its beginning.
+// site. When the past since the stored position is gone, the feed is read from its beginning, and what
+// was known of the site's recordings stays until that has been done.
 func (c *Catalog) Follow(ctx context.Context, site branchline.SiteID, src branchline.Source) error {
+	f := &follower{c: c, site: site, src: src}
 	for {
-		after, err := c.position(site)
+		after, err := f.position()
+		if err == nil && after == (branchline.Position{}) {
+			err = c.wipe(site, f.feed.followed())
+		}
 		if err != nil {
 			return fmt.Errorf("follow %s: %w", site, err)
 		}
-		if after == (branchline.Position{}) {
-			if err := c.wipe(site); err != nil {
-				return fmt.Errorf("follow %s: %w", site, err)
-			}
-		}
-		err = c.follow(ctx, site, src, after)
+		err = f.follow(ctx, after)
 		if !errors.Is(err, branchline.ErrGone) || after == (branchline.Position{}) {
 			return fmt.Errorf("follow %s: %w", site, err)
 		}
 		c.log.Info("change feed starts anew", "site", site, "after", after, "reason", err)
-		if err := c.rewind(site); err != nil {
+		if err := f.rewind(); err != nil {
 			return fmt.Errorf("follow %s: %w", site, err)
 		}
 	}
 }
 
 // follow applies the feed in batches of what has arrived: one change at a time when they are rare,
-// many in one update while catching up.
-func (c *Catalog) follow(
-	ctx context.Context, site branchline.SiteID, src branchline.Source, after branchline.Position,
-) error {
+// many in one update while catching up. The cameras come first: in the feed each is told of where it
+// changed last, which may be after its recordings.
+func (f *follower) follow(ctx context.Context, after branchline.Position) error {
+	cameras, err := f.src.Cameras(ctx)
+	if err != nil {
+		return err
+	}
+	if err := f.apply(told(cameras), branchline.Position{}); err != nil {
+		return err
+	}
 	arrived := make(chan branchline.Change, maxBatch)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		defer close(arrived)
-		for change, err := range src.Changes(ctx, after) {
+		for change, err := range f.src.Changes(ctx, after) {
 			if err != nil {
 				return err
 			}
@@ -71,41 +93,97 @@ func (c *Catalog) follow(
 		}
 		return fmt.Errorf("change feed ended: %w", branchline.ErrUnavailable)
 	})
-	group.Go(func() error {
-		for first := range arrived {
+	group.Go(func() error { return f.take(arrived) })
+	return group.Wait()
+}
+
+// told returns the cameras as changes.
+func told(cameras []branchline.Camera) []branchline.Change {
+	changes := make([]branchline.Change, len(cameras))
+	for i := range cameras {
+		changes[i].Camera = &cameras[i]
+	}
+	return changes
+}
+
+// take applies what arrives. A generation that is being built is shown once nothing arrives for a while.
+func (f *follower) take(arrived <-chan branchline.Change) error {
+	settled := time.NewTimer(quiet)
+	defer settled.Stop()
+	for {
+		select {
+		case first, more := <-arrived:
+			if !more {
+				return nil
+			}
 			batch := append(make([]branchline.Change, 0, 1+len(arrived)), first)
 			for len(batch) < maxBatch && len(arrived) > 0 {
 				batch = append(batch, <-arrived)
 			}
-			if err := c.apply(site, batch); err != nil {
+			if err := f.apply(batch, batch[len(batch)-1].At); err != nil {
+				return err
+			}
+			settled.Reset(quiet)
+		case <-settled.C:
+			if err := f.show(); err != nil {
 				return err
 			}
 		}
-		return nil
-	})
-	return group.Wait()
+	}
 }
 
-func (c *Catalog) position(site branchline.SiteID) (branchline.Position, error) {
+// position returns where the feed goes on.
+func (f *follower) position() (branchline.Position, error) {
 	var at branchline.Position
-	err := c.db.View(func(tx *index.Tx) error {
-		return ignoreNotFound(load(tx, tablePosition+string(site), &at))
+	err := f.c.db.View(func(tx *index.Tx) (err error) {
+		if f.feed, err = readFeed(tx, f.site); err != nil {
+			return err
+		}
+		return ignoreNotFound(load(tx, f.feed.followed().positions()+string(f.site), &at))
 	})
 	return at, err
 }
 
-// rewind makes the stored position zero, by which nothing stored of the site counts any more.
-func (c *Catalog) rewind(site branchline.SiteID) error {
-	return c.db.Update(func(tx *index.Tx) error {
-		return store(tx, tablePosition+string(site), branchline.Position{})
+// rewind makes the feed begin anew, in the generation that is not shown: by a position of zero nothing
+// that is stored there counts any more.
+func (f *follower) rewind() error {
+	f.feed.Building = true
+	return f.c.db.Update(func(tx *index.Tx) error {
+		if err := store(tx, tableFeed+string(f.site), f.feed); err != nil {
+			return err
+		}
+		return store(tx, f.feed.followed().positions()+string(f.site), branchline.Position{})
 	})
 }
 
-// wipe deletes what is known of the site's cameras and recordings, in as many updates as that takes;
-// the position stays zero until the feed is applied, so a crash in between is no harm. Outages stay:
-// they are the hub's own knowledge.
-func (c *Catalog) wipe(site branchline.SiteID) error {
-	for _, table := range []string{tableSpan, tableGrowing, tableGap, tableCamera} {
+// show makes the generation that was built the one that is shown, and tells of all that may differ.
+func (f *follower) show() error {
+	if !f.feed.Building {
+		return nil
+	}
+	old := f.feed.Shown
+	shown := feedRecord{Shown: f.feed.followed()}
+	err := f.c.db.Update(func(tx *index.Tx) error { return store(tx, tableFeed+string(f.site), shown) })
+	if err != nil {
+		return err
+	}
+	f.feed = shown
+	cameras, err := f.c.SiteCameras(f.site)
+	if err != nil {
+		return err
+	}
+	f.c.changed(Notice{Site: f.site})
+	for _, cam := range cameras {
+		f.c.changed(Notice{Site: f.site, Camera: cam.ID})
+	}
+	return f.c.wipe(f.site, old)
+}
+
+// wipe deletes what is known in one generation of the site's cameras and recordings, in as many updates
+// as that takes. Outages stay: they are the hub's own knowledge.
+func (c *Catalog) wipe(site branchline.SiteID, g generation) error {
+	for _, table := range []string{g.growing(), g.cameras(), "catalog/" + string(g) + "span/",
+		"catalog/" + string(g) + "gap/"} {
 		for more := true; more; {
 			err := c.db.Update(func(tx *index.Tx) error {
 				var keys [][]byte
@@ -130,80 +208,126 @@ func (c *Catalog) wipe(site branchline.SiteID) error {
 	return nil
 }
 
-// apply stores the changes and the position after them in one update, and then tells of them.
-func (c *Catalog) apply(site branchline.SiteID, batch []branchline.Change) error {
+// apply stores the changes and, if it is not zero, the position after them in one update, and then tells
+// of them.
+func (f *follower) apply(batch []branchline.Change, after branchline.Position) error {
 	var notices []Notice
-	err := c.db.Update(func(tx *index.Tx) error {
-		notices = notices[:0]
+	left := 0
+	err := f.c.db.Update(func(tx *index.Tx) error {
 		for _, change := range batch {
-			n, err := applyChange(tx, site, change)
+			n, err := applyChange(tx, f.feed.followed(), f.site, change)
 			if err != nil {
 				return fmt.Errorf("apply change %d: %w", change.At.Seq, err)
 			}
-			notices = append(notices, n)
+			if n.Camera != "" {
+				n.Site = f.site
+				notices = append(notices, n)
+			} else {
+				left++
+			}
 		}
-		return store(tx, tablePosition+string(site), batch[len(batch)-1].At)
+		if after == (branchline.Position{}) {
+			return nil
+		}
+		return store(tx, f.feed.followed().positions()+string(f.site), after)
 	})
 	if err != nil {
 		return err
 	}
+	if f.left == 0 && left > 0 {
+		f.c.log.Warn("changes of a site are left out: unknown kinds, bad names, or over a limit", "site", f.site)
+	}
+	f.left += left
 	for _, n := range notices {
-		if n.Camera != "" {
-			n.Site = site
-			c.changed(n)
-		}
+		f.c.changed(n)
 	}
 	return nil
 }
 
-func applyChange(tx *index.Tx, site branchline.SiteID, change branchline.Change) (Notice, error) {
+// applyChange stores the change and returns whom it concerns: nobody if it is left out, because no key
+// can be made of its names, it is of a stream that no camera has, or of a later version.
+func applyChange(tx *index.Tx, g generation, site branchline.SiteID, change branchline.Change) (Notice, error) {
+	stream, span := concerns(change)
+	if change.Camera != nil {
+		return applyCamera(tx, g, qualify(*change.Camera, site))
+	}
+	if stream = stream.Under(site); !named(stream) {
+		return Notice{}, nil
+	}
+	known, err := knows(tx, g, stream)
+	n := Notice{Camera: stream.Camera(), Stream: stream, Span: span}
 	switch {
-	case !wellFormed(change, site):
-		return Notice{}, nil // no key can be made of such a name; the rest of the feed still counts
+	case err != nil:
+		return Notice{}, err
+	case change.Removed != nil && !known: // of a stream that its camera no longer has
+		return n, cut(tx, g.spans(stream), span)
+	case !known:
+		return Notice{}, nil
 	case change.Opened != nil:
-		stream := change.Opened.Stream.Under(site)
-		start := change.Opened.Span.Start
-		return notice(stream, branchline.TimeRange{Start: start, End: later(start, change.Opened.Span.End)}),
-			store(tx, tableGrowing+string(stream), growing{change.Opened.ID, start})
+		return n, store(tx, g.growing()+string(stream), growing{change.Opened.ID, span.Start})
 	case change.Sealed != nil:
-		stream := change.Sealed.Stream.Under(site)
-		n := notice(stream, change.Sealed.Span)
 		sealed := *change.Sealed
 		sealed.Stream = stream
 		n.Sealed = &sealed
-		return n, applySealed(tx, stream, *change.Sealed)
+		return n, applySealed(tx, g, sealed)
 	case change.Removed != nil:
-		stream := change.Removed.Stream.Under(site)
-		return notice(stream, change.Removed.Span), applyRemoved(tx, stream, *change.Removed)
-	case change.Gap != nil:
-		stream := change.Gap.Stream.Under(site)
-		return notice(stream, change.Gap.Span), applyGap(tx, stream, *change.Gap)
-	case change.Camera != nil:
-		cam := qualify(*change.Camera, site)
-		return Notice{Camera: cam.ID}, store(tx, tableCamera+string(cam.ID), cam)
+		return n, applyRemoved(tx, g, stream, *change.Removed)
 	}
-	return Notice{}, nil // of a later version; only its position counts
+	return n, applyGap(tx, g, stream, *change.Gap)
 }
 
-// wellFormed reports whether the names in the change are, as they are here.
-func wellFormed(change branchline.Change, site branchline.SiteID) bool {
+// concerns returns the stream and the time of a change, as the site calls it.
+func concerns(change branchline.Change) (branchline.StreamID, branchline.TimeRange) {
 	switch {
 	case change.Opened != nil:
-		return change.Opened.Stream.Under(site).Check() == nil
+		span := change.Opened.Span
+		span.End = later(span.Start, span.End)
+		return change.Opened.Stream, span
 	case change.Sealed != nil:
-		return change.Sealed.Stream.Under(site).Check() == nil
+		return change.Sealed.Stream, change.Sealed.Span
 	case change.Removed != nil:
-		return change.Removed.Stream.Under(site).Check() == nil
+		return change.Removed.Stream, change.Removed.Span
 	case change.Gap != nil:
-		return change.Gap.Stream.Under(site).Check() == nil
-	case change.Camera != nil:
-		return change.Camera.ID.Under(site).Check() == nil
+		return change.Gap.Stream, change.Gap.Span
 	}
-	return true
+	return "", branchline.TimeRange{}
 }
 
-func notice(stream branchline.StreamID, span branchline.TimeRange) Notice {
-	return Notice{Camera: stream.Camera(), Stream: stream, Span: span}
+// knows reports whether one of the site's cameras has the stream.
+func knows(tx *index.Tx, g generation, stream branchline.StreamID) (bool, error) {
+	var cam branchline.Camera
+	err := load(tx, g.cameras()+string(stream.Camera()), &cam)
+	known := slices.ContainsFunc(cam.Streams, func(s branchline.Stream) bool { return s.ID == stream })
+	return known, ignoreNotFound(err)
+}
+
+func named(stream branchline.StreamID) bool { return stream.Check() == nil }
+
+// sound reports whether the camera's names are good and its streams its own, and not too many.
+func sound(cam branchline.Camera) bool {
+	bad := func(s branchline.Stream) bool { return !named(s.ID) || s.ID.Camera() != cam.ID }
+	return cam.ID.Check() == nil && len(cam.Streams) <= MaxStreams && !slices.ContainsFunc(cam.Streams, bad)
+}
+
+// applyCamera stores a camera, if it is known or there is room for it.
+func applyCamera(tx *index.Tx, g generation, cam branchline.Camera) (Notice, error) {
+	if !sound(cam) {
+		return Notice{}, nil
+	}
+	_, err := tx.Get([]byte(g.cameras() + string(cam.ID)))
+	if err != nil {
+		if ignoreNotFound(err) != nil {
+			return Notice{}, err
+		}
+		n := 0
+		for range tx.Scan([]byte(g.cameras()+string(cam.ID.Site())+"."), nil) {
+			n++
+		}
+		if n >= MaxCameras {
+			return Notice{}, nil
+		}
+	}
+	return Notice{Camera: cam.ID}, store(tx, g.cameras()+string(cam.ID), cam)
 }
 
 func qualify(cam branchline.Camera, site branchline.SiteID) branchline.Camera {
@@ -217,31 +341,31 @@ func qualify(cam branchline.Camera, site branchline.SiteID) branchline.Camera {
 	return cam
 }
 
-func applySealed(tx *index.Tx, stream branchline.StreamID, seg branchline.Segment) error {
-	if err := endGrowing(tx, stream, seg.ID); err != nil || seg.Span.Empty() {
+func applySealed(tx *index.Tx, g generation, seg branchline.Segment) error {
+	if err := endGrowing(tx, g, seg.Stream, seg.ID); err != nil || seg.Span.Empty() {
 		return err
 	}
-	return join(tx, rangePrefix(tableSpan, string(stream)), entry{TimeRange: seg.Span})
+	return join(tx, g.spans(seg.Stream), entry{TimeRange: seg.Span})
 }
 
-func applyRemoved(tx *index.Tx, stream branchline.StreamID, gone branchline.Removal) error {
-	if err := endGrowing(tx, stream, gone.ID); err != nil || gone.Span.Empty() {
+func applyRemoved(tx *index.Tx, g generation, stream branchline.StreamID, gone branchline.Removal) error {
+	if err := endGrowing(tx, g, stream, gone.ID); err != nil || gone.Span.Empty() {
 		return err
 	}
-	if err := cut(tx, rangePrefix(tableSpan, string(stream)), gone.Span); err != nil {
+	if err := cut(tx, g.spans(stream), gone.Span); err != nil {
 		return err
 	}
-	gaps := rangePrefix(tableGap, string(stream))
+	gaps := g.gaps(stream)
 	if err := forget(tx, gaps, gone.Span.End.Add(-Memory)); err != nil {
 		return err
 	}
 	return addGap(tx, gaps, entry{TimeRange: gone.Span, Cause: gone.Cause})
 }
 
-func applyGap(tx *index.Tx, stream branchline.StreamID, gap branchline.Gap) error {
+func applyGap(tx *index.Tx, g generation, stream branchline.StreamID, gap branchline.Gap) error {
 	span := gap.Span
 	span.End = later(span.Start, span.End)
-	gaps := rangePrefix(tableGap, string(stream))
+	gaps := g.gaps(stream)
 	if gap.Open {
 		rows, err := touching(tx, gaps, span)
 		if err != nil {
@@ -290,11 +414,11 @@ func addGap(tx *index.Tx, gaps []byte, e entry) error {
 	return nil
 }
 
-func endGrowing(tx *index.Tx, stream branchline.StreamID, id branchline.SegmentID) error {
-	var g growing
-	err := load(tx, tableGrowing+string(stream), &g)
-	if err != nil || g.ID != id {
+func endGrowing(tx *index.Tx, g generation, stream branchline.StreamID, id branchline.SegmentID) error {
+	key := g.growing() + string(stream)
+	var now growing
+	if err := load(tx, key, &now); err != nil || now.ID != id {
 		return ignoreNotFound(err)
 	}
-	return tx.Delete([]byte(tableGrowing + string(stream)))
+	return tx.Delete([]byte(key))
 }

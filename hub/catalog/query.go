@@ -42,28 +42,32 @@ func (c *Catalog) facts(tx *index.Tx, stream branchline.StreamID, r branchline.T
 	}
 	state := rec.state(stream.Site(), c.clock.Now(), 0)
 	f.Linked, f.Heard = state.Linked, state.LastContact
-	var cam branchline.Camera
-	err := load(tx, tableCamera+string(stream.Camera()), &cam)
-	if ignoreNotFound(err) != nil {
-		return f, err
-	}
-	f.Known, f.Added = err == nil, cam.Added
-	gaps, err := touching(tx, rangePrefix(tableGap, string(stream)), r)
+	feed, err := readFeed(tx, stream.Site())
 	if err != nil {
 		return f, err
 	}
-	for _, g := range slices.Backward(gaps) {
-		if g.Open {
-			g.End = later(g.End, f.Heard)
-		}
-		if g.Overlaps(r) {
-			f.Gaps = append(f.Gaps, Gap{g.Intersect(r), g.Cause, g.Open})
-		}
-	}
-	if f.Growing, err = growingSpan(tx, stream, f.Heard); err != nil {
+	g := feed.Shown
+	var cam branchline.Camera
+	if err = load(tx, g.cameras()+string(stream.Camera()), &cam); ignoreNotFound(err) != nil {
 		return f, err
 	}
-	recorded, err := touching(tx, rangePrefix(tableSpan, string(stream)), r)
+	f.Known, f.Added = err == nil, cam.Added
+	gaps, err := touching(tx, g.gaps(stream), r)
+	if err != nil {
+		return f, err
+	}
+	for _, e := range slices.Backward(gaps) {
+		if e.Open {
+			e.End = later(e.End, f.Heard)
+		}
+		if e.Overlaps(r) {
+			f.Gaps = append(f.Gaps, Gap{e.Intersect(r), e.Cause, e.Open})
+		}
+	}
+	if f.Growing, err = growingSpan(tx, g, stream, f.Heard); err != nil {
+		return f, err
+	}
+	recorded, err := touching(tx, g.spans(stream), r)
 	if err != nil {
 		return f, err
 	}
@@ -78,22 +82,24 @@ func (c *Catalog) facts(tx *index.Tx, stream branchline.StreamID, r branchline.T
 
 // growingSpan returns what the stream's segment in the making covers: from its start until the site
 // was last heard of, but not into an interruption that goes on.
-func growingSpan(tx *index.Tx, stream branchline.StreamID, heard time.Time) (branchline.TimeRange, error) {
-	var g growing
-	if err := load(tx, tableGrowing+string(stream), &g); err != nil {
+func growingSpan(
+	tx *index.Tx, g generation, stream branchline.StreamID, heard time.Time,
+) (branchline.TimeRange, error) {
+	var now growing
+	if err := load(tx, g.growing()+string(stream), &now); err != nil {
 		return branchline.TimeRange{}, ignoreNotFound(err)
 	}
-	span := branchline.TimeRange{Start: g.Start, End: heard}
-	open, err := openGap(tx, stream)
-	if err == nil && open.Open && !open.Start.Before(g.Start) && open.Start.Before(span.End) {
+	span := branchline.TimeRange{Start: now.Start, End: heard}
+	open, err := openGap(tx, g, stream)
+	if err == nil && open.Open && !open.Start.Before(now.Start) && open.Start.Before(span.End) {
 		span.End = open.Start
 	}
 	return span, err
 }
 
 // openGap returns the latest gap that the edge told of, if that one goes on.
-func openGap(tx *index.Tx, stream branchline.StreamID) (entry, error) {
-	prefix := rangePrefix(tableGap, string(stream))
+func openGap(tx *index.Tx, g generation, stream branchline.StreamID) (entry, error) {
+	prefix := g.gaps(stream)
 	for key, value := range tx.ScanReverse(prefix, nil) {
 		last, err := parseEntry(prefix, key, value)
 		if err != nil || !last.Open {
@@ -171,14 +177,18 @@ const (
 func (c *Catalog) Recording(stream branchline.StreamID) (Recording, branchline.Cause, error) {
 	doing, cause := RecordingUnknown, branchline.Cause("")
 	err := c.db.View(func(tx *index.Tx) error {
-		open, err := openGap(tx, stream)
+		feed, err := readFeed(tx, stream.Site())
 		if err != nil {
 			return err
 		}
-		var g growing
-		err = load(tx, tableGrowing+string(stream), &g)
+		open, err := openGap(tx, feed.Shown, stream)
+		if err != nil {
+			return err
+		}
+		var now growing
+		err = load(tx, feed.Shown.growing()+string(stream), &now)
 		switch {
-		case open.Open && (err != nil || !open.Start.Before(g.Start)):
+		case open.Open && (err != nil || !open.Start.Before(now.Start)):
 			doing, cause = RecordingOff, open.Cause
 		case err == nil:
 			doing = RecordingOn
