@@ -171,3 +171,28 @@ func TestPlayAcrossHeldAndEdge(t *testing.T) {
 		}
 	})
 }
+
+// TestLingerBeginsAnew: a short visit while a stream lingers lets it linger in full again, and a hub
+// that closes meanwhile does not wait for it.
+func TestLingerBeginsAnew(t *testing.T) {
+	inWorld(t, nil, func(w *world) {
+		pass(2 * time.Second)
+		for range 2 {
+			v := w.watch(stream)
+			pass(500 * time.Millisecond)
+			v.end()
+			pass(3500 * time.Millisecond)
+		}
+		pass(time.Second)
+		if w.edge.lives.Load() != 1 {
+			t.Error("the stream ended before its time")
+		}
+		w.watch(stream).end()
+		began := time.Now()
+		w.close()
+		if took := time.Since(began); took > time.Second {
+			t.Errorf("closing took %v", took)
+		}
+		w.open()
+	})
+}

@@ -22,6 +22,7 @@ import (
 	"github.com/branchline-video/branchline/hub/fetch"
 	"github.com/branchline-video/branchline/hub/policy"
 	"github.com/branchline-video/branchline/internal/clock"
+	"github.com/branchline-video/branchline/internal/live"
 	"github.com/branchline-video/branchline/segstore"
 	"github.com/branchline-video/branchline/segstore/index"
 )
@@ -55,6 +56,7 @@ type Node struct {
 	peers     *federation.Peers // nil without Listen
 	cameras   chan struct{}     // holds a token when a camera was added or changed
 	origins   origins
+	memory    *live.Budget // of the live streams
 
 	life context.Context // of what readers of live streams start; ends with Close
 	stop context.CancelFunc
@@ -74,7 +76,7 @@ func Open(cfg Config) (*Node, error) {
 	n := &Node{
 		cfg: cfg, log: cfg.Logger, cameras: make(chan struct{}, 1),
 		links: make(map[branchline.SiteID]branchline.Source), linked: make(chan struct{}),
-		feeds: make(map[branchline.StreamID]*feed),
+		feeds: make(map[branchline.StreamID]*feed), memory: live.NewBudget(liveBytes),
 	}
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)

@@ -16,6 +16,8 @@ type Limits struct {
 	Items int           // number of items
 	Bytes int           // of all items' payloads
 	Age   time.Duration // from the oldest frame's decode time to the newest
+	// Shared, if set, bounds what this ring and others hold together.
+	Shared *Budget
 }
 
 // DefaultLimits returns limits for one camera: twelve seconds hold a group of pictures of any usual
@@ -44,7 +46,7 @@ type entry struct {
 	at      time.Time // decode time of the newest frame
 }
 
-// New returns an empty ring.
+// New returns an empty ring. One with a shared budget has its share until Close.
 func New(limits Limits) *Ring {
 	d := DefaultLimits()
 	if limits.Items == 0 {
@@ -56,7 +58,9 @@ func New(limits Limits) *Ring {
 	if limits.Age == 0 {
 		limits.Age = d.Age
 	}
-	return &Ring{limits: limits, wake: make(chan struct{})}
+	r := &Ring{limits: limits, wake: make(chan struct{})}
+	limits.Shared.join(r)
+	return r
 }
 
 // Publish appends an item, which nobody changes from now on, and drops the oldest ones over the
@@ -86,6 +90,7 @@ func (r *Ring) Publish(item branchline.Item) {
 	e.segment = r.segment
 	r.entries = append(r.entries, e)
 	r.bytes += e.size
+	r.limits.Shared.add(e.size)
 	r.trim()
 	close(r.wake)
 	r.wake = make(chan struct{})
@@ -93,14 +98,19 @@ func (r *Ring) Publish(item branchline.Item) {
 
 // trim drops the oldest entries over the limits, but never the newest.
 func (r *Ring) trim() {
+	if len(r.entries) == 0 || r.closed != nil {
+		return
+	}
 	newest := r.entries[len(r.entries)-1].at
 	drop := 0
 	for drop < len(r.entries)-1 {
 		e := r.entries[drop]
-		if len(r.entries)-drop <= r.limits.Items && r.bytes <= r.limits.Bytes && newest.Sub(e.at) <= r.limits.Age {
+		if len(r.entries)-drop <= r.limits.Items && r.bytes <= r.limits.Bytes &&
+			newest.Sub(e.at) <= r.limits.Age && !r.limits.Shared.over(r.bytes) {
 			break
 		}
 		r.bytes -= e.size
+		r.limits.Shared.add(-e.size)
 		drop++
 	}
 	clear(r.entries[:drop])
@@ -118,10 +128,15 @@ func (r *Ring) Close(err error) {
 		err = branchline.ErrUnavailable
 	}
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.closed == nil {
+	was := r.closed
+	if was == nil {
 		r.closed = err
 		close(r.wake)
+	}
+	bytes := r.bytes
+	r.mu.Unlock()
+	if was == nil {
+		r.limits.Shared.leave(r, bytes)
 	}
 }
 
