@@ -18,6 +18,8 @@
 //   - After a failed sync a file is never trusted again: it takes no more data and is not sealed
 //     until the store is opened anew, which reads back what is really there.
 //   - A removed file leaves by way of trash/, in this order: rename, sync, index, unlink.
+//   - Any number of segments may stay in part at a replica. Those that nobody works with are on disk
+//     alone; memory and limits are for those that are written or read.
 //
 // What a crash leaves: at the origin of segments (Options.Signer set) a growing file is cut back to
 // its last whole fragment by the checksum boxes, sealed and signed as Cut. At a replica a partial

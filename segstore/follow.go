@@ -40,6 +40,7 @@ func (r *reader) openPartial(p *partial) (err error) {
 	r.p = p
 	if err = r.checkRange(); err != nil {
 		r.f.Close()
+		r.p = nil
 	}
 	return err
 }
@@ -134,6 +135,7 @@ func (r *reader) Close() error {
 	err := error(nil)
 	r.once.Do(func() {
 		err = r.f.Close()
+		r.s.release(r.p)
 		<-r.s.readers
 	})
 	return err

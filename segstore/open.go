@@ -26,7 +26,8 @@ func openWith(dir string, opt Options, fsys files) (*Store, error) {
 		dir: dir, fs: fsys, clock: opt.Clock, log: opt.Logger, signer: opt.Signer, trust: opt.Trust,
 		readers: make(chan struct{}, maxReaders), closing: make(chan struct{}), synced: make(chan struct{}),
 		journalMost: journalMost,
-		partials:    make(map[branchline.SegmentID]*partial),
+		loading:     make(chan struct{}, 1), limit: maxPartials,
+		partials: make(map[branchline.SegmentID]*partial),
 	}
 	if s.trust == nil {
 		s.trust = func(branchline.StreamID, ed25519.PublicKey) error { return nil }

@@ -33,6 +33,9 @@ type partial struct {
 	stepped  bool            // guarded by turn: its directory entries are durable
 	recorded branchline.Hash // guarded by turn: of the footer that stands in the sidecar
 
+	users int    // guarded by the store's mu: calls and readers at work with it
+	used  uint64 // guarded by the store's mu: when it was used last, by the count of uses
+
 	mu      sync.Mutex
 	state   state
 	failed  error                 // why state is broken

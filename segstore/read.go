@@ -81,6 +81,9 @@ func (s *Store) incomplete(seg branchline.Segment) (branchline.Segment, bool) {
 	if p := s.partial(seg.ID); p != nil {
 		return p.segment(), true
 	}
+	if p, err := s.fromDisk(seg.ID); err == nil && p != nil {
+		return p.segment(), true
+	}
 	seg, err := s.lookup(seg.ID)
 	return seg, err == nil && seg.Sealed
 }
@@ -285,8 +288,8 @@ func (s *Store) Stats() Stats {
 	}
 	s.mu.Lock()
 	all := s.list()
+	t.Partial = len(all) + s.onDisk
 	s.mu.Unlock()
-	t.Partial = len(all)
 	for _, p := range all {
 		p.mu.Lock()
 		if p.state == broken {
@@ -321,10 +324,18 @@ func (s *Store) Fetch(ctx context.Context, id branchline.SegmentID, bytes branch
 
 func (s *Store) reader(ctx context.Context, id branchline.SegmentID, b branchline.ByteRange) (*reader, error) {
 	r := &reader{ctx: ctx, s: s, at: b.Start, end: b.End}
-	if p := s.partial(id); p != nil {
+	p, err := s.use(id)
+	if err != nil {
+		return nil, err
+	}
+	if p != nil {
 		err := r.openPartial(p)
-		if err == nil || !errors.Is(err, errSealedSince) {
-			return r, err
+		if err == nil {
+			return r, nil // which releases p
+		}
+		s.release(p)
+		if !errors.Is(err, errSealedSince) {
+			return nil, err
 		}
 	}
 	seg, err := s.lookup(id)

@@ -130,7 +130,7 @@ func (s *Store) dropMissing(stream branchline.StreamID, causes map[branchline.Se
 	}
 	known = slices.DeleteFunc(known, func(seg branchline.Segment) bool {
 		_, ok := files[seg.ID]
-		return ok && seg.Sealed || !seg.Sealed && s.partials[seg.ID] != nil
+		return ok && seg.Sealed || !seg.Sealed && s.goesOn(seg)
 	})
 	for batch := range slices.Chunk(known, adoptBatch) {
 		err := s.commit(func(l *ledger) error {
@@ -270,15 +270,29 @@ func (p *partial) readSidecar(records [][]byte) error {
 	return nil
 }
 
-// restore makes a partly held segment ready to take the rest, and seals it if nothing is missing.
+// goesOn reports whether there is a partial of the segment.
+func (s *Store) goesOn(seg branchline.Segment) bool {
+	if s.signer != nil {
+		return s.partials[seg.ID] != nil
+	}
+	_, err := os.Stat(growingPath(s.dir, seg.Stream, seg.ID)) // resume has removed what is of no use
+	return err == nil
+}
+
+// restore makes the index know a partly held segment, leaves it to the disk, and seals it if nothing is
+// missing.
 func (s *Store) restore(p *partial) error {
-	if err := s.enter(p); err != nil {
-		return err
+	if _, err := s.lookup(p.id); err != nil {
+		if err := s.enter(p); err != nil {
+			return err
+		}
 	}
-	if !p.complete() {
-		return nil
+	if p.complete() {
+		return s.finish(p)
 	}
-	return s.finish(p)
+	s.drop(p)
+	s.onDisk++
+	return nil
 }
 
 // sealCut ends a segment that was growing when its origin stopped: after its last whole fragment.

@@ -267,8 +267,12 @@ func checkRoom(quarantine string) error {
 // withdraw takes a segment out of the store, in this order: its file goes to the given path, the
 // directories are synced, the index forgets it. It returns what the index had.
 func (s *Store) withdraw(id branchline.SegmentID, cause branchline.Cause, to string) (branchline.Segment, error) {
-	p := s.partial(id)
+	p, err := s.use(id)
+	if err != nil {
+		return branchline.Segment{}, err
+	}
 	if p != nil {
+		defer s.release(p)
 		p.take()
 		defer p.give()
 	}

@@ -22,8 +22,8 @@ const (
 	syncEvery = 700 * time.Millisecond
 	// maxSyncs bounds how many files are synced at once: the file system joins them to one commit.
 	maxSyncs = 8
-	// maxPartials bounds the segments that grow or are held in part: a hub that backfills 64 sites
-	// with 16 streams each, four segments at a time.
+	// maxPartials bounds the segments that are written at a time: a hub that backfills 64 sites with
+	// 16 streams each, four segments at a time.
 	maxPartials = 4096
 	// maxOpenFiles bounds the open files of partial segments, and maxReaders those of readers, to stay
 	// well below the usual 1024 of a process.
@@ -66,12 +66,16 @@ type Store struct {
 	journalLive  int64 // size after they were dropped last
 
 	readers chan struct{} // one token for each reader
+	loading chan struct{} // holds a token while a partial is brought into memory
+	limit   int           // of partials in memory
 	closing chan struct{} // closed by Close
 	synced  chan struct{} // closed when the syncing goroutine has ended
 
 	mu       sync.Mutex
 	closed   bool
-	partials map[branchline.SegmentID]*partial
+	partials map[branchline.SegmentID]*partial // in memory
+	onDisk   int                               // how many are on disk alone
+	uses     uint64
 	footers  footerCache
 	opened   []*partial // whose files were opened, the longest ago first
 }
@@ -113,7 +117,7 @@ func (s *Store) list() []*partial {
 	return all
 }
 
-// partial returns the growing or partly held segment, nil if there is none.
+// partial returns the growing or partly held segment if it is in memory, else nil.
 func (s *Store) partial(id branchline.SegmentID) *partial {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -123,7 +127,7 @@ func (s *Store) partial(id branchline.SegmentID) *partial {
 // Begin makes room for a segment, which this node calls part of stream; start.Init is copied. It may be
 // repeated, also after sealing, and then does nothing. A segment that was removed may begin anew. It
 // wraps [branchline.ErrInvalid] for a malformed start, [branchline.ErrMismatch] if the segment was
-// begun differently, and [branchline.ErrBusy] when too many segments are incomplete.
+// begun differently, and [branchline.ErrBusy] when too many segments are written at a time.
 //
 // At the origin a stream has one writer, who begins a segment after the one before is done with; one
 // that was left unsealed is sealed now, as Cut, with what it holds.
@@ -139,6 +143,7 @@ func (s *Store) Begin(stream branchline.StreamID, start branchline.SegmentStart)
 	if err != nil {
 		return err
 	}
+	defer s.release(p)
 	if err := s.begin(p, stream, start); err != nil {
 		return fmt.Errorf("begin segment %v of %s: %w", start.ID, stream, err)
 	}
@@ -155,7 +160,11 @@ func (s *Store) begin(p *partial, stream branchline.StreamID, start branchline.S
 	p.mu.Lock()
 	was := p.state
 	p.mu.Unlock()
-	if was != unborn {
+	switch was {
+	case unborn:
+	case closed:
+		return p.usable()
+	default:
 		return p.matches(stream, start)
 	}
 	known, err := s.isSealed(p.id)
@@ -172,22 +181,12 @@ func (s *Store) begin(p *partial, stream branchline.StreamID, start branchline.S
 	return err
 }
 
-// claim returns the segment's partial, a new unborn one if there is none.
+// claim returns the segment's partial, a new unborn one if there is none, to be released.
 func (s *Store) claim(stream branchline.StreamID, start branchline.SegmentStart) (*partial, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return nil, fmt.Errorf("begin segment %v: store closed: %w", start.ID, branchline.ErrUnavailable)
+	p, err := s.obtain(start.ID, func() *partial { return s.newPartial(stream, start) })
+	if err != nil {
+		return nil, fmt.Errorf("begin segment: %w", err)
 	}
-	if p := s.partials[start.ID]; p != nil {
-		return p, nil
-	}
-	if len(s.partials) >= maxPartials {
-		return nil, fmt.Errorf("begin segment %v: %d segments are incomplete: %w", start.ID, maxPartials,
-			branchline.ErrBusy)
-	}
-	p := s.newPartial(stream, start)
-	s.partials[start.ID] = p
 	return p, nil
 }
 
@@ -233,7 +232,10 @@ func (s *Store) drop(p *partial) {
 // returns if it brought the last missing fragment of a segment whose Seal came before. It wraps
 // [branchline.ErrNotFound] for a segment that was not begun and [branchline.ErrGone] for a removed one.
 func (s *Store) Put(id branchline.SegmentID, f branchline.Fragment, data []byte) error {
-	p := s.partial(id)
+	p, err := s.use(id)
+	if err != nil {
+		return fmt.Errorf("put fragment: %w", err)
+	}
 	if p == nil {
 		ok, err := s.isSealed(id)
 		if err == nil && !ok {
@@ -244,6 +246,7 @@ func (s *Store) Put(id branchline.SegmentID, f branchline.Fragment, data []byte)
 		}
 		return nil
 	}
+	defer s.release(p)
 	if err := checkFragment(f, data); err != nil {
 		return fmt.Errorf("put fragment at %d of %v: %w", f.Offset, id, err)
 	}
@@ -263,10 +266,14 @@ func (s *Store) Put(id branchline.SegmentID, f branchline.Fragment, data []byte)
 // [branchline.ErrMismatch] when the footer contradicts the announced hash, its own signature or what is
 // held, and then seals nothing; and the error of [Options.Trust]. Sealing again does nothing.
 func (s *Store) Seal(id branchline.SegmentID, seal branchline.SegmentSeal) error {
-	p := s.partial(id)
+	p, err := s.use(id)
+	if err != nil {
+		return fmt.Errorf("seal segment: %w", err)
+	}
 	if p == nil {
 		return s.sealedAlready(id, seal)
 	}
+	defer s.release(p)
 	p.mu.Lock()
 	done := p.state == sealed
 	p.mu.Unlock()
@@ -292,6 +299,9 @@ func (s *Store) sealedAlready(id branchline.SegmentID, seal branchline.SegmentSe
 	seg, err := s.lookup(id)
 	if err != nil {
 		return fmt.Errorf("seal segment: %w", err)
+	}
+	if !seg.Sealed {
+		return fmt.Errorf("seal segment %v: it is just being begun: %w", id, branchline.ErrUnavailable)
 	}
 	if seg.Hash != seal.Hash {
 		return fmt.Errorf("seal segment %v: sealed as %v, now %v: %w", id, seg.Hash, seal.Hash, branchline.ErrMismatch)

@@ -45,8 +45,8 @@ func (s *Store) syncOne(ctx context.Context, id branchline.SegmentID) error {
 			return err
 		}
 	}
-	ok, err := s.isSealed(id)
-	if err == nil && !ok {
+	seg, err := s.lookup(id)
+	if err == nil && !seg.Sealed && s.signer != nil { // at a replica it is on disk alone, and durable
 		err = fmt.Errorf("segment %v is just being begun: %w", id, branchline.ErrUnavailable)
 	}
 	return err
