@@ -14,6 +14,7 @@ import (
 	"github.com/branchline-video/branchline/federation/identity"
 	"github.com/branchline-video/branchline/federation/link"
 	"github.com/branchline-video/branchline/internal/clock"
+	wire "github.com/branchline-video/branchline/proto"
 )
 
 // TestCutAndHeal pulls the cable for longer than the idle timeout: both sides notice, calls fail as
@@ -63,6 +64,46 @@ func TestCutAndHeal(t *testing.T) {
 	more, err := io.ReadAll(rest)
 	if err != nil || len(got)+len(more) < 1<<20 {
 		t.Errorf("the rest has %d bytes: %v", len(more), err)
+	}
+}
+
+// TestNarrowPath shrinks the path in the middle of a fetch: the link stalls, and a new one with small
+// packets takes its place, over which the fetch goes on.
+func TestNarrowPath(t *testing.T) {
+	h := startHub(t)
+	src := newSource()
+	feed := src.Feed(testStream)
+	id := feed.Begin(8 << 20)
+	feed.Seal()
+	var cable link.Cuttable
+	u := NewUplink(UplinkConfig{
+		Node: newNode(t), Source: src, Token: h.token("berlin"), ListenPacket: cable.ListenPacket,
+	})
+	run(t, u.Run)
+	first, err := h.wait("berlin").Fetch(t.Context(), id, branchline.ByteRange{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.Close()
+	if _, err := io.CopyN(io.Discard, first, 4<<20); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	cable.Narrow(1250)
+	if _, err := io.ReadAll(first); !errors.Is(err, branchline.ErrUnavailable) {
+		t.Errorf("the fetch ended with %v, want unavailable", err)
+	}
+	again, err := h.wait("berlin").Fetch(t.Context(), id, branchline.ByteRange{Start: 4 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	if _, err := io.ReadAll(again); err != nil {
+		t.Errorf("over the new link: %v", err)
+	}
+	t.Logf("fetched %v after the path shrank", time.Since(began).Round(time.Millisecond))
+	if link.Code(wire.Code_CODE_STALLED) != link.CodeStalled {
+		t.Error("the code of a stalled link is another in the wire format")
 	}
 }
 

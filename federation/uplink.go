@@ -186,7 +186,9 @@ func (u *Uplink) once(ctx context.Context, next int) (hub string, err error) {
 	}
 	hub = hubs[next%len(hubs)]
 	dialling, cancel := context.WithTimeout(ctx, link.HandshakeTimeout)
-	conn, err := link.Dial(dialling, hub, link.Options{TLS: conf, ListenPacket: u.cfg.ListenPacket})
+	conn, err := link.Dial(dialling, hub, link.Options{
+		TLS: conf, ListenPacket: u.cfg.ListenPacket, Small: errors.Is(u.State().Err, link.ErrStalled),
+	})
 	cancel()
 	if err != nil {
 		return hub, fmt.Errorf("link to hub: %w", err)

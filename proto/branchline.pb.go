@@ -45,6 +45,7 @@ const (
 	Code_CODE_INTERNAL            Code = 10
 	Code_CODE_VERSION             Code = 11
 	Code_CODE_REPLACED            Code = 12
+	Code_CODE_STALLED             Code = 13
 	Code_CODE_TOKEN_UNKNOWN       Code = 16
 	Code_CODE_TOKEN_USED          Code = 17
 	Code_CODE_TOKEN_EXPIRED       Code = 18
@@ -70,6 +71,7 @@ var (
 		10: "CODE_INTERNAL",
 		11: "CODE_VERSION",
 		12: "CODE_REPLACED",
+		13: "CODE_STALLED",
 		16: "CODE_TOKEN_UNKNOWN",
 		17: "CODE_TOKEN_USED",
 		18: "CODE_TOKEN_EXPIRED",
@@ -92,6 +94,7 @@ var (
 		"CODE_INTERNAL":            10,
 		"CODE_VERSION":             11,
 		"CODE_REPLACED":            12,
+		"CODE_STALLED":             13,
 		"CODE_TOKEN_UNKNOWN":       16,
 		"CODE_TOKEN_USED":          17,
 		"CODE_TOKEN_EXPIRED":       18,
@@ -2491,7 +2494,7 @@ const file_branchline_proto_rawDesc = "" +
 	"\x06RunEnd\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\x04R\x03run\x12\x13\n" +
 	"\x05at_ns\x18\x02 \x01(\x03R\x04atNs\x12\x14\n" +
-	"\x05cause\x18\x03 \x01(\tR\x05cause*\xb5\x03\n" +
+	"\x05cause\x18\x03 \x01(\tR\x05cause*\xc7\x03\n" +
 	"\x04Code\x12\x14\n" +
 	"\x10CODE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10CODE_UNAVAILABLE\x10\x01\x12\r\n" +
@@ -2506,7 +2509,8 @@ const file_branchline_proto_rawDesc = "" +
 	"\rCODE_INTERNAL\x10\n" +
 	"\x12\x10\n" +
 	"\fCODE_VERSION\x10\v\x12\x11\n" +
-	"\rCODE_REPLACED\x10\f\x12\x16\n" +
+	"\rCODE_REPLACED\x10\f\x12\x10\n" +
+	"\fCODE_STALLED\x10\r\x12\x16\n" +
 	"\x12CODE_TOKEN_UNKNOWN\x10\x10\x12\x13\n" +
 	"\x0fCODE_TOKEN_USED\x10\x11\x12\x16\n" +
 	"\x12CODE_TOKEN_EXPIRED\x10\x12\x12\x1c\n" +

@@ -1,15 +1,18 @@
 package link
 
 import (
+	"fmt"
 	"net"
 	"sync/atomic"
+	"syscall"
 )
 
 // Cuttable is a cable: the packet connections that it wraps lose every packet, in both directions,
-// while it is cut. Nobody is told, as with a real one. The zero value is whole. Its methods may be
-// called at any time.
+// while it is cut, and large ones while it is narrow. Nobody is told, as with a real one. The zero
+// value is whole. Its methods may be called at any time.
 type Cuttable struct {
-	cut atomic.Bool
+	cut  atomic.Bool
+	most atomic.Int64 // bytes of a packet that passes; 0 for no limit
 }
 
 // Cut makes the cable lose every packet from now on.
@@ -20,6 +23,15 @@ func (c *Cuttable) Heal() { c.cut.Store(false) }
 
 // IsCut reports whether the cable is cut.
 func (c *Cuttable) IsCut() bool { return c.cut.Load() }
+
+// Narrow makes the cable lose packets of more bytes than most, as a path does whose least MTU has shrunk
+// behind a firewall that lets nobody know. With 0 all pass again.
+func (c *Cuttable) Narrow(most int) { c.most.Store(int64(most)) }
+
+func (c *Cuttable) loses(packet int) bool {
+	most := c.most.Load()
+	return c.cut.Load() || most > 0 && int64(packet) > most
+}
 
 // ListenPacket opens a UDP socket on addr at the end of the cable. It fits [Options.ListenPacket].
 func (c *Cuttable) ListenPacket(addr string) (net.PacketConn, error) {
@@ -42,17 +54,25 @@ type cutConn struct {
 func (c *cutConn) ReadFrom(b []byte) (int, net.Addr, error) {
 	for {
 		n, addr, err := c.PacketConn.ReadFrom(b)
-		if err != nil || !c.cable.IsCut() {
+		if err != nil || !c.cable.loses(n) {
 			return n, addr, err
 		}
 	}
 }
 
 func (c *cutConn) WriteTo(b []byte, addr net.Addr) (int, error) {
-	if c.cable.IsCut() {
+	if c.cable.loses(len(b)) {
 		return len(b), nil
 	}
 	return c.PacketConn.WriteTo(b, addr)
+}
+
+// SyscallConn lets quic-go forbid routers to cut packets in pieces, without which it keeps them small.
+func (c *cutConn) SyscallConn() (syscall.RawConn, error) {
+	if u, ok := c.PacketConn.(*net.UDPConn); ok {
+		return u.SyscallConn()
+	}
+	return nil, fmt.Errorf("not a socket: %w", net.ErrClosed)
 }
 
 // SetReadBuffer and SetWriteBuffer let quic-go ask for the large socket buffers that it wants.

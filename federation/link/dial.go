@@ -79,10 +79,14 @@ func dialOne(ctx context.Context, addr *net.UDPAddr, opt Options) (Conn, error) 
 	if err != nil {
 		return nil, err
 	}
-	c, err := e.t.Dial(ctx, addr, opt.TLS, config())
+	var w watchdog
+	conf := config()
+	conf.Tracer, conf.DisablePathMTUDiscovery = w.trace, opt.Small
+	c, err := e.t.Dial(ctx, addr, opt.TLS, conf)
 	if err != nil {
 		return nil, errors.Join(meaning(err), e.close())
 	}
+	w.watch(c)
 	return newConn(c, e, ""), nil
 }
 

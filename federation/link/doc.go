@@ -8,6 +8,8 @@
 //   - A stream begins with its [Kind]. Everything after that belongs to the streams' users.
 //   - Both sides send something every [KeepAlive], and a dead path is noticed within that and
 //     [IdleTimeout] together. All calls on the connection and its streams then fail.
+//   - So is, by the side that dialled, a path that loses what it sends and lets keep-alives pass, after
+//     [StallTimeout].
 //   - A stream that is reset, flooded or not read costs only itself: the windows bound what a peer
 //     can make this node keep.
 //

@@ -21,6 +21,9 @@ const (
 	// sent after the last one received, which is a KeepAlive later: together less than the 5 s within
 	// which a dead link is noticed.
 	IdleTimeout = 3500 * time.Millisecond
+	// StallTimeout is how long, beyond the round trip time, bytes may wait to be acknowledged while packets
+	// of the peer arrive. QUIC itself would go on for most of a minute with packets that are too large.
+	StallTimeout = 3 * time.Second
 	// HandshakeTimeout bounds the wait for each answer of the peer while connecting.
 	HandshakeTimeout = 5 * time.Second
 	// MaxStreams bounds the streams that a peer has open at once: some for each camera of a large
@@ -139,6 +142,13 @@ func (e *Error) Error() string {
 
 // ErrSilent means that nothing came from the peer for longer than [IdleTimeout].
 var ErrSilent = errors.New("nothing received from the peer")
+
+// ErrStalled means that packets came from the peer but none of what was sent to it was acknowledged for
+// [StallTimeout]: mostly a path that has begun to lose large packets in silence.
+var ErrStalled = errors.New("the peer gets nothing of what is sent")
+
+// CodeStalled is the [Code] with which a connection that has stalled is closed.
+const CodeStalled Code = 13
 
 // ReadKind reads the kind with which every stream begins. It must be the first read.
 func ReadKind(s io.Reader) (Kind, error) {

@@ -291,6 +291,46 @@ func TestCuttable(t *testing.T) {
 	}
 }
 
+// TestNarrow shrinks the path after large packets have gone over it. Keep-alives pass, and yet the
+// connection ends in time; without a watchdog it would stand still for most of a minute.
+func TestNarrow(t *testing.T) {
+	var cable link.Cuttable
+	l, opt := listen(t, nil)
+	opt.ListenPacket = cable.ListenPacket
+	edge, err := link.Dial(t.Context(), l.Addr().String(), opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer edge.Close(0, "")
+	hub, err := l.Accept(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, in := open(t, hub, edge, link.KindFetch)
+	go io.Copy(io.Discard, out)
+	for range 200 { // path MTU discovery makes them larger
+		if _, err := in.Write(make([]byte, 64<<10)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := edge.Stats()
+	if average := before.Sent / before.PacketsSent; average < 1250 {
+		t.Fatalf("packets had %d bytes in the mean: the test shows nothing", average)
+	}
+	cable.Narrow(1250)
+	began := time.Now()
+	for err == nil {
+		_, err = in.Write(make([]byte, 64<<10))
+	}
+	t.Logf("%v after %v", err, time.Since(began))
+	if took := time.Since(began); !errors.Is(err, link.ErrStalled) || took > link.StallTimeout+2*time.Second {
+		t.Errorf("%v after %v, want that it stalled", err, took)
+	}
+	if _, err := hub.AcceptStream(t.Context()); !errors.Is(err, link.ErrStalled) {
+		t.Errorf("the other side hears %v", err)
+	}
+}
+
 func TestDialErrors(t *testing.T) {
 	_, opt := listen(t, nil)
 	for addr, want := range map[string]string{

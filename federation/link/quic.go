@@ -41,6 +41,8 @@ type Options struct {
 	Verify func(tls.ConnectionState) (branchline.SiteID, *Error)
 	// ListenPacket opens the UDP socket; nil means the system's.
 	ListenPacket func(addr string) (net.PacketConn, error)
+	// Small keeps what the side that dials sends in packets of 1200 bytes, for a path that has stalled.
+	Small bool
 	// ResetKey lets a restarted node tell its peers at once that their connections are gone. The zero
 	// key switches that off.
 	ResetKey [32]byte
@@ -250,6 +252,8 @@ func meaning(err error) error {
 	switch {
 	case errors.As(err, &reset):
 		return &Error{Code: Code(reset.ErrorCode), Remote: reset.Remote}
+	case errors.As(err, &closed) && Code(closed.ErrorCode) == CodeStalled:
+		return ErrStalled
 	case errors.As(err, &closed):
 		return &Error{Code: Code(closed.ErrorCode), Reason: closed.ErrorMessage, Remote: closed.Remote, Conn: true}
 	case errors.As(err, &idle):
