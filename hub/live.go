@@ -133,6 +133,9 @@ func (n *Node) fill(ctx context.Context, stream branchline.StreamID, f *feed) {
 				break
 			}
 			pause.Reset()
+			if at := item.Start; at != nil {
+				n.origins.add(branchline.Segment{ID: at.ID, Stream: stream, Span: branchline.TimeRange{Start: at.Start}})
+			}
 			f.publish(stream, item)
 		}
 		f.interrupted()

@@ -1,6 +1,7 @@
 package hub_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -194,5 +195,79 @@ func TestLingerBeginsAnew(t *testing.T) {
 			t.Errorf("closing took %v", took)
 		}
 		w.open()
+	})
+}
+
+// TestHeldBytesDoNotCrossTheLink plays a segment of which the middle is held with one fetch to its end.
+func TestHeldBytesDoNotCrossTheLink(t *testing.T) {
+	inWorld(t, nil, func(w *world) {
+		pass(25 * time.Second)
+		from := w.edge.began.Add(segmentLength)
+		read := func(seg branchline.Segment, bytes branchline.ByteRange) []byte {
+			body, err := w.node.Fetch(w.Context(), seg.ID, bytes)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer body.Close()
+			data, err := io.ReadAll(body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return data
+		}
+		segs, err := w.node.Segments(w.Context(), stream,
+			branchline.TimeRange{Start: from.Add(time.Second), End: from.Add(2 * time.Second)})
+		if err != nil || len(segs) != 1 {
+			t.Fatal(segs, err)
+		}
+		seg := segs[0]
+		whole := read(seg, branchline.ByteRange{})
+		for _, c := range []struct {
+			from, to time.Duration
+			most     float64 // of the segment's bytes may cross the link
+		}{{3 * time.Second, 8 * time.Second, 0.6}, {0, segmentLength, 0}} {
+			id := w.order(branchline.TimeRange{Start: from.Add(c.from), End: from.Add(c.to)}).ID
+			w.wait(2*time.Second, "not done", func() bool { return w.job(id).State.Final() })
+			for _, end := range []int64{0, seg.Size} {
+				fetched := w.edge.fetched.Load()
+				data := read(seg, branchline.ByteRange{End: end})
+				fetched = w.edge.fetched.Load() - fetched
+				if !bytes.Equal(data, whole) || float64(fetched) > c.most*float64(seg.Size) {
+					t.Errorf("%v-%v to %d: %d bytes of %d, %d over the link", c.from, c.to, end, len(data),
+						len(whole), fetched)
+				}
+			}
+		}
+	})
+}
+
+// TestOneSiteDoesNotAnswerForAnother: a segment belongs to the stream under which it was told first.
+func TestOneSiteDoesNotAnswerForAnother(t *testing.T) {
+	inWorld(t, nil, func(w *world) {
+		pass(12 * time.Second)
+		span := branchline.TimeRange{Start: w.edge.began, End: w.edge.began.Add(5 * time.Second)}
+		ctx, stop := context.WithCancel(context.Background())
+		done := make(chan struct{})
+		go func() { defer close(done); w.node.Attach(ctx, "athens", w.edge) }() // tells of berlin's segments
+		w.wait(time.Second, "athens has no camera", func() bool {
+			_, err := w.node.Catalog().Camera("athens.door")
+			return err == nil
+		})
+		segs, err := w.node.Segments(ctx, "athens.door.main", span)
+		if err != nil || len(segs) != 0 {
+			t.Errorf("athens lists %d segments of berlin, %v", len(segs), err)
+		}
+		w.cut()
+		before := w.edge.fetches.Load()
+		segs, err = w.edge.Segments(ctx, local, span)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = w.node.Fetch(ctx, segs[0].ID, branchline.ByteRange{End: 10})
+		if !errors.Is(err, branchline.ErrUnavailable) || w.edge.fetches.Load() != before {
+			t.Errorf("berlin is dark, and its footage is %v", err)
+		}
+		stop()
+		<-done
 	})
 }

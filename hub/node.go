@@ -274,6 +274,12 @@ func (n *Node) link(site branchline.SiteID) (branchline.Source, <-chan struct{})
 }
 
 func (n *Node) catalogChanged(notice catalog.Notice) {
+	for _, seg := range []*branchline.Segment{notice.Opened, notice.Sealed} {
+		if seg != nil && !n.origins.add(*seg) {
+			n.log.Warn("a site tells of a segment of another", "site", notice.Site, "segment", seg.ID)
+			return
+		}
+	}
 	n.fetcher.Notice(notice)
 	if notice.Camera != "" && notice.Stream == "" {
 		select {

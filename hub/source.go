@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"io"
 	"iter"
-	"maps"
 	"slices"
 	"sync"
 
 	"github.com/branchline-video/branchline"
+	"github.com/branchline-video/branchline/segstore"
 )
 
 var _ branchline.Source = (*Node)(nil)
@@ -62,11 +62,16 @@ func (n *Node) segmentsThere(
 	if err != nil {
 		return nil, err
 	}
-	for i := range there {
-		there[i].Stream = stream
+	own := there[:0]
+	for _, seg := range there {
+		if seg.Stream = stream; n.origins.add(seg) {
+			own = append(own, seg)
+		}
 	}
-	n.origins.add(site, there)
-	return there, nil
+	if strange := len(there) - len(own); strange > 0 {
+		n.log.Warn("a site lists segments of another", "site", site, "stream", stream, "segments", strange)
+	}
+	return own, nil
 }
 
 // union returns all segments of both lists once, by start: what is held as a whole as the hub has it,
@@ -95,74 +100,85 @@ func union(here, there []branchline.Segment) []branchline.Segment {
 	return all[:min(len(all), branchline.MaxSegments)]
 }
 
-// Fetch implements [branchline.Source]. A range that is held comes from the hub's disk, any other from
-// the segment's site: the one at which it was listed lately, or else whichever linked site has it,
-// which takes asking them one by one.
+// Fetch implements [branchline.Source], for segments that are held, or that this node lately listed or
+// told of; it asks no other site than the stream's own. What is held comes from the hub's disk and only
+// the rest from there.
 func (n *Node) Fetch(
 	ctx context.Context, id branchline.SegmentID, bytes branchline.ByteRange,
 ) (io.ReadCloser, error) {
-	site, listed := n.origins.of(id)
-	src, _ := n.link(site)
-	if bytes.End == 0 && listed && src != nil {
-		return src.Fetch(ctx, id, bytes) // what is held in part would wait here for the rest
+	seg, listed := n.origins.of(id)
+	if !listed {
+		return n.store.Fetch(ctx, id, bytes)
 	}
-	body, err := n.store.Fetch(ctx, id, bytes)
-	switch {
-	case err == nil || errors.Is(err, branchline.ErrBusy):
-		return body, err
-	case !listed && errors.Is(err, branchline.ErrNotFound):
-		return n.search(ctx, id, bytes)
-	case !listed:
-		return nil, err
-	case src == nil:
-		return nil, fmt.Errorf("fetch segment %s: site %s is not linked: %w", id, site, branchline.ErrUnavailable)
+	if bytes.End == 0 && seg.Sealed {
+		bytes.End = seg.Size
 	}
-	return src.Fetch(ctx, id, bytes)
-}
-
-// search fetches from the first linked site that knows the segment.
-func (n *Node) search(
-	ctx context.Context, id branchline.SegmentID, bytes branchline.ByteRange,
-) (io.ReadCloser, error) {
-	n.mu.Lock()
-	links := maps.Clone(n.links)
-	n.mu.Unlock()
-	for _, site := range slices.Sorted(maps.Keys(links)) {
-		body, err := links[site].Fetch(ctx, id, bytes)
-		if errors.Is(err, branchline.ErrNotFound) {
-			continue
+	src, _ := n.link(seg.Stream.Site())
+	if bytes.End != 0 || src == nil {
+		body, err := n.store.Fetch(ctx, id, bytes)
+		switch {
+		case err == nil || errors.Is(err, branchline.ErrBusy):
+			return body, err
+		case src == nil:
+			return nil, fmt.Errorf("fetch segment %s: site %s is not linked: %w", id, seg.Stream.Site(),
+				branchline.ErrUnavailable)
+		case errors.Is(err, branchline.ErrNotFound) || errors.Is(err, branchline.ErrGone):
+			return src.Fetch(ctx, id, bytes) // nothing of it is here
 		}
-		return body, err
 	}
-	return nil, fmt.Errorf("fetch segment %s: %w", id, branchline.ErrNotFound)
+	here, err := n.store.Segments(ctx, seg.Stream, seg.Span)
+	if err != nil && !errors.Is(err, branchline.ErrNotFound) {
+		return nil, err
+	}
+	i := slices.IndexFunc(here, func(s branchline.Segment) bool { return s.ID == id })
+	switch {
+	case i < 0:
+		return src.Fetch(ctx, id, bytes)
+	case here[i].Sealed:
+		return n.store.Fetch(ctx, id, bytes)
+	}
+	return splice(ctx, n.store, src, id, pieces(here[i], bytes))
 }
 
 // maxOrigins bounds the segments of one generation of origins: a day of a hundred streams.
 const maxOrigins = 150_000
 
-// origins remembers at which site segments are that were listed lately: at least the last maxOrigins.
+// origins remembers the segments that were listed or told of lately, at least the last maxOrigins, and
+// so at which site they are.
 type origins struct {
 	mu       sync.Mutex
-	now, old map[branchline.SegmentID]branchline.SiteID
+	now, old map[branchline.SegmentID]branchline.Segment
 }
 
-func (o *origins) add(site branchline.SiteID, segs []branchline.Segment) {
+// add takes in a segment under the hub's name of its stream. It refuses one that is known as of another
+// stream: identifiers are random, so whoever comes second has it from the first.
+func (o *origins) add(seg branchline.Segment) bool {
+	seg.Fragments = nil
+	if !seg.Sealed { // it may grow to any length
+		seg.Span.End = seg.Span.Start.Add(segstore.MaxSpan)
+	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	known, ok := o.now[seg.ID]
+	if !ok {
+		known, ok = o.old[seg.ID]
+	}
+	if ok && known.Stream != seg.Stream {
+		return false
+	}
 	if o.now == nil || len(o.now) >= maxOrigins {
-		o.now, o.old = make(map[branchline.SegmentID]branchline.SiteID), o.now
+		o.now, o.old = make(map[branchline.SegmentID]branchline.Segment), o.now
 	}
-	for _, seg := range segs {
-		o.now[seg.ID] = site
-	}
+	o.now[seg.ID] = seg
+	return true
 }
 
-func (o *origins) of(id branchline.SegmentID) (branchline.SiteID, bool) {
+func (o *origins) of(id branchline.SegmentID) (branchline.Segment, bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if site, ok := o.now[id]; ok {
-		return site, true
+	if seg, ok := o.now[id]; ok {
+		return seg, true
 	}
-	site, ok := o.old[id]
-	return site, ok
+	seg, ok := o.old[id]
+	return seg, ok
 }

@@ -2,6 +2,8 @@ package hub_test
 
 import (
 	"context"
+	"errors"
+	"io"
 	"iter"
 	"testing"
 	"time"
@@ -22,6 +24,20 @@ type forwarding struct {
 
 func (f forwarding) Changes(ctx context.Context, after branchline.Position) iter.Seq2[branchline.Change, error] {
 	return f.site.Changes(ctx, after)
+}
+
+// Fetch asks until the hub was told of the segment, too, of which the suite heard from the site.
+func (f forwarding) Fetch(
+	ctx context.Context, id branchline.SegmentID, bytes branchline.ByteRange,
+) (io.ReadCloser, error) {
+	for range 20 {
+		body, err := f.Node.Fetch(ctx, id, bytes)
+		if !errors.Is(err, branchline.ErrNotFound) {
+			return body, err
+		}
+		<-time.After(10 * time.Millisecond)
+	}
+	return f.Node.Fetch(ctx, id, bytes)
 }
 
 // TestForwards runs the conformance suite on a hub between two links: what is asked of it for footage

@@ -72,7 +72,9 @@ type edgeSource struct {
 	ring *live.Ring
 }
 
-func (s edgeSource) Cameras(ctx context.Context) ([]branchline.Camera, error) { return s.edge.Cameras(ctx) }
+func (s edgeSource) Cameras(ctx context.Context) ([]branchline.Camera, error) {
+	return s.edge.Cameras(ctx)
+}
 
 func (s edgeSource) Segments(
 	ctx context.Context, stream branchline.StreamID, span branchline.TimeRange,

@@ -32,6 +32,7 @@ type Notice struct {
 	Camera branchline.CameraID // empty when the site's own state changed
 	Stream branchline.StreamID // empty when the camera itself changed
 	Span   branchline.TimeRange
+	Opened *branchline.Segment // if a segment begins to grow at the edge
 	Sealed *branchline.Segment // if a segment is now complete at the edge; without fragments
 }
 

@@ -264,6 +264,9 @@ func applyChange(tx *index.Tx, g generation, site branchline.SiteID, change bran
 	case !known:
 		return Notice{}, nil
 	case change.Opened != nil:
+		opened := *change.Opened
+		opened.Stream = stream
+		n.Opened = &opened
 		return n, store(tx, g.growing()+string(stream), growing{change.Opened.ID, span.Start})
 	case change.Sealed != nil:
 		sealed := *change.Sealed
