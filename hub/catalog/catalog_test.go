@@ -191,7 +191,8 @@ func TestFeedBecomesSpans(t *testing.T) {
 	for _, c := range []struct{ name, feed, want string }{
 		{"one segment", "seal a 0-60", "0-60"},
 		{"segments join", "seal a 0-60; seal b 60-120; seal c 120-130", "0-130"},
-		{"rounding joins", "seal a 0-60; seal b 60.04-120", "0-120"},
+		{"rounding joins", "seal a 0-60; seal b 60.0005-120", "0-120"},
+		{"a lost frame is no rounding", "seal a 0-60; seal b 60.04-120", "0-60, 60.04-120"},
 		{"a real hole does not", "seal a 0-60; seal b 61-120", "0-60, 61-120"},
 		{"late and out of order", "seal c 120-180; seal a 0-60; seal b 60-120", "0-180"},
 		{"told twice", "seal a 0-60; seal a 0-60", "0-60"},
@@ -209,8 +210,8 @@ func TestFeedBecomesSpans(t *testing.T) {
 			"60-120, gap 0-60 expired"},
 		{"removed from the middle", "seal a 0-60; seal b 60-120; seal c 120-180; remove b 60-120 removed early",
 			"0-60, 120-180, gap 60-120 removed early"},
-		{"removed altogether, rounding too", "seal a 0-60; seal b 60.04-120; remove a 0-60 expired; " +
-			"remove b 60.04-120 expired", "gap 0-120 expired"},
+		{"removed altogether, rounding too", "seal a 0-60; seal b 60.0005-120; remove a 0-60 expired; " +
+			"remove b 60.0005-120 expired", "gap 0-120 expired"},
 		{"removed while it grew", "open a 90; remove a 90-95 disk failed", "gap 90-95 disk failed"},
 		{"a removal told as a gap too", "seal a 0-60; remove a 0-60 expired; gap 0-60 expired", "gap 0-60 expired"},
 	} {

@@ -125,8 +125,9 @@ func remove(tx *index.Tx, prefix []byte, e entry) error {
 }
 
 // JoinWithin is the distance up to which two recordings, or two gaps of one cause, count as one: the
-// rounding of a last frame's duration, and less than the shortest interruption worth showing.
-const JoinWithin = 100 * time.Millisecond
+// rounding between time scales. It is far below a frame's duration, because whatever it bridges counts
+// as recorded, and would be wanted for ever without being there.
+const JoinWithin = time.Millisecond
 
 // join adds e and makes one row of it and the rows of the same cause that it overlaps or nearly
 // touches.
