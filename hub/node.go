@@ -56,6 +56,7 @@ type Node struct {
 	peers     *federation.Peers // nil without Listen
 	cameras   chan struct{}     // holds a token when a camera was added or changed
 	origins   origins
+	keys      *keys
 	memory    *live.Budget // of the live streams
 
 	life context.Context // of what readers of live streams start; ends with Close
@@ -96,7 +97,11 @@ func (n *Node) open() (err error) {
 	if n.db, err = index.Open(dir("state"), index.Options{Logger: n.log}); err != nil {
 		return err
 	}
-	n.store, err = segstore.Open(dir("store"), segstore.Options{Clock: n.cfg.Clock, Logger: n.log})
+	if n.keys, err = openKeys(n.db); err != nil {
+		return err
+	}
+	n.store, err = segstore.Open(dir("store"), segstore.Options{
+		Clock: n.cfg.Clock, Logger: n.log, Trust: n.keys.trust})
 	if err != nil {
 		return err
 	}
@@ -127,7 +132,7 @@ func (n *Node) open() (err error) {
 	n.peers, err = federation.OpenPeers(federation.PeersConfig{
 		Addr: n.cfg.Listen, Authority: n.authority, Software: n.cfg.Software,
 		ListenPacket: n.cfg.ListenPacket, Clock: n.cfg.Clock, Logger: n.log,
-		Linked: func(ctx context.Context, site branchline.SiteID, src *federation.Remote) { n.Attach(ctx, site, src) },
+		Linked: n.linkUp,
 	})
 	return err
 }
@@ -215,6 +220,14 @@ func (n *Node) Attach(ctx context.Context, site branchline.SiteID, src branchlin
 	if err := n.attach(ctx, site, src); err != nil && ctx.Err() == nil {
 		n.log.Error("work at a site failed", "site", site, "error", err)
 	}
+}
+
+// linkUp attaches a site that has dialled in, and remembers its key.
+func (n *Node) linkUp(ctx context.Context, site branchline.SiteID, src *federation.Remote) {
+	if err := n.keys.learn(site, src.Key()); err != nil {
+		n.log.Error("footers of a site may be refused", "site", site, "error", err)
+	}
+	n.Attach(ctx, site, src)
 }
 
 func (n *Node) attach(ctx context.Context, site branchline.SiteID, src branchline.Source) error {

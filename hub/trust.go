@@ -1,0 +1,85 @@
+package hub
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/branchline-video/branchline"
+	"github.com/branchline-video/branchline/segstore/index"
+)
+
+const (
+	tableKeys = "hub/keys/" // site: its keys, the oldest first
+	// maxKeys bounds the keys of one site: one for each time that it was enrolled with a new identity.
+	maxKeys = 64
+)
+
+// keys remembers with which keys each site has linked. A site signs its segments with the key of its
+// certificate, so a footer is its own if one of them has signed it.
+type keys struct {
+	db *index.DB
+
+	mu sync.Mutex
+	of map[branchline.SiteID][]ed25519.PublicKey
+}
+
+func openKeys(db *index.DB) (*keys, error) {
+	k := &keys{db: db, of: make(map[branchline.SiteID][]ed25519.PublicKey)}
+	err := db.View(func(tx *index.Tx) error {
+		for key, value := range tx.Scan([]byte(tableKeys), nil) {
+			var list []ed25519.PublicKey
+			if err := json.Unmarshal(value, &list); err != nil {
+				return fmt.Errorf("parse %q: %w", key, err)
+			}
+			k.of[branchline.SiteID(key[len(tableKeys):])] = list
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("load keys of sites: %w", err)
+	}
+	return k, nil
+}
+
+// learn adds the key with which a site has linked, durably.
+func (k *keys) learn(site branchline.SiteID, key ed25519.PublicKey) error {
+	if k.known(site, key) || len(key) == 0 {
+		return nil
+	}
+	k.mu.Lock()
+	list := append(slices.Clone(k.of[site]), slices.Clone(key))
+	list = list[max(0, len(list)-maxKeys):]
+	k.of[site] = list
+	k.mu.Unlock()
+	value, err := json.Marshal(list)
+	if err == nil {
+		err = k.db.Update(func(tx *index.Tx) error { return tx.Set([]byte(tableKeys+string(site)), value) })
+	}
+	if err != nil {
+		return fmt.Errorf("store key of %s: %w", site, err)
+	}
+	return nil
+}
+
+func (k *keys) known(site branchline.SiteID, key ed25519.PublicKey) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.ContainsFunc(k.of[site], func(o ed25519.PublicKey) bool { return bytes.Equal(o, key) })
+}
+
+// trust refuses footers that the stream's site has not signed. A site that never showed a certificate,
+// because it was attached in this process, may sign with any key.
+func (k *keys) trust(stream branchline.StreamID, key ed25519.PublicKey) error {
+	site := stream.Site()
+	k.mu.Lock()
+	any := len(k.of[site]) == 0
+	k.mu.Unlock()
+	if any || k.known(site, key) {
+		return nil
+	}
+	return fmt.Errorf("signed with key %x, which is none of site %s: %w", []byte(key), site, branchline.ErrDenied)
+}
