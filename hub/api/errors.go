@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math"
 	"net/http"
 	"strconv"
@@ -16,6 +17,7 @@ import (
 
 var (
 	errNothing     = errors.New("nothing is recorded in this range")
+	errUnlinked    = errors.New("what is recorded there is at a site that is not linked")
 	errCrossOrigin = errors.New("the request comes from a page of another origin")
 	errNoPath      = errors.New("there is nothing at this path with this method")
 )
@@ -28,7 +30,7 @@ const retryAfter = 5 * time.Second
 type answer struct {
 	status int
 	code   ErrorCode
-	advice string // what to do
+	advice string // what to do; from 500 on it is all that is told, as the error is the hub's
 }
 
 // answerTo is the one table from errors to the API.
@@ -59,12 +61,14 @@ func answerTo(err error) answer {
 	case errors.Is(err, branchline.ErrMismatch):
 		return answer{502, ErrorCodeMismatch, "the bytes that arrived are not those that were recorded; try again"}
 	case errors.Is(err, branchline.ErrBusy):
-		return answer{503, ErrorCodeBusy, "try again when less is going on"}
+		return answer{503, ErrorCodeBusy, "too much is going on at once; try again when it is less"}
+	case errors.Is(err, errUnlinked):
+		return answer{503, ErrorCodeUnavailable, errUnlinked.Error() + "; try again when it is"}
 	case errors.Is(err, branchline.ErrUnavailable), errors.Is(err, context.DeadlineExceeded),
 		errors.Is(err, context.Canceled):
-		return answer{503, ErrorCodeUnavailable, "try again when the site is linked"}
+		return answer{503, ErrorCodeUnavailable, "it cannot be reached now; try again when the site is linked"}
 	}
-	return answer{500, ErrorCodeInternal, "the hub's log says more"}
+	return answer{500, ErrorCodeInternal, "the hub failed to do this; its log says more"}
 }
 
 // isParameter reports whether the error is one of the generated code's about a path or query.
@@ -81,9 +85,13 @@ func isParameter(err error) bool {
 func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
 	answer := answerTo(err)
 	message := fmt.Sprintf("%v; %s", err, answer.advice)
-	if answer.status == http.StatusInternalServerError {
-		a.log.Error("answer request", "method", r.Method, "path", r.URL.Path, "error", err)
-		message = "the hub failed to do this; " + answer.advice
+	if answer.status >= http.StatusInternalServerError {
+		level := slog.LevelInfo
+		if answer.code == ErrorCodeInternal {
+			level = slog.LevelError
+		}
+		a.log.Log(r.Context(), level, "answer request", "method", r.Method, "path", r.URL.Path, "error", err)
+		message = answer.advice
 	}
 	wait := retryAfter
 	var throttled access.Throttled

@@ -60,6 +60,7 @@ type fixture struct {
 	password string // of the administrator
 	now      atomic.Int64
 	applied  chan catalog.Notice
+	failed   error // of the hub
 	demo     *demo
 
 	network, local *httptest.Server
@@ -106,7 +107,7 @@ func (h hubFacts) Timeline(stream branchline.StreamID, r branchline.TimeRange) (
 }
 
 func (hubFacts) RTT(branchline.SiteID) (time.Duration, bool) { return 1500 * time.Microsecond, true }
-func (hubFacts) Health() error                               { return nil }
+func (h hubFacts) Health() error                             { return h.f.failed }
 
 type demo struct{ cut atomic.Bool }
 

@@ -75,8 +75,7 @@ func (a *API) whyNothing(p playback) error {
 	case err != nil:
 		return err
 	case len(facts.Available) > 0 && !facts.Linked:
-		return fmt.Errorf("what is recorded is at site %s, which is not linked: %w",
-			p.stream.Site(), branchline.ErrUnavailable)
+		return fmt.Errorf("play %s: %w", p.stream, errUnlinked)
 	}
 	return errNothing
 }

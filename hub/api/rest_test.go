@@ -50,7 +50,7 @@ func TestErrors(t *testing.T) {
 		{context.DeadlineExceeded, 503, ErrorCodeUnavailable},
 	} {
 		rec := httptest.NewRecorder()
-		a.fail(rec, httptest.NewRequest(http.MethodGet, "/", nil), fmt.Errorf("do something: %w", c.err))
+		a.fail(rec, httptest.NewRequest(http.MethodGet, "/", nil), fmt.Errorf("open /var/lib/hub: %w", c.err))
 		var e Error
 		if err := json.Unmarshal(rec.Body.Bytes(), &e); err != nil {
 			t.Fatal(err)
@@ -58,7 +58,7 @@ func TestErrors(t *testing.T) {
 		if rec.Code != c.status || e.Error.Code != c.code || len(e.Error.Message) < 20 {
 			t.Errorf("%v: %d %+v", c.err, rec.Code, e.Error)
 		}
-		if errors.Is(c.err, secret) && strings.Contains(e.Error.Message, "/var") {
+		if c.status >= 500 && strings.Contains(e.Error.Message, "/var") {
 			t.Errorf("the message tells of the inside: %s", e.Error.Message)
 		}
 		wait := map[int]string{429: "2", 503: "5"}[c.status]
@@ -317,8 +317,13 @@ func TestHealthAndMetrics(t *testing.T) {
 	if a := do(t, f.network, request{line: "GET /healthz"}); a.StatusCode != http.StatusOK || string(a.body) != "ok\n" {
 		t.Errorf("health: %s %s", a.Status, a.body)
 	}
+	f.failed = errors.New("the disk at /var/lib/hub failed")
+	a := do(t, f.network, request{line: "GET /healthz"})
+	if a.StatusCode != http.StatusServiceUnavailable || strings.Contains(string(a.body), "/var") {
+		t.Errorf("health of a hub that does not work: %s %s", a.Status, a.body)
+	}
 	do(t, f.network, request{line: "GET /api/v1/cameras/made-up/timeline"})
-	a := do(t, f.network, request{line: "GET /metrics"})
+	a = do(t, f.network, request{line: "GET /metrics"})
 	for _, want := range []string{
 		`branchline_hub_http_requests_total{operation="GET /healthz",status="200"} 1`,
 		`branchline_hub_http_requests_total{operation="GET /api/v1/cameras/{camera}/timeline",status="401"} 1`,

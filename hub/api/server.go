@@ -112,7 +112,8 @@ func (a *API) routes(mux ServeMux) {
 func (a *API) health(w http.ResponseWriter, _ *http.Request) {
 	status, text := http.StatusOK, "ok\n"
 	if err := a.Hub.Health(); err != nil {
-		status, text = http.StatusServiceUnavailable, err.Error()+"\n"
+		a.log.Warn("hub is not healthy", "error", err) // anybody may ask, so the log alone is told
+		status, text = http.StatusServiceUnavailable, "the hub does not work; its log says why\n"
 	}
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.WriteHeader(status)

@@ -1134,7 +1134,7 @@ export interface operations {
                     "text/plain": string;
                 };
             };
-            /** @description It does not, and why */
+            /** @description It does not; its log says why */
             503: {
                 headers: {
                     [name: string]: unknown;
