@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -274,32 +275,35 @@ func TestPreemption(t *testing.T) {
 	}
 }
 
-// TestCancelledStaysCancelled: whatever a job's last transfer does meanwhile, and after a restart.
+// TestCancelledStaysCancelled: a save that had to wait stores what the job is by then.
 func TestCancelledStaysCancelled(t *testing.T) {
-	f := newFixture(t, nil, span(0, 60))
-	l := f.link()
-	for range 50 {
-		job := f.order(span(0, 60))
-		tsk := &task{job: job.ID, stream: door, span: span(0, 60), cancel: func() {}}
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t, nil, span(0, 60))
+		id := f.order(span(0, 60)).ID
+		release := make(chan struct{})
 		var work sync.WaitGroup
 		work.Go(func() {
-			if err := l.finishJob(result{task: tsk, err: branchline.ErrUnavailable}); err != nil {
+			if err := f.db.Update(func(*index.Tx) error { <-release; return nil }); err != nil {
 				t.Error(err)
 			}
 		})
+		synctest.Wait()
 		work.Go(func() {
-			if err := f.fetcher.Cancel(job.ID); err != nil {
+			if err := f.fetcher.saveAndTell(id); err != nil {
 				t.Error(err)
 			}
 		})
+		synctest.Wait()
+		f.fetcher.mu.Lock()
+		f.fetcher.jobs[id].State = Cancelled
+		f.fetcher.mu.Unlock()
+		close(release)
 		work.Wait()
-	}
-	f.restart()
-	for _, j := range f.fetcher.Jobs() {
-		if j.State != Cancelled {
-			t.Errorf("after the restart job %s is %s", j.ID, j.State)
+		f.restart()
+		if j, err := f.fetcher.Job(id); err != nil || j.State != Cancelled {
+			t.Errorf("after the restart the job is %s, %v", j.State, err)
 		}
-	}
+	})
 }
 
 // TestDroppedStaysDropped: a late result does not bring back a job that was forgotten.
