@@ -8,23 +8,27 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// How many failed logins are free, and how long one more takes to become free again. A user's limit
-// is wider than an address's, so that nobody can lock a user out from one address.
+// How many failed logins are free, and how long one more takes to become free again. The strictest
+// limit is on one user name from one address. A user's is wider, so that nobody can lock a user out
+// from one address; an address's is wider still, as behind a proxy it is everybody's, and only keeps
+// made-up names from filling the audit log.
 const (
-	addressBurst    = 5
-	addressInterval = 30 * time.Second
+	pairBurst       = 5
+	pairInterval    = 30 * time.Second
 	userBurst       = 20
 	userInterval    = 10 * time.Second
+	addressBurst    = 100
+	addressInterval = time.Second
 )
 
-// maxTracked bounds the addresses, and the user names, whose failures are remembered: some 2 MB.
+// maxTracked bounds the addresses, the user names and the pairs of both whose failures are remembered:
+// some 3 MB.
 const maxTracked = 10_000
 
 // gate limits failed logins. The zero gate has seen none.
 type gate struct {
-	mu        sync.Mutex
-	addresses map[string]*rate.Limiter
-	users     map[string]*rate.Limiter
+	mu                      sync.Mutex
+	pairs, users, addresses map[string]*rate.Limiter
 }
 
 // enter takes a place for one attempt at the given time, or tells how long to wait for one. The
@@ -32,13 +36,21 @@ type gate struct {
 func (g *gate) enter(now time.Time, address, user string) (forgive func(), wait time.Duration) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	ofAddress := rate.NewLimiter(rate.Every(addressInterval), addressBurst)
-	ofUser := rate.NewLimiter(rate.Every(userInterval), userBurst)
-	byAddress := limiter(&g.addresses, now, network(address), ofAddress)
-	byUser := limiter(&g.users, now, user, ofUser)
-	first, second := byAddress.ReserveN(now, 1), byUser.ReserveN(now, 1)
-	forgive = func() { first.CancelAt(now); second.CancelAt(now) }
-	if wait = max(first.DelayFrom(now), second.DelayFrom(now)); wait > 0 {
+	address = network(address)
+	places := []*rate.Reservation{
+		limiter(&g.pairs, now, address+" "+user, pairInterval, pairBurst).ReserveN(now, 1),
+		limiter(&g.users, now, user, userInterval, userBurst).ReserveN(now, 1),
+		limiter(&g.addresses, now, address, addressInterval, addressBurst).ReserveN(now, 1),
+	}
+	forgive = func() {
+		for _, p := range places {
+			p.CancelAt(now)
+		}
+	}
+	for _, p := range places {
+		wait = max(wait, p.DelayFrom(now))
+	}
+	if wait > 0 {
 		forgive()
 		return nil, wait
 	}
@@ -47,7 +59,9 @@ func (g *gate) enter(now time.Time, address, user string) (forgive func(), wait 
 
 // limiter returns the key's limiter, which is fresh where there was none. At the limit it forgets
 // those that remember no failure any more, and if all do, any one.
-func limiter(all *map[string]*rate.Limiter, now time.Time, key string, fresh *rate.Limiter) *rate.Limiter {
+func limiter(
+	all *map[string]*rate.Limiter, now time.Time, key string, every time.Duration, burst int,
+) *rate.Limiter {
 	if l, ok := (*all)[key]; ok {
 		return l
 	}
@@ -67,6 +81,7 @@ func limiter(all *map[string]*rate.Limiter, now time.Time, key string, fresh *ra
 		}
 		delete(*all, k)
 	}
+	fresh := rate.NewLimiter(rate.Every(every), burst)
 	(*all)[key] = fresh
 	return fresh
 }

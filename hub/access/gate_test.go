@@ -16,7 +16,8 @@ func TestGate(t *testing.T) {
 		{"one more comes free", "0 a u fail|0 a u fail|0 a u fail|0 a u fail|0 a u fail|" +
 			"10 a u 20|30 a u fail|30 a u 30"},
 		{"success costs nothing", "0 a u fail|0 a u fail|0 a u fail|0 a u fail|0 a u ok|0 a u ok|0 a u fail|0 a u 30"},
-		{"other users do not help", "0 a u fail|0 a v fail|0 a w fail|0 a x fail|0 a y fail|0 a z 30"},
+		{"another user is free", "0 a u fail|0 a u fail|0 a u fail|0 a u fail|0 a u fail|0 a u 30|0 a v ok"},
+		{"made-up users of one address", manyUsers(addressBurst) + "0 a v 1|0 b v ok|1 a v ok"},
 		{"another address is free", "0 a u fail|0 a u fail|0 a u fail|0 a u fail|0 a u fail|0 b u ok"},
 		{"refusal costs nothing", "0 a u fail|0 a u fail|0 a u fail|0 a u fail|0 a u fail|0 a u 30|0 a u 30|30 a u ok"},
 		{"one network", "0 2001:db8::1 u fail|0 2001:db8::2 u fail|0 2001:db8::3 u fail|" +
@@ -50,6 +51,14 @@ func many(n int) string {
 	return b.String()
 }
 
+func manyUsers(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, "0 a u%d fail|", i)
+	}
+	return b.String()
+}
+
 func TestGateIsBounded(t *testing.T) {
 	var g gate
 	for i := range maxTracked + 100 {
@@ -67,14 +76,14 @@ func TestGateIsBounded(t *testing.T) {
 func TestLoginIsThrottledBeforeThePasswordIsLookedAt(t *testing.T) {
 	f := open(t, t.TempDir())
 	attempt := Attempt{User: Administrator, Password: "wrong", Address: "192.0.2.1"}
-	for range addressBurst {
+	for range pairBurst {
 		if _, _, err := f.Login(t.Context(), attempt); !errors.Is(err, ErrCredentials) {
 			t.Fatal(err)
 		}
 	}
 	attempt.Password = f.password
 	var throttled Throttled
-	if _, _, err := f.Login(t.Context(), attempt); !errors.As(err, &throttled) || throttled.After != addressInterval {
+	if _, _, err := f.Login(t.Context(), attempt); !errors.As(err, &throttled) || throttled.After != pairInterval {
 		t.Errorf("the right password after too many wrong ones: %v", err)
 	}
 	f.pass(throttled.After)

@@ -151,6 +151,15 @@ func TestCookieIsSecureOverTLS(t *testing.T) {
 	if len(a.Cookies()) != 1 || !a.Cookies()[0].Secure {
 		t.Errorf("%s %v", a.Status, a.Cookies())
 	}
+	for scheme, want := range map[string]bool{"https": true, "http": false} { // behind a proxy, and directly
+		a := do(t, f.network, request{
+			line: "POST /api/v1/session", body: Login{User: "admin", Password: f.password},
+			header: map[string]string{"Origin": scheme + "://" + strings.TrimPrefix(f.network.URL, "http://")},
+		})
+		if len(a.Cookies()) != 1 || a.Cookies()[0].Secure != want {
+			t.Errorf("%s: %s %v, want secure: %v", scheme, a.Status, a.Cookies(), want)
+		}
+	}
 }
 
 func TestTokenForScripts(t *testing.T) {

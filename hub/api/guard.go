@@ -3,6 +3,7 @@ package api
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -11,15 +12,15 @@ import (
 
 	"github.com/branchline-video/branchline"
 	"github.com/branchline-video/branchline/hub/access"
-	"github.com/branchline-video/branchline/internal/clock"
 )
 
 // cookieName is the cookie that carries the session's token.
 const cookieName = "branchline-session"
 
 const (
-	maxBody     = 64 << 10         // bytes of a request's body; the longest is a retrieval of 64 streams
-	bodyTimeout = 10 * time.Second // for a request's body to arrive
+	maxBody       = 64 << 10         // bytes of a request's body; the longest is a retrieval of 64 streams
+	bodyTimeout   = 10 * time.Second // for a request's body to arrive
+	answerTimeout = 2 * time.Minute  // for an answer to be taken; playback and WebSockets set their own for each write
 )
 
 // public marks the few requests that need no session.
@@ -51,7 +52,7 @@ type caller struct {
 	token   string // of the session; empty on the Unix socket
 	bearer  bool   // the token did not come as a cookie
 	local   bool
-	secure  bool // over TLS
+	secure  bool // over TLS, as the caller sees it
 }
 
 type callerKey struct{}
@@ -74,12 +75,14 @@ func (a *API) guard(mux *http.ServeMux, local bool) http.Handler {
 			a.fail(rec, r, fmt.Errorf("%w: %w", errCrossOrigin, err))
 			return
 		}
+		limits := http.NewResponseController(w)
+		err := limits.SetWriteDeadline(deadline(answerTimeout))
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
 			r.Body = http.MaxBytesReader(rec, r.Body, maxBody)
-			deadline := clock.Clock{}.Now().Add(bodyTimeout)
-			if err := http.NewResponseController(w).SetReadDeadline(deadline); err != nil {
-				a.log.Debug("set read deadline", "error", err)
-			}
+			err = errors.Join(err, limits.SetReadDeadline(deadline(bodyTimeout)))
+		}
+		if err != nil {
+			a.log.Debug("set deadlines", "error", err)
 		}
 		c, err := a.identify(r, local)
 		if role := needs(pattern); err == nil && role != public && !c.Role.Includes(role) {
@@ -100,7 +103,9 @@ func (a *API) identify(r *http.Request, local bool) (caller, error) {
 	if local {
 		return caller{Identity: access.Local(), address: "local", local: true}, nil
 	}
-	c := caller{secure: r.TLS != nil}
+	// Behind a proxy that ends TLS the page's own origin tells, which a browser sends with a login. A
+	// caller who makes it up harms itself.
+	c := caller{secure: r.TLS != nil || strings.HasPrefix(r.Header.Get("Origin"), "https://")}
 	c.address, _, _ = net.SplitHostPort(r.RemoteAddr)
 	if token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); ok {
 		c.token, c.bearer = strings.TrimSpace(token), true

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -392,6 +393,38 @@ func TestServeEndsEverything(t *testing.T) {
 
 // TestSlowReceiver fills a connection whose receiver reads nothing: the ring must go on, and the
 // receiver is told what it missed when it reads again.
+// TestTooManyConnections opens one more than there may be, and again when one has gone.
+func TestTooManyConnections(t *testing.T) {
+	server := httptest.NewUnstartedServer(http.NotFoundHandler())
+	server.Config.ConnState = atMost(2)
+	server.Start()
+	defer server.Close()
+	connect := func() (net.Conn, error) {
+		conn, err := net.Dial("tcp", server.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		if _, err := fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: hub\r\n\r\n"); err != nil {
+			return conn, err
+		}
+		_, err = conn.Read(make([]byte, 1))
+		return conn, err
+	}
+	first, err := connect()
+	_, second := connect()
+	_, third := connect()
+	if err != nil || second != nil || third == nil {
+		t.Fatalf("connections: %v, %v, %v", err, second, third)
+	}
+	first.Close()
+	for _, err = connect(); err != nil; _, err = connect() { // the server hears of the closing a little later
+		if t.Context().Err() != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestSlowReceiver(t *testing.T) {
 	f := newFixture(t)
 	f.ring = live.New(live.Limits{Items: 50})

@@ -120,12 +120,12 @@ func (a *API) health(w http.ResponseWriter, _ *http.Request) {
 	_, _ = w.Write([]byte(text)) // the receiver's loss
 }
 
-// Limits of a server. There is no limit on how long an answer takes: playback and WebSocket
-// connections have their own for each write.
+// Limits of a server.
 const (
 	headerTimeout   = 10 * time.Second
 	idleTimeout     = 2 * time.Minute
 	maxHeader       = 32 << 10 // bytes
+	maxConns        = 4000     // at once, beside WebSockets: several for each browser of a control room
 	shutdownTimeout = 5 * time.Second
 )
 
@@ -145,6 +145,7 @@ func Serve(ctx context.Context, ln net.Listener, h http.Handler, log *slog.Logge
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
+		ConnState:         atMost(maxConns),
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
 	stopped := make(chan error, 1)
@@ -168,6 +169,23 @@ func Serve(ctx context.Context, ln net.Listener, h http.Handler, log *slog.Logge
 	}
 	running.Wait()
 	return err
+}
+
+// atMost closes connections at once that are more than so many, as a server's hook. One that becomes a
+// WebSocket no longer counts: of those there is a limit of its own.
+func atMost(conns int64) func(net.Conn, http.ConnState) {
+	var open atomic.Int64
+	return func(c net.Conn, state http.ConnState) {
+		switch state {
+		case http.StateNew:
+			if open.Add(1) > conns {
+				_ = c.Close() // the server learns of it by reading
+			}
+		case http.StateHijacked, http.StateClosed:
+			open.Add(-1)
+		case http.StateActive, http.StateIdle:
+		}
+	}
 }
 
 // metrics are counted by this package.
