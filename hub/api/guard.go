@@ -84,13 +84,8 @@ func (a *API) guard(mux *http.ServeMux, local bool) http.Handler {
 		if err != nil {
 			a.log.Debug("set deadlines", "error", err)
 		}
-		c, err := a.identify(r, local)
-		if role := needs(pattern); err == nil && role != public && !c.Role.Includes(role) {
-			err = fmt.Errorf("user %s has the role %s, this needs %s: %w", c.User, c.Role, role, branchline.ErrDenied)
-		} else if role == public {
-			err = nil
-		}
-		if err != nil {
+		c := a.identify(r, local)
+		if err := a.admit(&c, needs(pattern)); err != nil {
 			a.fail(rec, r, err)
 			return
 		}
@@ -98,10 +93,10 @@ func (a *API) guard(mux *http.ServeMux, local bool) http.Handler {
 	})
 }
 
-// identify returns the caller; with an error wrapping access.ErrNoSession it still tells the address.
-func (a *API) identify(r *http.Request, local bool) (caller, error) {
+// identify returns what the request says of its caller.
+func (a *API) identify(r *http.Request, local bool) caller {
 	if local {
-		return caller{Identity: access.Local(), address: "local", local: true}, nil
+		return caller{Identity: access.Local(), address: "local", local: true}
 	}
 	// Behind a proxy that ends TLS the page's own origin tells, which a browser sends with a login. A
 	// caller who makes it up harms itself.
@@ -112,18 +107,20 @@ func (a *API) identify(r *http.Request, local bool) (caller, error) {
 	} else if cookie, err := r.Cookie(cookieName); err == nil {
 		c.token = cookie.Value
 	}
-	return c, a.renew(&c)
+	return c
 }
 
-// renew asks again whether the caller's session goes on, and with which role.
-func (a *API) renew(c *caller) (err error) {
+// admit looks up whose session the caller's is now, and whether that user has the role.
+func (a *API) admit(c *caller, role access.Role) (err error) {
 	switch {
-	case c.local:
+	case c.local || role == public:
 		return nil
 	case c.token == "":
 		return access.ErrNoSession
 	}
-	c.Identity, err = a.Access.Check(c.token)
+	if c.Identity, err = a.Access.Check(c.token); err == nil && !c.Role.Includes(role) {
+		err = fmt.Errorf("user %s has the role %s, this needs %s: %w", c.User, c.Role, role, branchline.ErrDenied)
+	}
 	return err
 }
 

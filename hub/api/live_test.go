@@ -256,6 +256,18 @@ func TestWebSocketEndsWithItsSession(t *testing.T) {
 	}
 }
 
+// TestPingAsksForTheRole pings for a user whose role has become too small.
+func TestPingAsksForTheRole(t *testing.T) {
+	f := newFixture(t)
+	f.pingEvery = time.Millisecond
+	who := caller{Identity: access.Identity{User: "ann", Role: access.RoleOperator}}
+	who.token = f.user("ann", access.RoleViewer)
+	err := f.ping(context.WithValue(t.Context(), callerKey{}, who), nil, access.RoleOperator)
+	if !errors.Is(err, branchline.ErrDenied) {
+		t.Errorf("%v, want that it is denied", err)
+	}
+}
+
 func TestEvents(t *testing.T) {
 	f := newFixture(t)
 	ask[Enrolment](f, "POST /api/v1/sites", NewSite{Id: string(testSite)})

@@ -81,7 +81,7 @@ func (a *API) serveSocket(w http.ResponseWriter, r *http.Request, send func(cont
 	limitSendBuffer(conn.NetConn())
 	g, ctx := errgroup.WithContext(r.Context())
 	g.Go(func() error { return receive(conn) })
-	g.Go(func() error { return a.ping(ctx, conn) })
+	g.Go(func() error { return a.ping(ctx, conn, needs(r.Pattern)) })
 	g.Go(func() error {
 		err := send(ctx, &socket{conn})
 		if err == nil {
@@ -132,8 +132,8 @@ func receive(conn *websocket.Conn) error {
 	}
 }
 
-// ping asks the receiver for a sign of life, and the store whether its session goes on.
-func (a *API) ping(ctx context.Context, conn *websocket.Conn) error {
+// ping asks the receiver for a sign of life, and the store whether its session goes on, with the role.
+func (a *API) ping(ctx context.Context, conn *websocket.Conn, role access.Role) error {
 	tick := time.NewTicker(a.pingEvery)
 	defer tick.Stop()
 	c := callerOf(ctx)
@@ -143,7 +143,7 @@ func (a *API) ping(ctx context.Context, conn *websocket.Conn) error {
 			return ctx.Err()
 		case <-tick.C:
 		}
-		if err := a.renew(&c); err != nil {
+		if err := a.admit(&c, role); err != nil {
 			return err
 		}
 		if err := conn.WriteControl(websocket.PingMessage, nil, deadline(writeTimeout)); err != nil {
@@ -158,7 +158,7 @@ func (a *API) farewell(conn *websocket.Conn, err error) {
 	switch {
 	case errors.Is(err, errReceiverGone):
 		return
-	case errors.Is(err, access.ErrNoSession):
+	case errors.Is(err, access.ErrNoSession), errors.Is(err, branchline.ErrDenied):
 		code = websocket.ClosePolicyViolation
 	case !errors.Is(err, context.Canceled):
 		code = websocket.CloseTryAgainLater
