@@ -1,0 +1,89 @@
+package link
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/quic-go/quic-go"
+	"github.com/quic-go/quic-go/qlog"
+	"github.com/quic-go/quic-go/qlogwriter"
+)
+
+// watchdog closes a connection of which nothing arrives at the peer although the peer's packets arrive
+// here. QUIC counts its probe timeouts since the last acknowledgement and tells that count in a
+// connection's trace, to which the watchdog listens. The side that dials has one: it sends the video,
+// and it can dial anew. A trace is not free: some tenth of the highest rate over loopback.
+type watchdog struct {
+	mu      sync.Mutex
+	conn    *quic.Conn  // nil while the handshake goes on
+	timer   *time.Timer // from the first probe timeout on; nil while acknowledgements come
+	ended   bool
+	arrived uint64 // packets at the last look
+}
+
+// trace is a [quic.Config]'s tracer.
+func (w *watchdog) trace(context.Context, bool, quic.ConnectionID) qlogwriter.Trace { return w }
+
+// watch begins to watch the connection, of which w has the trace.
+func (w *watchdog) watch(c *quic.Conn) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.conn = c
+}
+
+// AddProducer is part of a trace.
+func (w *watchdog) AddProducer() qlogwriter.Recorder { return w }
+
+// RecordEvent is part of a trace. The connection calls it for every packet.
+func (w *watchdog) RecordEvent(e qlogwriter.Event) {
+	probes, ok := e.(qlog.PTOCountUpdated)
+	if !ok {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch {
+	case probes.PTOCount == 0 && w.timer != nil:
+		w.timer.Stop()
+		w.timer = nil
+	case probes.PTOCount > 0 && w.timer == nil && w.conn != nil && !w.ended:
+		s := w.conn.ConnectionStats()
+		w.arrived = s.PacketsReceived
+		w.timer = time.AfterFunc(StallTimeout+s.SmoothedRTT, w.bark)
+	}
+}
+
+// Close is part of a trace: the connection has ended.
+func (w *watchdog) Close() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.ended = true; w.timer != nil {
+		w.timer.Stop()
+		w.timer = nil
+	}
+	return nil
+}
+
+// bark closes the connection, unless nothing arrives here either: of that the idle timeout takes care,
+// with a better reason.
+func (w *watchdog) bark() {
+	if c := w.stalled(); c != nil {
+		// The peer may hear it: this packet is small.
+		_ = c.CloseWithError(quic.ApplicationErrorCode(CodeStalled), ErrStalled.Error())
+	}
+}
+
+func (w *watchdog) stalled() *quic.Conn {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.timer == nil {
+		return nil
+	}
+	arrived := w.conn.ConnectionStats().PacketsReceived
+	if arrived == w.arrived {
+		w.timer.Reset(KeepAlive)
+		return nil
+	}
+	return w.conn
+}
