@@ -76,6 +76,7 @@ type Store struct {
 
 	auditMu sync.Mutex // orders appends to the audit log
 	last    uint64     // number of the newest audit entry
+	plays   map[playKey]play
 }
 
 // Options are the surroundings of a Store.

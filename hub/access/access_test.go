@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -294,6 +295,80 @@ func TestAuditForgetsTheOldest(t *testing.T) {
 	entries, err := f.Audit(10)
 	if err != nil || len(entries) != 1 || entries[0].Action != ActionLogout {
 		t.Errorf("got %+v, %v", entries, err)
+	}
+}
+
+// TestPlaysAreOneEntryAMinute plays windows one after the other. A line is the second of the time of day
+// and, in minutes of the footage, where the window starts and ends; an "!" means that it is another user.
+func TestPlaysAreOneEntryAMinute(t *testing.T) {
+	for _, c := range []struct{ what, script, want string }{
+		{"a player goes on", "0 0.1 0.2|5 0.2 0.3|10 0.9 1|15 1 1.1", "ann 08:00-08:02"},
+		{"the next minute of time", "0 0 1|59 1 2|60 2 3", "ann 08:02-08:03|ann 08:00-08:02"},
+		{"another place", "0 0 1|1 30 31", "ann 08:00-08:01 08:30-08:31"},
+		{"many places", "0 0 1|1 2 3|2 4 5|3 6 7|4 8 9|5 10 11|6 12 13", "ann 08:00-08:13"},
+		{"another user", "0 0 1|1! 0 1", "bob 08:00-08:01|ann 08:00-08:01"},
+	} {
+		f := open(t, t.TempDir())
+		start := f.clock.Now()
+		for line := range strings.SplitSeq(c.script, "|") {
+			at, window, _ := strings.Cut(line, " ")
+			user := "ann"
+			if strings.HasSuffix(at, "!") {
+				user = "bob"
+			}
+			var second int64
+			var from, to float64
+			fmt.Sscan(strings.TrimSuffix(at, "!"), &second)
+			fmt.Sscan(window, &from, &to)
+			f.now.Store(start.Add(time.Duration(second) * time.Second).UnixNano())
+			minute := func(m float64) time.Time { return start.Add(time.Duration(m * float64(time.Minute))) }
+			span := branchline.TimeRange{Start: minute(from), End: minute(to)}
+			if err := f.RecordPlay(Entry{User: user}, "berlin.entrance.main", span); err != nil {
+				t.Fatal(err)
+			}
+		}
+		entries, err := f.Audit(10)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, e := range entries {
+			line := e.User
+			for _, r := range e.Played {
+				line += r.Start.Format(" 15:04-") + r.End.Format("15:04")
+			}
+			if e.Action == ActionPlay {
+				got = append(got, line)
+			}
+			if e.At.IsZero() || !strings.HasPrefix(e.Object, "berlin.entrance.main 2026-03-01T08:0") {
+				t.Errorf("%s: %+v", c.what, e)
+			}
+		}
+		if got := strings.Join(got, "|"); got != c.want {
+			t.Errorf("%s: %s, want %s", c.what, got, c.want)
+		}
+	}
+}
+
+// TestPlaysAtOnce loses no window of those that are recorded at the same moment.
+func TestPlaysAtOnce(t *testing.T) {
+	f := open(t, t.TempDir())
+	start := f.clock.Now()
+	var players sync.WaitGroup
+	for i := range 20 {
+		players.Go(func() {
+			span := branchline.TimeRange{Start: start.Add(time.Duration(i) * time.Minute)}
+			span.End = span.Start.Add(time.Second)
+			if err := f.RecordPlay(Entry{User: "ann"}, "berlin.entrance.main", span); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	players.Wait()
+	entries, err := f.Audit(10)
+	all := branchline.TimeRange{Start: start, End: start.Add(20 * time.Minute)}
+	if err != nil || len(entries) != 1 || !entries[0].Played.Covers(all) {
+		t.Errorf("%+v, %v", entries, err)
 	}
 }
 

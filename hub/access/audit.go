@@ -41,6 +41,8 @@ type Entry struct {
 	Address string    `json:"address"`
 	Action  Action    `json:"action"`
 	Object  string    `json:"object,omitempty"`
+
+	Played branchline.Spans `json:"played,omitempty"` // set by RecordPlay
 }
 
 const auditPrefix = "access/audit/"
@@ -64,23 +66,25 @@ func (s *Store) findLastAudit() error {
 // afterwards, and not done if it cannot be recorded.
 func (s *Store) Record(e Entry) error {
 	e.At, e.User, e.Object = s.clock.Now(), clip(e.User), clip(e.Object)
-	value, err := json.Marshal(e)
-	if err != nil {
-		return fmt.Errorf("record audit entry: %w", err)
-	}
 	n := s.nextAudit()
-	err = s.db.Update(func(tx *index.Tx) error {
-		if n > MaxAudit {
-			if err := tx.Delete(auditKey(n - MaxAudit)); err != nil {
-				return err
-			}
-		}
-		return tx.Set(auditKey(n), value)
-	})
-	if err != nil {
+	if err := s.db.Update(func(tx *index.Tx) error { return putAudit(tx, n, e) }); err != nil {
 		return fmt.Errorf("record audit entry: %w", err)
 	}
 	return nil
+}
+
+// putAudit writes entry n and removes the one that goes for it.
+func putAudit(tx *index.Tx, n uint64, e Entry) error {
+	value, err := json.Marshal(e)
+	if err != nil {
+		return err
+	}
+	if n > MaxAudit {
+		if err := tx.Delete(auditKey(n - MaxAudit)); err != nil {
+			return err
+		}
+	}
+	return tx.Set(auditKey(n), value)
 }
 
 func (s *Store) nextAudit() uint64 {

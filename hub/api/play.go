@@ -82,20 +82,20 @@ func (a *API) whyNothing(p playback) error {
 
 // allowPlay checks what the table of roles cannot tell from the path, and audits.
 func (a *API) allowPlay(r *http.Request, p *playback, download bool) error {
-	c, action := callerOf(r.Context()), access.ActionPlay
-	if download {
-		action = access.ActionDownload
-		if !c.Role.Includes(access.RoleOperator) {
-			return fmt.Errorf("user %s has the role %s, downloading needs %s: %w",
-				c.User, c.Role, access.RoleOperator, branchline.ErrDenied)
-		}
+	c := callerOf(r.Context())
+	if download && !c.Role.Includes(access.RoleOperator) {
+		return fmt.Errorf("user %s has the role %s, downloading needs %s: %w",
+			c.User, c.Role, access.RoleOperator, branchline.ErrDenied)
 	}
 	if _, err := a.knownStream(string(p.stream)); err != nil {
 		return err
 	}
+	if !download {
+		return a.Access.RecordPlay(access.Entry{User: c.User, Address: c.address}, p.stream, p.span)
+	}
 	object := fmt.Sprintf("%s %s/%s", p.stream, stamp(p.span.Start).Format(time.RFC3339Nano),
 		stamp(p.span.End).Format(time.RFC3339Nano))
-	return a.record(r.Context(), action, object)
+	return a.record(r.Context(), access.ActionDownload, object)
 }
 
 // playback is a walk along a stream's segments, from one piece of contiguous fragments to the next.
