@@ -9,6 +9,9 @@
 //   - Bytes come from the sites by Source.Fetch, only ranges that are not held, each fragment verified
 //     against its hash by the store before it counts. A segment whose every fragment is held gets its
 //     footer and is sealed by the same store that keeps live recordings.
+//   - Nothing counts as done before it is on stable storage.
+//   - A segment is sealed only as the edge's feed has told it to be durable there, soon after that. A
+//     copy that was sealed otherwise is put into quarantine and fetched anew.
 //   - At one site only the most urgent class of work runs. A request cancels bulk transfers at once;
 //     they go on later behind the last fragment that was put.
 //   - Policies have no queue of their own: what is to do follows anew from wants, existence and
