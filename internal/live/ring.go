@@ -15,7 +15,7 @@ import (
 type Limits struct {
 	Items int           // number of items
 	Bytes int           // of all items' payloads
-	Age   time.Duration // from the oldest frame's decode time to the newest
+	Age   time.Duration // from the oldest frame's decode time to the newest, without the time between runs
 	// Shared, if set, bounds what this ring and others hold together.
 	Shared *Budget
 }
@@ -35,6 +35,8 @@ type Ring struct {
 	segment *branchline.SegmentStart // the segment that published items belong to
 	joins   []uint64                 // sequence numbers of key fragments' first frames, ascending
 	ended   uint64                   // sequence number after the newest RunEnd
+	decoded time.Time                // newest decode time of the run
+	played  time.Duration            // how much all runs' decode times went on
 	wake    chan struct{}            // closed when something is published or the ring closes
 	closed  error
 }
@@ -43,7 +45,7 @@ type entry struct {
 	item    branchline.Item
 	segment *branchline.SegmentStart
 	size    int
-	at      time.Time // decode time of the newest frame
+	at      time.Duration // the ring's played when it was published
 }
 
 // New returns an empty ring. One with a shared budget has its share until Close.
@@ -72,22 +74,27 @@ func (r *Ring) Publish(item branchline.Item) {
 		return
 	}
 	e := entry{item: item, size: size(item)}
-	if n := len(r.entries); n > 0 {
-		e.at = r.entries[n-1].at
-	}
 	next := r.first + uint64(len(r.entries))
 	switch {
 	case item.Start != nil:
-		r.segment, e.at = item.Start, item.Start.Start
+		if r.segment == nil || r.segment.Run != item.Start.Run {
+			r.decoded = item.Start.Start // it may be far from the run before, when the clock was stepped
+		}
+		r.segment = item.Start
 	case item.RunEnd != nil:
 		r.segment, r.ended = nil, next+1
 	case item.Frame != nil:
-		e.at = item.Frame.DTS
+		if step := item.Frame.DTS.Sub(r.decoded); step > 0 {
+			if !r.decoded.IsZero() {
+				r.played += step
+			}
+			r.decoded = item.Frame.DTS
+		}
 		if item.Frame.FirstKey && r.segment != nil {
 			r.joins = append(r.joins, next)
 		}
 	}
-	e.segment = r.segment
+	e.segment, e.at = r.segment, r.played
 	r.entries = append(r.entries, e)
 	r.bytes += e.size
 	r.limits.Shared.add(e.size)
@@ -101,12 +108,11 @@ func (r *Ring) trim() {
 	if len(r.entries) == 0 || r.closed != nil {
 		return
 	}
-	newest := r.entries[len(r.entries)-1].at
 	drop := 0
 	for drop < len(r.entries)-1 {
 		e := r.entries[drop]
 		if len(r.entries)-drop <= r.limits.Items && r.bytes <= r.limits.Bytes &&
-			newest.Sub(e.at) <= r.limits.Age && !r.limits.Shared.over(r.bytes) {
+			r.played-e.at <= r.limits.Age && !r.limits.Shared.over(r.bytes) {
 			break
 		}
 		r.bytes -= e.size

@@ -17,7 +17,8 @@ import (
 )
 
 // script makes items from a small notation, one letter each: S starts a segment, K is a key fragment's
-// first frame, f another frame, e a fragment's end, s a seal, R a run's end. Frames are a second apart.
+// first frame, f another frame, e a fragment's end, s a seal, R a run's end, C the same when the clock is
+// stepped forward an hour. Frames are a second apart.
 type script struct {
 	n       byte // of the newest segment
 	seconds int
@@ -40,6 +41,8 @@ func (s *script) item(c rune) branchline.Item {
 		return branchline.Item{Segment: id, Fragment: &branchline.FragmentEnd{}}
 	case 's':
 		return branchline.Item{Segment: id, Seal: &branchline.SegmentSeal{ID: id}}
+	case 'C':
+		s.seconds += 3600
 	}
 	return branchline.Item{RunEnd: &branchline.RunEnd{}}
 }
@@ -86,6 +89,8 @@ func TestWhatReadersGet(t *testing.T) {
 		{"slow: overtaken by items", "SK", "feKfeKfe", live.Limits{Items: 4}, "<7>SKfe"},
 		{"slow: resumes at the start of a segment", "SK", "fesSKf", live.Limits{Items: 4}, "<5>SKf"},
 		{"slow: by age", "SK", "fffKff", live.Limits{Age: 2 * time.Second}, "<5>SKff"},
+		{"slow: a clock step takes nothing away", "SK", "fesCSKfe", live.Limits{}, "SKfesRSKfe"},
+		{"slow: by age over a clock step", "SK", "fesCSKffKf", live.Limits{Age: 2 * time.Second}, "<10>SKf"},
 		{"slow: by bytes", "SK", "feKfe", live.Limits{Bytes: 800}, "<4>SKfe"},
 		{"slow: no key left", "SK", "ffffff", live.Limits{Items: 3}, ""},
 	} {
