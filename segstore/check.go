@@ -28,14 +28,16 @@ type Report struct {
 	Size      int64     `json:"size"`
 	Fragments int       `json:"fragments"` // whole and valid ones
 	Sealed    bool      `json:"sealed"`
-	Cut       bool      `json:"cut"` // closed by repair after a crash
+	Part      bool      `json:"part"` // a replica's that is not sealed: held as its sidecar lists
+	Cut       bool      `json:"cut"`  // closed by repair after a crash
 	Hash      string    `json:"hash,omitempty"`
 	Previous  string    `json:"previous,omitempty"`
 	Key       string    `json:"key,omitempty"` // the Ed25519 public key that signed
 	Problems  []string  `json:"problems,omitempty"`
 }
 
-// OK reports whether nothing is wrong with the file. One that still grows is not wrong.
+// OK reports whether nothing is wrong with the file. One that still grows, or is held in part, is not
+// wrong.
 func (r Report) OK() bool { return len(r.Problems) == 0 }
 
 // String returns one line, and one more for each problem.
@@ -47,6 +49,8 @@ func (r Report) String() string {
 		state = "DAMAGED"
 	case r.Cut:
 		state = "sealed after a crash"
+	case r.Part:
+		state = "held in part"
 	case !r.Sealed:
 		state = "growing"
 	}
@@ -66,7 +70,8 @@ func (r *Report) problem(format string, args ...any) {
 }
 
 // Check reads a whole segment file and verifies all of it: boxes, the checksum and hash of each
-// fragment, the footer's hash and signature. What is wrong stands in the report; the error is for a
+// fragment, the footer's hash and signature. Of a file that a replica holds in part it verifies the
+// fragments that the sidecar lists; between them there may be nothing. What is wrong stands in the report; the error is for a
 // file that cannot be read at all or that is of a newer version ([ErrNewer]).
 func Check(path string) (Report, error) {
 	report := Report{Path: path}
@@ -93,9 +98,29 @@ func Check(path string) (Report, error) {
 	case errors.Is(err, ErrNewer):
 		return report, fmt.Errorf("check segment %s: %w", path, err)
 	default:
-		report.checkGrowing(r, init, err)
+		if rows := partRows(path); len(rows) > 0 {
+			report.Part = true
+			report.checkRows(r, rows, init)
+			report.Start, report.End = rows[0].Start, rows[len(rows)-1].Span().End
+		} else {
+			report.checkGrowing(r, init, err)
+		}
 	}
 	return report, nil
+}
+
+// partRows returns the fragments that the sidecar of a store's incomplete segment lists; none if path is
+// no such file.
+func partRows(path string) []branchline.Fragment {
+	if full, err := filepath.Abs(path); err == nil {
+		path = full
+	}
+	home := filepath.Dir(path)
+	p, err := partOf(filepath.Dir(filepath.Dir(home)), branchline.StreamID(filepath.Base(home)), path)
+	if err != nil {
+		return nil
+	}
+	return p.held
 }
 
 func (r *Report) describe(f Footer) {
@@ -114,12 +139,17 @@ func (r *Report) checkSealed(file io.ReaderAt, f Footer, init []byte) {
 	if !f.Fragments[0].Key {
 		r.problem("first fragment is not a key fragment")
 	}
+	r.checkRows(file, f.Fragments, init)
+}
+
+// checkRows verifies fragments by their rows.
+func (r *Report) checkRows(file io.ReaderAt, rows []branchline.Fragment, init []byte) {
 	t, err := readTracks(init)
 	if err != nil {
 		r.problem("%v", err)
 		return
 	}
-	for i, row := range f.Fragments {
+	for i, row := range rows {
 		data := make([]byte, row.Length)
 		if _, err := file.ReadAt(data, row.Offset); err != nil {
 			r.problem("fragment %d at %d: %v", i, row.Offset, err)
@@ -235,18 +265,24 @@ func listStream(dir string, stream branchline.StreamID, span branchline.TimeRang
 
 // glance describes an incomplete segment from its files.
 func glance(dir string, stream branchline.StreamID, path string) (branchline.Segment, error) {
-	s := &Store{dir: dir, fs: disk{}}
-	p, records, err := s.loadFiles(stream, path)
+	p, err := partOf(dir, stream, path)
 	if err != nil {
-		return branchline.Segment{}, err
-	}
-	if err := p.readSidecar(records); err != nil {
 		return branchline.Segment{}, err
 	}
 	if len(p.held) == 0 {
 		err = p.scanHeld()
 	}
 	return p.segment(), err
+}
+
+// partOf reads an incomplete segment's init part and what its sidecar lists.
+func partOf(dir string, stream branchline.StreamID, path string) (*partial, error) {
+	s := &Store{dir: dir, fs: disk{}, trust: anyKey}
+	p, records, err := s.loadFiles(stream, path)
+	if err != nil {
+		return nil, err
+	}
+	return p, p.readSidecar(records)
 }
 
 // Cat writes the recordings in files, in their order, as one playable file: the init part once, then
