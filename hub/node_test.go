@@ -103,6 +103,20 @@ func TestRequestForTheLastMinute(t *testing.T) {
 	})
 }
 
+// TestRequestInsideAGroup: what is held of a span that begins between two key frames can be played.
+func TestRequestInsideAGroup(t *testing.T) {
+	inWorld(t, nil, func(w *world) {
+		pass(15 * time.Second)
+		from := w.edge.began.Add(4*time.Second + 700*time.Millisecond)
+		id := w.order(branchline.TimeRange{Start: from, End: from.Add(2 * time.Second)}).ID
+		w.wait(5*time.Second, "the job does not end", func() bool { return w.job(id).State.Final() })
+		segs, err := w.node.Store().Segments(w.Context(), stream, w.all())
+		if err != nil || len(segs) != 1 || !segs[0].Fragments[0].Key || segs[0].Fragments[0].Start.After(from) {
+			t.Errorf("held are %+v, %v", segs, err)
+		}
+	})
+}
+
 func TestRequestThatReachesIntoTheFuture(t *testing.T) {
 	inWorld(t, nil, func(w *world) {
 		pass(5 * time.Second)

@@ -203,9 +203,14 @@ func TestResumeOffsets(t *testing.T) {
 	seg := branchline.Segment{ID: branchline.SegmentID{1}, InitSize: 10, Size: 65, Sealed: true, Span: span(0, 5)}
 	for i := range 5 {
 		seg.Fragments = append(seg.Fragments, branchline.Fragment{
-			Offset: int64(10 + 10*i), Length: 10, Start: at(float64(i)), Duration: time.Second})
+			Offset: int64(10 + 10*i), Length: 10, Start: at(float64(i)), Duration: time.Second, Key: true})
 	}
 	seg.Size = 65
+	long := seg // its only key frame is the second fragment's
+	long.Fragments = slices.Clone(seg.Fragments)
+	for i := range long.Fragments {
+		long.Fragments[i].Key = i == 1
+	}
 	growing := seg
 	growing.Sealed, growing.Size = false, 60
 	for _, c := range []struct {
@@ -219,6 +224,9 @@ func TestResumeOffsets(t *testing.T) {
 		{"all", seg, takeWhole, span(0, 5), "-", "0-10 10-20 20-30 30-40 40-50 50-60 60-65"},
 		{"whole, though less is wanted", seg, takeWhole, span(1, 2), "-", "0-10 10-20 20-30 30-40 40-50 50-60 60-65"},
 		{"a span", seg, takeSpan, span(1.5, 3), "-", "0-10 20-30 30-40"},
+		{"from the key frame before", long, takeSpan, span(3.5, 4), "-", "0-10 20-30 30-40 40-50"},
+		{"which is held", long, takeSpan, span(3.5, 4), "1", "30-40 40-50"},
+		{"no key frame before", long, takeSpan, span(0.5, 1), "-", "0-10 10-20"},
 		{"the rest", seg, takeWhole, span(0, 5), "01", "30-40 40-50 50-60 60-65"},
 		{"a hole", seg, takeWhole, span(0, 5), "0134", "30-40 60-65"},
 		{"the span is held", seg, takeSpan, span(0, 2), "01", ""},

@@ -34,7 +34,7 @@ const (
 type taking int
 
 const (
-	takeSpan   taking = iota // those that overlap the span
+	takeSpan   taking = iota // those that overlap the span, and before them back to a key frame
 	takeWhole                // of sealed segments all, else as takeSpan
 	takeFooter               // none, only the footers that complete a segment
 )
@@ -223,9 +223,11 @@ func (st *segmentTransfer) plan(here branchline.Segment) bool {
 		have[fr.Offset] = true
 	}
 	complete := st.seg.Sealed && len(st.seg.Fragments) > 0
+	wanted := st.playable()
 	for _, fr := range st.seg.Fragments {
 		held := have[fr.Offset] || begun && here.Sealed
-		if !st.wants(fr) {
+		lead := !fr.Span().Overlaps(st.task.span)
+		if !st.wants(fr, wanted) || held && lead && st.task.take == takeSpan {
 			complete = complete && held
 			continue
 		}
@@ -247,14 +249,26 @@ func (st *segmentTransfer) plan(here branchline.Segment) bool {
 	return len(st.parts) > 0
 }
 
-func (st *segmentTransfer) wants(fr branchline.Fragment) bool {
+// playable returns the task's span from the last key frame before it on, as far as the segment has one:
+// what comes before the next key frame cannot be decoded without that.
+func (st *segmentTransfer) playable() branchline.TimeRange {
+	span := st.task.span
+	for _, fr := range st.seg.Fragments {
+		if fr.Key && !fr.Start.After(st.task.span.Start) {
+			span.Start = fr.Start
+		}
+	}
+	return span
+}
+
+func (st *segmentTransfer) wants(fr branchline.Fragment, wanted branchline.TimeRange) bool {
 	switch {
 	case st.whole:
 		return true
 	case st.task.take == takeWhole:
-		return st.seg.Sealed || fr.Span().Overlaps(st.task.span)
+		return st.seg.Sealed || fr.Span().Overlaps(wanted)
 	case st.task.take == takeSpan:
-		return fr.Span().Overlaps(st.task.span)
+		return fr.Span().Overlaps(wanted)
 	}
 	return false
 }
