@@ -23,7 +23,7 @@ func Open(dir string, opt Options) (*Store, error) {
 
 func openWith(dir string, opt Options, fsys files) (*Store, error) {
 	s := &Store{
-		dir: dir, fs: fsys, clock: opt.Clock, log: opt.Logger, signer: opt.Signer, trust: opt.Trust,
+		dir: dir, fs: fsys, free: index.FreeSpace, clock: opt.Clock, log: opt.Logger, signer: opt.Signer, trust: opt.Trust,
 		readers: make(chan struct{}, maxReaders), closing: make(chan struct{}), synced: make(chan struct{}),
 		journalMost: journalMost,
 		loading:     make(chan struct{}, 1), limit: maxPartials,

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/branchline-video/branchline"
@@ -31,6 +32,9 @@ const (
 	maxReaders   = 512
 	// maxFooters bounds the fragment tables kept in memory: ten kilobytes each for a minute.
 	maxFooters = 512
+	// minFree must be free on the volume for segments to be written: so that the index, which needs a
+	// reserve, can still tell of it, and old segments be removed.
+	minFree = 2 * index.Reserve
 	// maxQuarantined bounds the files in quarantine, which only people delete: a few GB.
 	maxQuarantined = 1000
 )
@@ -52,6 +56,7 @@ type Options struct {
 type Store struct {
 	dir    string
 	fs     files
+	free   func(dir string) (int64, error)
 	clock  clock.Clock
 	log    *slog.Logger
 	signer ed25519.PrivateKey
@@ -127,7 +132,8 @@ func (s *Store) partial(id branchline.SegmentID) *partial {
 // Begin makes room for a segment, which this node calls part of stream; start.Init is copied. It may be
 // repeated, also after sealing, and then does nothing. A segment that was removed may begin anew. It
 // wraps [branchline.ErrInvalid] for a malformed start, [branchline.ErrMismatch] if the segment was
-// begun differently, and [branchline.ErrBusy] when too many segments are written at a time.
+// begun differently, [branchline.ErrBusy] when too many segments are written at a time, and ENOSPC and
+// [branchline.ErrUnavailable] while the disk is full.
 //
 // At the origin a stream has one writer, who begins a segment after the one before is done with; one
 // that was left unsealed is sealed now, as Cut, with what it holds.
@@ -172,11 +178,23 @@ func (s *Store) begin(p *partial, stream branchline.StreamID, start branchline.S
 		err = nil
 	}
 	if err == nil && !known {
-		err = s.create(p)
+		if err = s.room(); err == nil {
+			err = s.create(p)
+		}
 	}
 	if known || err != nil {
 		p.leave(removed)
 		s.drop(p)
+	}
+	return err
+}
+
+// room returns an error while the volume is too full for segments.
+func (s *Store) room() error {
+	free, err := s.free(s.dir)
+	if err == nil && free < minFree {
+		err = fmt.Errorf("%d bytes free and %d needed: %w: %w", free, int64(minFree), syscall.ENOSPC,
+			branchline.ErrUnavailable)
 	}
 	return err
 }
@@ -230,7 +248,8 @@ func (s *Store) drop(p *partial) {
 // Put adds a fragment with its bytes, in any order and any number of times; data is not kept. The bytes
 // are verified first ([branchline.ErrMismatch]) and are on stable storage within a second, or when Put
 // returns if it brought the last missing fragment of a segment whose Seal came before. It wraps
-// [branchline.ErrNotFound] for a segment that was not begun and [branchline.ErrGone] for a removed one.
+// [branchline.ErrNotFound] for a segment that was not begun, [branchline.ErrGone] for a removed one, and
+// ENOSPC and [branchline.ErrUnavailable] while the disk is full.
 func (s *Store) Put(id branchline.SegmentID, f branchline.Fragment, data []byte) error {
 	p, err := s.use(id)
 	if err != nil {
@@ -248,6 +267,9 @@ func (s *Store) Put(id branchline.SegmentID, f branchline.Fragment, data []byte)
 	}
 	defer s.release(p)
 	if err := checkFragment(f, data); err != nil {
+		return fmt.Errorf("put fragment at %d of %v: %w", f.Offset, id, err)
+	}
+	if err := s.room(); err != nil {
 		return fmt.Errorf("put fragment at %d of %v: %w", f.Offset, id, err)
 	}
 	complete, opened, err := p.put(f, data)

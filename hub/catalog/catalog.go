@@ -124,15 +124,22 @@ func closeOutlived(tx *index.Tx) error {
 // began with the hub's own crash is dated too early.
 const AliveEvery = 5 * time.Second
 
-// Run stores the hub's sign of life until ctx ends.
+// Run stores the hub's sign of life until ctx ends, as far as the disk takes it: an outage that begins
+// with the hub's own end is dated from the last one stored.
 func (c *Catalog) Run(ctx context.Context) error {
 	tick := time.NewTicker(AliveEvery)
 	defer tick.Stop()
+	failed := false
 	for {
 		now := c.clock.Now()
-		if err := c.db.Update(func(tx *index.Tx) error { return store(tx, keyAlive, now) }); err != nil {
-			return fmt.Errorf("store sign of life: %w", err)
+		err := c.db.Update(func(tx *index.Tx) error { return store(tx, keyAlive, now) })
+		switch {
+		case err != nil && !failed:
+			c.log.Error("hub's sign of life is not stored until the disk takes it", "error", err)
+		case err == nil && failed:
+			c.log.Info("hub's sign of life is stored again")
 		}
+		failed = err != nil
 		select {
 		case <-ctx.Done():
 			return ctx.Err()

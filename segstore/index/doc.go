@@ -8,8 +8,9 @@
 //   - Updates happen one after another; a View sees all changes that returned before it began and
 //     none of a later one.
 //   - The engine never meets a full disk, on which it would die: Update refuses to write while less
-//     than a reserve is free, and a ballast file is given up first so that what the engine does by
-//     itself finds room.
+//     than a reserve is free, and Close then leaves the engine's memory to its log. On a full disk Open
+//     gives up a ballast file, so that a node starts there and serves what it has; the first Updates
+//     after Open may use the reserve.
 //   - A damaged database does not stop the process twice: one that cannot be opened, or whose opening
 //     was begun several times and never finished, is set aside in damaged/ (the last one is kept) and
 //     replaced by an empty one. Fresh then tells the caller to fill it again. Every table is

@@ -27,7 +27,13 @@ const (
 	// by itself between two of our checks (tables being merged, a new log).
 	Reserve = 64 << 20
 
-	ballastSize     = 32 << 20
+	ballastSize = 32 << 20
+	// leastToOpen must be free for the engine to run at all: a table in memory is written out, to 8 MB,
+	// and a new log begun.
+	leastToOpen = 24 << 20
+	// updatesToOpen is how many Updates after Open may write into the reserve: what a node enters when it
+	// starts, a few MB.
+	updatesToOpen   = 2000
 	maxOpenings     = 3 // attempts that never finished before the database counts as damaged
 	defaultMemoryMB = 24
 	valueLogSize    = 32 << 20
@@ -48,6 +54,7 @@ type DB struct {
 	lock  *os.File
 	free  func(dir string) (int64, error)
 	turn  chan struct{} // holds a token while somebody updates
+	spare int           // guarded by turn: how many more Updates may write into the reserve
 
 	mu     sync.Mutex
 	closed bool
@@ -58,7 +65,7 @@ type DB struct {
 // it does to a damaged one. It wraps [branchline.ErrBusy] while another process has it open and
 // [branchline.ErrUnavailable] when the volume is too full to open it safely.
 func Open(dir string, opt Options) (*DB, error) {
-	db := &DB{dir: dir, log: opt.Logger, free: freeSpace, turn: make(chan struct{}, 1)}
+	db := &DB{dir: dir, log: opt.Logger, free: FreeSpace, turn: make(chan struct{}, 1), spare: updatesToOpen}
 	if db.log == nil {
 		db.log = slog.New(slog.DiscardHandler)
 	}
@@ -72,7 +79,8 @@ func Open(dir string, opt Options) (*DB, error) {
 }
 
 // Close waits for running calls of Update and View and writes what is in memory to disk. Later calls
-// get an error wrapping [branchline.ErrUnavailable].
+// get an error wrapping [branchline.ErrUnavailable]. On a full disk it writes nothing, as the engine would
+// die of that: all is in the engine's log, and the engine stays as it is until the process ends.
 func (db *DB) Close() error {
 	db.mu.Lock()
 	was := db.closed
@@ -82,7 +90,12 @@ func (db *DB) Close() error {
 	if was {
 		return nil
 	}
-	err := db.db.Close()
+	var err error
+	if free, e := db.free(db.dir); e == nil && free < leastToOpen {
+		db.log.Warn("disk full: index is closed as it is", "dir", db.dir, "free", free)
+	} else {
+		err = db.db.Close()
+	}
 	if e := db.lock.Close(); err == nil {
 		err = e
 	}
@@ -114,7 +127,7 @@ func (db *DB) open(opt Options) error {
 	if db.lock, err = lockFile(filepath.Join(db.dir, "lock")); err != nil {
 		return err
 	}
-	if err := db.makeRoom(); err != nil {
+	if err := db.roomToOpen(); err != nil {
 		return err
 	}
 	attempts, err := db.countOpening()

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -155,29 +156,61 @@ func TestSecondOpenIsBusy(t *testing.T) {
 	}
 }
 
-// TestFullDisk shows that nothing is written into the reserve, and that writing resumes with space.
+// TestFullDisk shows that nothing is written into the reserve, that a full disk is no reason not to
+// open, and that writing resumes with space.
 func TestFullDisk(t *testing.T) {
 	dir := t.TempDir()
 	db := open(t, dir)
-	defer db.Close()
 	put(t, db, "a=1")
-	db.free = func(string) (int64, error) { return Reserve - 1, nil }
+	ballast := filepath.Join(dir, "ballast")
+	size := func() int64 {
+		info, err := os.Stat(ballast)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info.Size()
+	}
 	set := func() error { return db.Update(func(tx *Tx) error { return tx.Set([]byte("b"), []byte("2")) }) }
-	if err := set(); !errors.Is(err, branchline.ErrUnavailable) {
+	free := int64(Reserve - 1)
+	db.free = func(string) (int64, error) { return free, nil }
+	for i := range updatesToOpen {
+		if err := set(); err != nil {
+			t.Fatalf("update %d in the reserve: %v", i, err)
+		}
+	}
+	if err := set(); !errors.Is(err, branchline.ErrUnavailable) || !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("update on a full disk: %v", err)
 	}
-	if info, err := os.Stat(filepath.Join(dir, "ballast")); err != nil || info.Size() != 0 {
-		t.Errorf("ballast still there: %v", err)
-	}
-	if got := dump(t, db, "", "", false); got != "a=1" {
+	if got := dump(t, db, "", "", false); got != "a=1 b=2" {
 		t.Errorf("reading on a full disk: %q", got)
 	}
-	db.free = func(string) (int64, error) { return 1 << 40, nil }
-	if err := set(); err != nil {
-		t.Errorf("update with space again: %v", err)
+	free = 1 << 40
+	if err := set(); err != nil || size() != ballastSize {
+		t.Errorf("update with space again: %v, ballast %d", err, size())
 	}
-	if info, err := os.Stat(filepath.Join(dir, "ballast")); err != nil || info.Size() != ballastSize {
-		t.Errorf("ballast not taken back: %v", err)
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+
+	// Filled by something else to the last byte: the ballast is all there is.
+	full := &DB{dir: dir, log: db.log, turn: make(chan struct{}, 1), spare: updatesToOpen}
+	full.free = func(string) (int64, error) { return ballastSize - size(), nil }
+	if err := full.open(Options{MemoryMB: 12}); err != nil || size() != 0 {
+		t.Fatalf("open on a full disk: %v, ballast %d", err, size())
+	}
+	defer full.Close()
+	if got := dump(t, full, "", "", false); got != "a=1 b=2" {
+		t.Errorf("reading after opening on a full disk: %q", got)
+	}
+	put(t, full, "c=3")
+	full.free = func(string) (int64, error) { return leastToOpen - 1, nil }
+	if err := full.Update(func(*Tx) error { return nil }); !errors.Is(err, branchline.ErrUnavailable) {
+		t.Errorf("update below the least: %v", err)
+	}
+	full.free = FreeSpace
+	put(t, full, "d=4")
+	if size() != ballastSize {
+		t.Error("ballast not taken back")
 	}
 }
 

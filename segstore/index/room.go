@@ -9,34 +9,54 @@ import (
 	"github.com/branchline-video/branchline"
 )
 
-// makeRoom returns an error unless the reserve is free. Short of it, it gives up the ballast, so that
-// merging that the engine has begun can end; with plenty, it takes the ballast back.
-func (db *DB) makeRoom() error {
+// errFull is about a volume with too little free space. It wraps [branchline.ErrUnavailable] and ENOSPC.
+func errFull(free, needed int64) error {
+	return fmt.Errorf("%d bytes free and %d needed: %w: %w", free, needed, syscall.ENOSPC, branchline.ErrUnavailable)
+}
+
+// room returns an error unless an Update may write. With plenty of space it takes the ballast back.
+func (db *DB) room() error {
+	free, err := db.free(db.dir)
+	switch {
+	case err != nil:
+		return fmt.Errorf("read free space: %w", err)
+	case free >= Reserve+2*ballastSize:
+		return allocate(db.ballast(), ballastSize)
+	case free >= Reserve:
+		return nil
+	case free >= leastToOpen && db.spare > 0:
+		db.spare--
+		return nil
+	}
+	return errFull(free, Reserve)
+}
+
+// roomToOpen gives up the ballast if the disk is almost full, so that a node starts on a disk that
+// something else has filled. Its error means that even that is too little.
+func (db *DB) roomToOpen() error {
 	free, err := db.free(db.dir)
 	if err != nil {
 		return fmt.Errorf("read free space: %w", err)
 	}
-	ballast := filepath.Join(db.dir, "ballast")
 	if free >= Reserve {
-		if free >= Reserve+2*ballastSize {
-			return allocate(ballast, ballastSize)
-		}
 		return nil
 	}
-	if info, err := os.Stat(ballast); err == nil && info.Size() > 0 {
+	if info, err := os.Stat(db.ballast()); err == nil && info.Size() > 0 {
 		db.log.Warn("disk almost full: index gives up its ballast", "dir", db.dir, "free", free)
-		if err := os.Truncate(ballast, 0); err != nil {
+		if err := os.Truncate(db.ballast(), 0); err != nil {
 			return fmt.Errorf("give up ballast: %w", err)
 		}
 		if free, err = db.free(db.dir); err != nil {
 			return fmt.Errorf("read free space: %w", err)
 		}
 	}
-	if free < Reserve {
-		return fmt.Errorf("disk full, %d bytes free and %d needed: %w", free, int64(Reserve), branchline.ErrUnavailable)
+	if free < leastToOpen {
+		return errFull(free, leastToOpen)
 	}
 	return nil
 }
+
+func (db *DB) ballast() string { return filepath.Join(db.dir, "ballast") }
 
 // allocate makes a file of really allocated bytes, unless it has that size already.
 func allocate(path string, size int64) error {
@@ -60,8 +80,8 @@ func allocate(path string, size int64) error {
 	return nil
 }
 
-// freeSpace returns how many bytes an ordinary user may still write on dir's volume.
-func freeSpace(dir string) (int64, error) {
+// FreeSpace returns how many bytes an ordinary user may still write on dir's volume.
+func FreeSpace(dir string) (int64, error) {
 	var s syscall.Statfs_t
 	if err := syscall.Statfs(dir, &s); err != nil {
 		return 0, err

@@ -38,7 +38,7 @@ func (db *DB) View(read func(tx *Tx) error) error {
 
 // Update calls change once and makes its changes durable, all of them, or none if it returns an
 // error. Updates wait for one another, so change must be quick and must not call Update. It wraps
-// [branchline.ErrUnavailable] while the disk is too full and [branchline.ErrTooLarge] when one update
+// [branchline.ErrUnavailable] and ENOSPC while the disk is too full and [branchline.ErrTooLarge] when one update
 // changes more than fits the engine's memory (some thousand keys).
 func (db *DB) Update(change func(tx *Tx) error) error {
 	if err := db.enter(); err != nil {
@@ -47,7 +47,7 @@ func (db *DB) Update(change func(tx *Tx) error) error {
 	defer db.calls.Done()
 	db.turn <- struct{}{}
 	defer func() { <-db.turn }()
-	if err := db.makeRoom(); err != nil {
+	if err := db.room(); err != nil {
 		return fmt.Errorf("update index: %w", err)
 	}
 	txn := db.db.NewTransaction(true)
