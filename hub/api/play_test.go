@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -170,15 +171,15 @@ func TestPlayWhatIsOutOfReach(t *testing.T) {
 // counted counts what is fetched, and can refuse.
 type counted struct {
 	branchline.Source
-	fetches int
-	open    int
+	fetches atomic.Int32
+	open    atomic.Int32
 	refuse  func(n int) error
 }
 
 func (s *counted) Fetch(ctx context.Context, id branchline.SegmentID, r branchline.ByteRange) (io.ReadCloser, error) {
-	s.fetches++
+	n := int(s.fetches.Add(1))
 	if s.refuse != nil {
-		if err := s.refuse(s.fetches); err != nil {
+		if err := s.refuse(n); err != nil {
 			return nil, err
 		}
 	}
@@ -186,8 +187,8 @@ func (s *counted) Fetch(ctx context.Context, id branchline.SegmentID, r branchli
 	if err != nil {
 		return nil, err
 	}
-	s.open++
-	return closing{reader, func() { s.open-- }}, nil
+	s.open.Add(1)
+	return closing{reader, func() { s.open.Add(-1) }}, nil
 }
 
 type closing struct {
@@ -205,8 +206,9 @@ func TestContiguousFragmentsAreOneFetch(t *testing.T) {
 	if a := do(t, f.local, request{line: "GET " + playPath(0, 25)}); pictures(t, a.body) != "i "+steps(0, 25) {
 		t.Fatal("wrong pictures")
 	}
-	if source.fetches != 4 || source.open != 0 { // the init part once, and each of three segments
-		t.Errorf("%d fetches for three segments, %d still open", source.fetches, source.open)
+	// The init part once, and each of three segments.
+	if n, open := source.fetches.Load(), source.open.Load(); n != 4 || open != 0 {
+		t.Errorf("%d fetches for three segments, %d still open", n, open)
 	}
 }
 
@@ -228,7 +230,8 @@ func TestTroubleOnTheWay(t *testing.T) {
 		{"the first is removed meanwhile", 1, branchline.ErrGone, "i " + steps(10, 25), false},
 		{"the link is cut on the way", 3, branchline.ErrUnavailable, "i " + steps(0, 10), true},
 	} {
-		source.fetches, source.refuse = 0, func(n int) error {
+		source.fetches.Store(0)
+		source.refuse = func(n int) error {
 			if n == c.n {
 				return c.err
 			}
@@ -244,8 +247,8 @@ func TestTroubleOnTheWay(t *testing.T) {
 		if got != c.want || (err != nil) != c.broken {
 			t.Errorf("%s: got %s, %v; want %s", c.what, got, err, c.want)
 		}
-		if source.open != 0 {
-			t.Errorf("%s: %d readers are still open", c.what, source.open)
+		if open := source.open.Load(); open != 0 {
+			t.Errorf("%s: %d readers are still open", c.what, open)
 		}
 	}
 }
