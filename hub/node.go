@@ -272,7 +272,7 @@ func (n *Node) setLink(site branchline.SiteID, src branchline.Source) {
 	if src == nil {
 		delete(n.links, site)
 	} else {
-		n.links[site] = src
+		n.links[site] = &patient{src, make(chan struct{}, listsAtOnce)}
 	}
 	close(n.linked)
 	n.linked = make(chan struct{})

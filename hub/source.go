@@ -23,7 +23,8 @@ func (n *Node) Changes(ctx context.Context, after branchline.Position) iter.Seq2
 	return n.store.Changes(ctx, after)
 }
 
-// Segments implements [branchline.Source]. While the site is dark only what is held is listed.
+// Segments implements [branchline.Source]. While the site is dark only what is held is listed, and if
+// everything is held the site is not asked.
 func (n *Node) Segments(
 	ctx context.Context, stream branchline.StreamID, span branchline.TimeRange,
 ) ([]branchline.Segment, error) {
@@ -31,6 +32,9 @@ func (n *Node) Segments(
 	unknown := errors.Is(err, branchline.ErrNotFound)
 	if err != nil && !unknown {
 		return nil, err
+	}
+	if whole(here, span) {
+		return here, nil
 	}
 	there, err := n.segmentsThere(ctx, stream, span)
 	switch {
@@ -46,6 +50,41 @@ func (n *Node) Segments(
 		return here, nil
 	}
 	return nil, err
+}
+
+// whole reports whether a list is sealed segments of one run, one after the other, from the beginning of
+// the span to its end or that of a page: there is nothing between them.
+func whole(list []branchline.Segment, span branchline.TimeRange) bool {
+	for i, seg := range list {
+		if !seg.Sealed || i > 0 && (seg.Run != list[i-1].Run || seg.Number != list[i-1].Number+1) {
+			return false
+		}
+	}
+	n := len(list)
+	return n > 0 && !list[0].Span.Start.After(span.Start) &&
+		(n == branchline.MaxSegments || !list[n-1].Span.End.Before(span.End))
+}
+
+// listsAtOnce bounds the lists that viewers ask of one site at the same time; the others wait. It leaves
+// half of the calls that a site takes to the hub's own work.
+const listsAtOnce = 32
+
+// patient is a linked site that is never asked for more than it takes.
+type patient struct {
+	branchline.Source
+	asking chan struct{} // holds a token for each list
+}
+
+func (p *patient) Segments(
+	ctx context.Context, stream branchline.StreamID, span branchline.TimeRange,
+) ([]branchline.Segment, error) {
+	select {
+	case p.asking <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	defer func() { <-p.asking }()
+	return p.Source.Segments(ctx, stream, span)
 }
 
 // segmentsThere lists what the stream's site has. It wraps ErrUnavailable while that is dark.

@@ -236,13 +236,15 @@ func (store) Live(context.Context, branchline.StreamID) iter.Seq2[branchline.Ite
 // edge is what package edge is, with a camera that makes itself: a real store, ring and recorder.
 type edge struct {
 	*segstore.Store
-	began   time.Time
-	ring    *live.Ring
-	fetched atomic.Int64 // bytes that Fetch gave away
-	lives   atomic.Int32 // calls of Live under way
-	fetches atomic.Int32 // calls of Fetch in all
-	slow    atomic.Int64 // duration that each read of Fetch takes
-	wrong   atomic.Int64 // how many more calls of Fetch give wrong bytes
+	began     time.Time
+	ring      *live.Ring
+	fetched   atomic.Int64 // bytes that Fetch gave away
+	lives     atomic.Int32 // calls of Live under way
+	fetches   atomic.Int32 // calls of Fetch in all
+	slow      atomic.Int64 // duration that each read of Fetch takes
+	wrong     atomic.Int64 // how many more calls of Fetch give wrong bytes
+	lists     atomic.Int32 // calls of Segments in all
+	pondering atomic.Int64 // duration that each call of Segments takes
 
 	stop chan struct{}
 	work sync.WaitGroup
@@ -337,6 +339,14 @@ func (e *edge) Live(ctx context.Context, id branchline.StreamID) iter.Seq2[branc
 			}
 		}
 	}
+}
+
+func (e *edge) Segments(
+	ctx context.Context, id branchline.StreamID, span branchline.TimeRange,
+) ([]branchline.Segment, error) {
+	e.lists.Add(1)
+	<-time.After(time.Duration(e.pondering.Load()))
+	return e.Store.Segments(ctx, id, span)
 }
 
 func (e *edge) Fetch(
