@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/branchline-video/branchline"
@@ -39,7 +40,8 @@ func (s *Store) Cameras(ctx context.Context) ([]branchline.Camera, error) {
 }
 
 // Segments lists segments, sealed and incomplete, that touch the range, with the fragments held,
-// ordered by start: at most [branchline.MaxSegments]. An unknown stream wraps [branchline.ErrNotFound].
+// ordered by start: at most [branchline.MaxSegments]. One whose file turns out to be damaged is left out,
+// moved to quarantine and announced as removed. An unknown stream wraps [branchline.ErrNotFound].
 func (s *Store) Segments(ctx context.Context, stream branchline.StreamID,
 	span branchline.TimeRange) ([]branchline.Segment, error) {
 	found, err := s.entries(stream, span, true)
@@ -60,7 +62,9 @@ func (s *Store) Segments(ctx context.Context, stream branchline.StreamID,
 		if seg.Sealed && seg.Fragments == nil {
 			f, err := s.footer(seg)
 			if err != nil {
-				s.log.Error("segment is not readable", "segment", seg.ID, "stream", stream, "cause", err)
+				if err = s.unreadable(seg.ID, err); !errors.Is(err, branchline.ErrGone) {
+					s.log.Error("segment is not readable", "segment", seg.ID, "stream", stream, "cause", err)
+				}
 				continue
 			}
 			seg.Fragments = f.Fragments
@@ -135,7 +139,30 @@ func knowsStream(tx *index.Tx, stream branchline.StreamID) bool {
 	return err == nil && slices.ContainsFunc(m.Streams, func(st branchline.Stream) bool { return st.ID == stream })
 }
 
-// footer returns the footer of a sealed segment.
+// unreadable returns the error for who asks for a segment whose file fails with err. If it is the file
+// that is damaged, the segment goes to quarantine and is announced as removed, because the disk failed.
+func (s *Store) unreadable(id branchline.SegmentID, err error) error {
+	if !isDamage(err) {
+		return err
+	}
+	if e := s.quarantine(id, branchline.CauseDiskFailed, err.Error()); e != nil && !errors.Is(e, branchline.ErrGone) {
+		s.log.Error("damaged segment stays where it is", "segment", id, "damage", err, "cause", e)
+	}
+	return fmt.Errorf("segment %v is damaged: %w: %s", id, branchline.ErrGone, err.Error())
+}
+
+// isDamage reports whether err, of reading a sealed file, means that the file is damaged; not so one
+// that is missing, as when its volume is, or being removed.
+func isDamage(err error) bool {
+	for _, e := range []error{branchline.ErrInvalid, branchline.ErrMismatch, io.EOF, io.ErrUnexpectedEOF, syscall.EIO} {
+		if errors.Is(err, e) {
+			return !errors.Is(err, ErrNewer)
+		}
+	}
+	return false
+}
+
+// footer returns the footer of a sealed segment, verified.
 func (s *Store) footer(seg branchline.Segment) (Footer, error) {
 	s.mu.Lock()
 	f, ok := s.footers.get(seg.ID)
@@ -143,13 +170,18 @@ func (s *Store) footer(seg branchline.Segment) (Footer, error) {
 	if ok {
 		return f, nil
 	}
-	f, err := readFooterFile(Path(s.dir, seg.Stream, seg.ID, seg.Span.Start))
+	r, err := os.Open(Path(s.dir, seg.Stream, seg.ID, seg.Span.Start))
 	if err != nil {
 		return f, err
 	}
-	if f.Hash != seg.Hash {
-		return f, fmt.Errorf("segment %v: index says %v, file says %v: %w", seg.ID, seg.Hash, f.Hash,
-			branchline.ErrMismatch)
+	defer r.Close()
+	f, size, err := verifiedFooter(r)
+	if err != nil {
+		return f, err
+	}
+	if f.Hash != seg.Hash || size != seg.Size {
+		return f, fmt.Errorf("segment %v: index says %v with %d bytes, file says %v with %d: %w", seg.ID, seg.Hash,
+			seg.Size, f.Hash, size, branchline.ErrMismatch)
 	}
 	s.mu.Lock()
 	s.footers.add(seg.ID, f)
@@ -302,9 +334,9 @@ func (s *Store) Stats() Stats {
 
 // Fetch returns a segment's bytes in the range. A range without an end goes on, on a segment that
 // still grows, until it is sealed, and includes the footer. It wraps [branchline.ErrNotFound],
-// [branchline.ErrGone] for a removed segment, [branchline.ErrInvalid] for a range outside it,
-// [branchline.ErrUnavailable] for bytes that are not held, and [branchline.ErrBusy] when too many
-// readers are open. The caller closes the reader; its Read ends when ctx does.
+// [branchline.ErrGone] for a segment that was removed or whose file is found damaged, as Segments does,
+// [branchline.ErrInvalid] for a range outside it, [branchline.ErrUnavailable] for bytes that are not held,
+// and [branchline.ErrBusy] when too many readers are open. The caller closes the reader; its Read ends when ctx does.
 func (s *Store) Fetch(ctx context.Context, id branchline.SegmentID, bytes branchline.ByteRange) (io.ReadCloser, error) {
 	if bytes.Start < 0 || bytes.End != 0 && bytes.End < bytes.Start {
 		return nil, fmt.Errorf("fetch bytes %d to %d: %w", bytes.Start, bytes.End, branchline.ErrInvalid)
@@ -352,9 +384,30 @@ func (s *Store) reader(ctx context.Context, id branchline.SegmentID, b branchlin
 		return nil, fmt.Errorf("bytes %d to %d of segment %v with %d: %w", r.at, r.end, id, seg.Size,
 			branchline.ErrInvalid)
 	}
-	r.f, err = os.Open(Path(s.dir, seg.Stream, id, seg.Span.Start))
-	if errors.Is(err, fs.ErrNotExist) {
-		err = fmt.Errorf("file of segment %v: %w", id, branchline.ErrGone)
-	}
+	r.f, err = s.openSealed(seg)
 	return r, err
+}
+
+// openSealed opens a sealed segment's file after a look at whether it is whole.
+func (s *Store) openSealed(seg branchline.Segment) (*os.File, error) {
+	_, err := s.footer(seg)
+	var f *os.File
+	if err == nil {
+		f, err = os.Open(Path(s.dir, seg.Stream, seg.ID, seg.Span.Start))
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("file of segment %v: %w", seg.ID, branchline.ErrGone)
+	}
+	if err != nil {
+		return nil, s.unreadable(seg.ID, err)
+	}
+	info, err := f.Stat()
+	if err == nil && info.Size() != seg.Size { // since the footer was read
+		err = fmt.Errorf("%d bytes instead of %d: %w", info.Size(), seg.Size, branchline.ErrMismatch)
+	}
+	if err != nil {
+		f.Close()
+		return nil, s.unreadable(seg.ID, err)
+	}
+	return f, nil
 }

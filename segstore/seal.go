@@ -238,6 +238,10 @@ func (s *Store) Remove(id branchline.SegmentID, cause branchline.Cause) error {
 // with other bytes or another footer. It is durable on return. It has Remove's errors, and wraps
 // [branchline.ErrBusy] when there are maxQuarantined files; then nothing is changed.
 func (s *Store) Quarantine(id branchline.SegmentID, reason string) error {
+	return s.quarantine(id, branchline.CauseFailed, reason)
+}
+
+func (s *Store) quarantine(id branchline.SegmentID, cause branchline.Cause, reason string) error {
 	dir := filepath.Join(s.dir, quarantineDir)
 	err := s.fs.MkdirAll(dir)
 	if err == nil {
@@ -247,7 +251,7 @@ func (s *Store) Quarantine(id branchline.SegmentID, reason string) error {
 		return fmt.Errorf("quarantine segment %v: %w", id, err)
 	}
 	path := filepath.Join(dir, fmt.Sprintf("%v.%d.mp4", id, s.clock.Now().UnixNano()))
-	seg, err := s.withdraw(id, branchline.CauseFailed, path)
+	seg, err := s.withdraw(id, cause, path)
 	if err != nil {
 		return fmt.Errorf("quarantine segment %v: %w", id, err)
 	}
