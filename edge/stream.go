@@ -5,6 +5,7 @@ import (
 	"errors"
 	"iter"
 	"log/slog"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -34,6 +35,7 @@ type stream struct {
 	ring   *live.Ring
 	feed   *media.Feed // used only by run
 	gaps   gaps        // used only by run
+	unused []string    // used only by run: what was told to be not recorded
 	count  counters
 }
 
@@ -158,6 +160,7 @@ func (s *stream) session(ctx context.Context) (played bool, err error) {
 	}
 	defer session.Close()
 	s.count.sessions.Add(1)
+	s.tellUnused(session.Unused())
 	s.feed.Session(session.Tracks())
 	before := s.feed.Chain().Run
 	lost := s.count.lost.Load()
@@ -168,6 +171,14 @@ func (s *stream) session(ctx context.Context) (played bool, err error) {
 		return err
 	})
 	return s.feed.Chain().Run > before, err
+}
+
+// tellUnused logs which of the camera's formats are not recorded, once for as long as they are the same.
+func (s *stream) tellUnused(formats []string) {
+	if len(formats) > 0 && !slices.Equal(formats, s.unused) {
+		s.logger.Warn("camera tracks are not recorded", "formats", formats)
+	}
+	s.unused = formats
 }
 
 // stop ends the run, if one is open, and makes sure that a gap with the cause is.

@@ -48,6 +48,7 @@ type Session struct {
 	cfg    Config
 	client *gortsplib.Client
 	tracks []*track
+	unused []string
 	lost   atomic.Uint64
 	failed chan error
 }
@@ -91,7 +92,7 @@ func (s *Session) setup(u *base.URL) error {
 		}
 	}
 	if len(s.tracks) == 0 {
-		return ErrNoTrack
+		return fmt.Errorf("%w among %q", ErrNoTrack, s.unused)
 	}
 	return nil
 }
@@ -107,7 +108,7 @@ func (s *Session) choose(desc *description.Session, m *description.Media) error 
 		case err != nil:
 			return err
 		case t == nil:
-			s.cfg.Logger.Warn("camera track is not recorded", "kind", m.Type, "format", f.RTPMap())
+			s.unused = append(s.unused, string(m.Type)+" "+f.RTPMap())
 			continue
 		case !t.media.Video() && !s.cfg.Audio || s.has(t.media.Video()):
 			continue
@@ -139,6 +140,9 @@ func (s *Session) Tracks() []media.Track {
 	}
 	return tracks
 }
+
+// Unused names the formats that the camera offers and that cannot be recorded.
+func (s *Session) Unused() []string { return s.unused }
 
 // Lost returns how many packets, or units that could not be put together, were lost so far.
 func (s *Session) Lost() uint64 { return s.lost.Load() }
