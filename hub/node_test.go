@@ -2,6 +2,7 @@ package hub_test
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -347,8 +348,58 @@ func TestWrongBytes(t *testing.T) {
 		w.edge.wrong.Store(1000)
 		id = w.order(branchline.TimeRange{Start: span.End, End: span.End.Add(4 * time.Second)}).ID
 		w.wait(time.Minute, "the job does not end", func() bool { return w.job(id).State.Final() })
-		if job := w.job(id); job.State != fetch.Failed || !strings.Contains(job.Cause, "hash mismatch") {
+		if job := w.job(id); job.State != fetch.Partial || !strings.Contains(job.Cause, "hash mismatch") {
 			t.Errorf("%s: %s", job.State, job.Cause)
 		}
 	})
+}
+
+// TestDamagedSegment: a byte that flipped on the edge's disk costs its fragment alone: a request ends
+// without it and says so, policies go on, and what comes later is not held up.
+func TestDamagedSegment(t *testing.T) {
+	for name, policies := range map[string][]policy.Policy{"requested": nil, "wanted": always()} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, policies, func(w *world) {
+				pass(time.Second)
+				w.cut()
+				pass(3*segmentLength + 5*time.Second)
+				span := branchline.TimeRange{Start: w.edge.began, End: w.edge.began.Add(35 * time.Second)}
+				segs, err := w.edge.Store.Segments(w.Context(), local, span)
+				if err != nil {
+					t.Fatal(err)
+				}
+				bad := segs[1].Fragments[6]
+				w.edge.flip(segs[1].ID, bad.Offset+bad.Length/2)
+				w.heal()
+				if policies == nil {
+					id := w.order(span).ID
+					w.wait(15*time.Second, "the job does not end", func() bool { return w.job(id).State.Final() })
+					if job := w.job(id); job.State != fetch.Partial || !strings.Contains(job.Cause, "damaged at the site") {
+						t.Errorf("%s: %s", job.State, job.Cause)
+					}
+				} else {
+					pass(15 * time.Second)
+					w.cut()
+					pass(10 * time.Second)
+					w.heal()
+					pass(15 * time.Second)
+					span.End = time.Now().Add(-5 * time.Second)
+				}
+				want := w.fragments(w.edge.Store, local, span)
+				want = slices.DeleteFunc(want, func(h branchline.Hash) bool { return h == bad.Hash })
+				if got := w.fragments(w.node.Store(), stream, span); !slices.Equal(got, want) {
+					t.Errorf("%d fragments held, %d expected: %s", len(got), len(want), w.timeline(span.Start, span.End))
+				}
+				if line := w.timeline(span.Start, span.End); strings.Contains(line, "wanted") {
+					t.Errorf("time line %s", line)
+				}
+				pass(15 * time.Second) // in which seals are asked for
+				asked := w.edge.fetches.Load()
+				pass(30 * time.Second)
+				if more := w.edge.fetches.Load() - asked; more > 10 {
+					t.Errorf("asked %d more times", more)
+				}
+			})
+		})
+	}
 }

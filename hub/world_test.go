@@ -243,6 +243,7 @@ type edge struct {
 	fetches   atomic.Int32 // calls of Fetch in all
 	slow      atomic.Int64 // duration that each read of Fetch takes
 	wrong     atomic.Int64 // how many more calls of Fetch give wrong bytes
+	flipped   sync.Map     // segment: offset of a byte that its file has wrong
 	lists     atomic.Int32 // calls of Segments in all
 	pondering atomic.Int64 // duration that each call of Segments takes
 
@@ -357,14 +358,22 @@ func (e *edge) Fetch(
 	if err != nil {
 		return nil, err
 	}
-	return &metered{body, e, e.wrong.Add(-1) >= 0}, nil
+	m := &metered{ReadCloser: body, e: e, wrong: e.wrong.Add(-1) >= 0, flip: -1}
+	if at, ok := e.flipped.Load(id); ok {
+		m.flip = at.(int64) - bytes.Start
+	}
+	return m, nil
 }
+
+// flip damages a byte of a segment.
+func (e *edge) flip(id branchline.SegmentID, at int64) { e.flipped.Store(id, at) }
 
 // metered counts what is read, and makes it slow where a test wants that.
 type metered struct {
 	io.ReadCloser
 	e     *edge
 	wrong bool
+	flip  int64 // how far away the byte to flip is
 }
 
 func (m *metered) Read(b []byte) (int, error) {
@@ -377,6 +386,10 @@ func (m *metered) Read(b []byte) (int, error) {
 	if m.wrong && n > 0 {
 		b[n-1]++
 	}
+	if m.flip >= 0 && m.flip < int64(n) {
+		b[m.flip]++
+	}
+	m.flip -= int64(n)
 	return n, err
 }
 

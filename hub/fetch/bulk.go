@@ -61,7 +61,7 @@ func (l *link) wanted(stream branchline.StreamID) (policy.Facts, error) {
 		return f, err
 	}
 	l.f.mu.Lock()
-	f.Exists = f.Exists.Minus(l.site.checked[stream]).Minus(l.refused[stream])
+	f.Exists = f.Exists.Minus(l.site.checked[stream]).Minus(l.site.refused[stream])
 	l.f.mu.Unlock()
 	if f.Held, err = l.f.held(stream, f.Exists); err != nil {
 		return f, err
@@ -128,8 +128,7 @@ func (l *link) finishBulk(r result) {
 	case r.err != nil:
 		if l.retry[t.stream].failures >= maxMismatches && permanent(r.err) {
 			// It would be tried first for ever, and nothing after it. The next link tries again.
-			l.refused[t.stream] = l.refused[t.stream].Union(branchline.NewSpans(t.span))
-			l.forgetNoted(t.stream, branchline.NewSpans(t.span))
+			l.refuse(t.stream, t.span)
 			delete(l.retry, t.stream)
 		}
 		l.retry[t.stream] = l.retry[t.stream].after(now)
@@ -145,8 +144,36 @@ func (l *link) finishBulk(r result) {
 		span = span.Intersect(branchline.NewSpans(branchline.TimeRange{Start: t.span.Start, End: r.end}))
 		l.retry[t.stream] = backoff{next: now.Add(planEvery)}
 	}
+	span = span.Minus(l.damages(t, now))
 	if t.take != takeFooter {
 		l.check(t.stream, span)
 	}
 	l.forgetNoted(t.stream, span)
+}
+
+// damages counts what a policy's transfer found to be damaged, and refuses what was too often. It returns
+// where to try again.
+func (l *link) damages(t *task, now time.Time) branchline.Spans {
+	var again branchline.Spans
+	for _, d := range t.damage {
+		l.f.counters.failures.Add(1)
+		n := l.damaged[d.id]
+		l.f.log.Warn("segment is damaged at its site", "stream", t.stream, "segment", d.id,
+			"tries", n+1, "error", d.err)
+		if n >= maxMismatches {
+			l.refuse(t.stream, d.span)
+			continue
+		}
+		l.damaged[d.id] = n + 1
+		again = again.Union(branchline.NewSpans(d.span))
+		l.retry[t.stream] = backoff{next: now.Add(firstRetry << n)}
+	}
+	return again
+}
+
+func (l *link) refuse(stream branchline.StreamID, span branchline.TimeRange) {
+	l.f.mu.Lock()
+	l.site.refused[stream] = l.site.refused[stream].Union(branchline.NewSpans(span))
+	l.f.mu.Unlock()
+	l.forgetNoted(stream, branchline.NewSpans(span))
 }

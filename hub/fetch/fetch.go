@@ -71,6 +71,8 @@ type site struct {
 	// checked is time whose recordings, as far as they are wanted, were seen to be held. It is only a
 	// shortcut: what is in it is not looked up again.
 	checked map[branchline.StreamID]branchline.Spans
+	// refused is where transfers fail again and again, since the site was linked.
+	refused map[branchline.StreamID]branchline.Spans
 	// sealed is time in which the edge has sealed segments that the hub may hold without their seal.
 	sealed map[branchline.StreamID]branchline.Spans
 	// news is segments that the edge has just sealed, to be held against the hub's copies.
@@ -160,6 +162,7 @@ func (f *Fetcher) siteLocked(id branchline.SiteID) *site {
 			wake:    make(chan struct{}, 1),
 			running: make(map[*task]bool),
 			checked: make(map[branchline.StreamID]branchline.Spans),
+			refused: make(map[branchline.StreamID]branchline.Spans),
 			sealed:  make(map[branchline.StreamID]branchline.Spans),
 			news:    make(map[branchline.SegmentID]*news),
 		}
@@ -253,7 +256,7 @@ func (f *Fetcher) Transfers(
 				Stream: stream, Span: j.Span, Priority: j.Priority, Reason: j.Reason})
 		}
 	}
-	facts.Held = facts.Held.Union(s.checked[stream])
+	facts.Held = facts.Held.Union(s.checked[stream]).Union(s.refused[stream])
 	f.mu.Unlock()
 	for _, w := range policy.Plan(wants, []policy.Facts{facts}) {
 		transfers = append(transfers, catalog.Transfer{Span: w.Span, Reason: w.Reason})

@@ -119,7 +119,7 @@ func (f *fixture) restart() {
 
 func (f *fixture) link() *link {
 	return &link{f: f.fetcher, id: testSite, site: f.fetcher.site(testSite), wakened: true,
-		retry: make(map[branchline.StreamID]backoff), refused: make(map[branchline.StreamID]branchline.Spans),
+		retry: make(map[branchline.StreamID]backoff), damaged: make(map[branchline.SegmentID]int),
 		jobs: make(map[string]backoff)}
 }
 
@@ -166,7 +166,7 @@ func TestWindows(t *testing.T) {
 			f := newFixture(t, c.policies, c.recorded...)
 			l := f.link()
 			l.site.checked[door] = c.checked
-			l.refused[door] = c.refused
+			l.site.refused[door] = c.refused
 			if err := l.plan(t.Context(), f.fetcher.clock.Now()); err != nil {
 				t.Fatal(err)
 			}

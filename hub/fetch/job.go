@@ -68,8 +68,9 @@ type Part struct {
 	Through     time.Time // everything wanted before is held
 	Total, Held int64
 	Complete    bool
-	Empty       bool // complete, and there was nothing to bring
-	Lost        bool // some of it was removed at the edge before it could be fetched
+	Empty       bool   // complete, and there was nothing to bring
+	Lost        bool   // some of it was removed at the edge before it could be fetched
+	Damage      string // why some of it could not be brought however often it was tried, if so
 }
 
 // Site returns the site from which the job fetches.

@@ -1,6 +1,7 @@
 package fetch
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -164,15 +165,20 @@ func gapSpans(gaps []catalog.Gap) []branchline.TimeRange {
 
 // settle ends the job when all of its parts are complete.
 func (j *Job) settle(now time.Time) {
-	lost, empty := false, true
+	lost, empty, damage, held := false, true, "", int64(0)
 	for _, p := range j.Parts {
 		if !p.Complete {
 			return
 		}
 		lost, empty = lost || p.Lost, empty && p.Empty
+		damage, held = cmp.Or(damage, p.Damage), held+p.Held
 	}
 	j.State, j.Ended, j.Cause = Done, now, ""
 	switch {
+	case damage != "" && held == 0:
+		j.State, j.Cause = Failed, damage
+	case damage != "":
+		j.State, j.Cause = Partial, "some of it is damaged at the site: "+damage
 	case lost:
 		j.State, j.Cause = Partial, "some of it is no longer at the site"
 	case empty:

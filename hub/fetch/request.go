@@ -17,7 +17,7 @@ const (
 	// tailPatience is how long after its span a job waits for recordings that have not come: longer
 	// than the clocks of edge and hub differ and a fragment takes.
 	tailPatience = 10 * time.Second
-	// maxMismatches is how often a job is tried again when bytes do not have their hash.
+	// maxMismatches is how often damaged segments are tried again before all goes on without them.
 	maxMismatches = 3
 )
 
@@ -95,6 +95,9 @@ func (l *link) finishJob(r result) error {
 	}
 	through, again := advance(r, facts, now)
 	key := t.job + string(t.stream)
+	if r.err == nil && len(t.damage) > 0 && l.jobs[key].failures < maxMismatches {
+		r.err = t.damage[0].err // perhaps not the next time
+	}
 	l.f.mu.Lock()
 	delete(l.site.running, t)
 	j := l.f.jobs[t.job]
@@ -107,11 +110,14 @@ func (l *link) finishJob(r result) error {
 	p.Lost = p.Lost || t.lost.Load()
 	final := j.State.Final() // cancelled meanwhile
 	if !final {
-		l.conclude(j, p, r, now)
+		l.conclude(j, r, now)
 		if r.err == nil {
 			if through.After(p.Through) {
 				p.Through = through
 				p.Total, p.Held = p.Total+t.total.Load(), p.Held+t.held.Load()
+			}
+			if len(t.damage) > 0 {
+				p.Damage = t.damage[0].err.Error()
 			}
 			p.Complete = !p.Through.Before(j.Span.End)
 			p.Empty = p.Complete && p.Total == 0
@@ -135,12 +141,11 @@ func (l *link) finishJob(r result) error {
 }
 
 // conclude notes an error in the job: one that stays fails it, with another it waits.
-func (l *link) conclude(j *Job, p *Part, r result, now time.Time) {
+func (l *link) conclude(j *Job, r result, now time.Time) {
 	switch {
 	case r.err == nil:
 		return
-	case errors.Is(r.err, branchline.ErrMismatch) && l.jobs[j.ID+string(p.Stream)].failures < maxMismatches:
-	case permanent(r.err):
+	case len(r.task.damage) == 0 && permanent(r.err):
 		j.State, j.Ended, j.Cause = Failed, now, r.err.Error()
 		return
 	}

@@ -34,13 +34,13 @@ type link struct {
 
 	queue   []*task // of policies, from the last plan
 	planned time.Time
-	wakened bool                                     // something changed since the last plan
-	retry   map[branchline.StreamID]backoff          // of policies' transfers that failed
-	refused map[branchline.StreamID]branchline.Spans // where that would fail again, however often
-	jobs    map[string]backoff                       // when to go on with a job, by ID and stream
-	sealing bool                                     // the site's news are being worked on
-	looked  time.Time                                // when that last began
-	sealed  chan struct{}                            // gets a token when it ends
+	wakened bool                            // something changed since the last plan
+	retry   map[branchline.StreamID]backoff // of policies' transfers that failed
+	damaged map[branchline.SegmentID]int    // how often a policy's transfer found them so
+	jobs    map[string]backoff              // when to go on with a job, by ID and stream
+	sealing bool                            // the site's news are being worked on
+	looked  time.Time                       // when that last began
+	sealed  chan struct{}                   // gets a token when it ends
 }
 
 type result struct {
@@ -57,7 +57,7 @@ func (f *Fetcher) Serve(ctx context.Context, id branchline.SiteID, src branchlin
 		f: f, id: id, src: src, site: f.site(id), group: group,
 		results: make(chan result, 2*MaxTasks),
 		retry:   make(map[branchline.StreamID]backoff),
-		refused: make(map[branchline.StreamID]branchline.Spans),
+		damaged: make(map[branchline.SegmentID]int),
 		jobs:    make(map[string]backoff),
 		sealed:  make(chan struct{}, 1),
 		memory:  semaphore.NewWeighted(memory),
@@ -95,6 +95,7 @@ func (l *link) begin() error {
 	l.f.mu.Lock()
 	defer l.f.mu.Unlock()
 	l.site.linked = true
+	clear(l.site.refused)
 	for _, s := range streams {
 		l.site.noteSealed(s, branchline.TimeRange{Start: since, End: now})
 	}

@@ -55,7 +55,16 @@ type task struct {
 	total, held, brought atomic.Int64 // bytes: wanted, held of them, fetched by this task
 	lost                 atomic.Bool  // something was removed at the edge meanwhile
 	preempted            atomic.Bool  // cancelled for something more urgent
+	damage               []damage     // what could not be brought, of whoever runs the task until it ends
 	told                 atomic.Int64 // when its progress was last told, in nanoseconds
+}
+
+// damage is a segment of which some cannot be brought: its bytes are not those that were listed, or the
+// site cannot read them.
+type damage struct {
+	id   branchline.SegmentID
+	span branchline.TimeRange
+	err  error
 }
 
 func (t *task) share() float64 {
@@ -66,7 +75,8 @@ func (t *task) share() float64 {
 }
 
 // bring runs the task and returns the time up to which the edge has recorded, as far as it was listed.
-// Whatever was put before an error stays. All that the task counts as held is on stable storage when it
+// Whatever was put before an error stays, and damage to one segment, which is noted in the task and no
+// error, keeps nothing else from being brought. All that the task counts as held is on stable storage when it
 // returns, after an error too. It returns the edge's errors and the store's.
 func (f *Fetcher) bring(ctx context.Context, src branchline.Source, t *task) (time.Time, error) {
 	local, ok := t.stream.Within(t.stream.Site())
@@ -116,7 +126,7 @@ func (f *Fetcher) bringSegments(
 		return err
 	}
 	all := make([]*segmentTransfer, len(listed))
-	group, inGroup := errgroup.WithContext(ctx)
+	var group errgroup.Group
 	group.SetLimit(segmentsAtOnce)
 	for i, seg := range listed {
 		st := &segmentTransfer{f: f, src: src, task: t, seg: seg}
@@ -133,15 +143,44 @@ func (f *Fetcher) bringSegments(
 			continue
 		}
 		group.Go(func() error {
-			err := st.run(inGroup)
-			if errors.Is(err, branchline.ErrGone) || errors.Is(err, branchline.ErrNotFound) {
+			err := st.run(ctx)
+			switch {
+			case errors.Is(err, branchline.ErrGone) || errors.Is(err, branchline.ErrNotFound):
 				t.lost.Store(true)
 				return nil // the edge's change feed tells of the removal
+			case errors.Is(err, errSite) || permanent(err):
+				st.damaged = err
+				return nil
 			}
 			return err
 		})
 	}
-	return errors.Join(group.Wait(), f.sync(ctx, all))
+	err = group.Wait()
+	for _, st := range all {
+		if st.damaged != nil {
+			span := branchline.TimeRange{Start: st.seg.Span.Start, End: listedEnd(st.seg)}
+			t.damage = append(t.damage, damage{st.seg.ID, span, st.damaged})
+		}
+	}
+	return errors.Join(err, f.sync(ctx, all))
+}
+
+// errSite is wrapped by what keeps a site from giving bytes that it has listed, although it is reached.
+var errSite = errors.New("the site cannot give it")
+
+// bySite wraps errSite around an error of fetching, unless that passes or says that the bytes are gone.
+func bySite(ctx context.Context, err error) error {
+	for _, e := range []error{
+		branchline.ErrUnavailable, branchline.ErrBusy, branchline.ErrGone, branchline.ErrNotFound,
+	} {
+		if errors.Is(err, e) {
+			return err
+		}
+	}
+	if ctx.Err() != nil {
+		return err
+	}
+	return fmt.Errorf("%w: %w", errSite, err)
 }
 
 // sync waits until what is held of the segments in part is on stable storage. That takes a moment, so a
@@ -184,7 +223,8 @@ type segmentTransfer struct {
 	seg   branchline.Segment // as the edge lists it
 	parts []part
 	// whole says that the hub's copy was put aside and all of the segment is fetched anew.
-	whole bool
+	whole   bool
+	damaged error // why some of it cannot be brought
 	// partial says that the hub has begun the segment and may hold some of it unsynced.
 	partial bool
 }
@@ -297,11 +337,16 @@ func (st *segmentTransfer) fetch(ctx context.Context, parts []part) (err error) 
 	}
 	body, err := st.src.Fetch(ctx, st.seg.ID, all)
 	if err != nil {
-		return err
+		return bySite(ctx, err)
 	}
 	defer body.Close()
 	for _, p := range parts {
-		if err := st.take(ctx, p, body); err != nil {
+		err := st.take(ctx, p, body)
+		if errors.Is(err, branchline.ErrMismatch) && !p.init && !p.footer {
+			st.damaged = err // of this fragment; the others may be good
+			continue
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -320,7 +365,7 @@ func (st *segmentTransfer) take(ctx context.Context, p part, body io.Reader) err
 		if ctx.Err() == nil && errors.Is(err, io.EOF) {
 			err = fmt.Errorf("bytes ended early: %w", branchline.ErrUnavailable)
 		}
-		return err
+		return bySite(ctx, err)
 	}
 	return st.store(p, data.Bytes())
 }
