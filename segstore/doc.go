@@ -17,6 +17,9 @@
 //     footer against its hash, its signature and all fragments held before anything is sealed.
 //   - After a failed sync a file is never trusted again: it takes no more data and is not sealed
 //     until the store is opened anew, which reads back what is really there.
+//   - While the volume is almost full no segment is begun or goes on; all else works, and recording
+//     goes on with space. A sealed file that is found damaged when asked for is moved to quarantine and
+//     announced as removed because the disk failed.
 //   - A removed file leaves by way of trash/, in this order: rename, sync, index, unlink.
 //   - Any number of segments may stay in part at a replica. Those that nobody works with are on disk
 //     alone; memory and limits are for those that are written or read.
@@ -33,5 +36,5 @@
 //	growing/<stream>/<id>.mp4, <id>.part      growing and partial segments with their sidecars
 //	segments/<stream>/<yyyymmdd>/<id>.mp4     sealed segments by the day (UTC) of their start
 //	trash/                                    on the way out
-//	quarantine/                               differing copies, kept until somebody deletes them
+//	quarantine/                               differing and damaged copies, kept until somebody deletes them
 package segstore
