@@ -241,6 +241,9 @@ func TestWrongOrders(t *testing.T) {
 			return err == nil
 		})
 		span := branchline.TimeRange{Start: w.edge.began, End: w.edge.began.Add(time.Second)}
+		ahead := func(d time.Duration) branchline.TimeRange {
+			return branchline.TimeRange{Start: span.Start.Add(d), End: span.End.Add(d)}
+		}
 		for _, c := range []struct {
 			name    string
 			streams []branchline.StreamID
@@ -258,6 +261,8 @@ func TestWrongOrders(t *testing.T) {
 				branchline.ErrInvalid},
 			{"a year", []branchline.StreamID{stream}, branchline.TimeRange{Start: span.Start,
 				End: span.Start.AddDate(1, 0, 0)}, branchline.ErrInvalid},
+			{"next week", []branchline.StreamID{stream}, ahead(7 * 24 * time.Hour), nil},
+			{"in six weeks", []branchline.StreamID{stream}, ahead(42 * 24 * time.Hour), branchline.ErrInvalid},
 		} {
 			if _, err := w.node.Jobs().Create(fetch.Order{Streams: c.streams, Span: c.span}); !errors.Is(err, c.err) {
 				t.Errorf("%s: %v, expected %v", c.name, err, c.err)

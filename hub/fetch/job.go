@@ -37,6 +37,8 @@ const (
 	MaxKept = 1000
 	// MaxSpan bounds the time that one order asks for.
 	MaxSpan = 31 * 24 * time.Hour
+	// MaxAhead bounds how far into the future it may reach, so that no job waits for years.
+	MaxAhead = 31 * 24 * time.Hour
 )
 
 // Order asks for recordings to be brought to the hub.
@@ -103,7 +105,7 @@ func (j Job) ETA() (time.Duration, bool) {
 	return time.Duration(float64(left) / j.Rate * float64(time.Second)), true
 }
 
-func (o Order) check() error {
+func (o Order) check(now time.Time) error {
 	if len(o.Streams) == 0 || len(o.Streams) > MaxStreams {
 		return fmt.Errorf("check order: %d streams, 1 to %d are possible: %w",
 			len(o.Streams), MaxStreams, branchline.ErrInvalid)
@@ -122,6 +124,9 @@ func (o Order) check() error {
 	if o.Span.Empty() || o.Span.Duration() > MaxSpan {
 		return fmt.Errorf("check order: the span must be longer than nothing and at most %v: %w",
 			MaxSpan, branchline.ErrInvalid)
+	}
+	if o.Span.End.After(now.Add(MaxAhead)) {
+		return fmt.Errorf("check order: the span ends more than %v from now: %w", MaxAhead, branchline.ErrInvalid)
 	}
 	return nil
 }

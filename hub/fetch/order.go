@@ -20,7 +20,8 @@ const CauseDark = "the site is not linked"
 // [branchline.ErrInvalid] for a wrong order, [branchline.ErrNotFound] for an unknown stream and
 // [branchline.ErrBusy] while there are [MaxActive] jobs.
 func (f *Fetcher) Create(o Order) (Job, error) {
-	if err := o.check(); err != nil {
+	now := f.clock.Now()
+	if err := o.check(now); err != nil {
 		return Job{}, fmt.Errorf("create job: %w", err)
 	}
 	if err := f.known(o.Streams); err != nil {
@@ -29,7 +30,6 @@ func (f *Fetcher) Create(o Order) (Job, error) {
 	if o.Reason == "" {
 		o.Reason = policy.Request.String()
 	}
-	now := f.clock.Now()
 	j := &Job{
 		ID: branchline.NewSegmentID(now).String(), Order: o, Priority: policy.Request,
 		Created: now, State: Waiting,
