@@ -1,11 +1,14 @@
 package hub_test
 
 import (
+	"errors"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/branchline-video/branchline"
+	"github.com/branchline-video/branchline/hub/fetch"
 )
 
 // TestHeldIsNotAskedFor: a site is not asked to list what the hub holds sealed, and is for the rest.
@@ -54,5 +57,30 @@ func TestManyLists(t *testing.T) {
 			})
 		}
 		viewers.Wait()
+	})
+}
+
+// TestRevokedSite: an order for what only a revoked site has is refused, not kept waiting.
+func TestRevokedSite(t *testing.T) {
+	inWorld(t, nil, func(w *world) {
+		if _, err := w.node.Authority().AddSite(site, []string{"127.0.0.1:7443"}); err != nil {
+			t.Fatal(err)
+		}
+		pass(15 * time.Second)
+		span := branchline.TimeRange{Start: w.edge.began, End: w.edge.began.Add(5 * time.Second)}
+		id := w.order(span).ID
+		w.wait(5*time.Second, "the job does not end", func() bool { return w.job(id).State == fetch.Done })
+		w.cut()
+		if err := w.node.Authority().Revoke(site); err != nil {
+			t.Fatal(err)
+		}
+		if job := w.order(span); job.State != fetch.Done {
+			t.Errorf("what is held: %s", job.State)
+		}
+		span.End = span.End.Add(5 * time.Second)
+		_, err := w.node.Jobs().Create(fetch.Order{Streams: []branchline.StreamID{stream}, Span: span})
+		if !errors.Is(err, branchline.ErrDenied) || !strings.Contains(err.Error(), "site berlin is revoked") {
+			t.Errorf("what is not held: %v", err)
+		}
 	})
 }

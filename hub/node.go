@@ -116,7 +116,7 @@ func (n *Node) open() (err error) {
 	}
 	n.fetcher, err = fetch.Open(fetch.Options{
 		DB: n.db, Store: n.store, Catalog: n.catalog, Policies: policies, Clock: n.cfg.Clock, Logger: n.log,
-		LiveAt: n.liveAt, Changed: n.cfg.JobChanged, Moved: n.moved,
+		LiveAt: n.liveAt, Revoked: n.revoked, Changed: n.cfg.JobChanged, Moved: n.moved,
 	})
 	if err != nil {
 		return err

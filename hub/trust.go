@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/branchline-video/branchline"
+	"github.com/branchline-video/branchline/federation/identity"
 	"github.com/branchline-video/branchline/segstore/index"
 )
 
@@ -82,4 +83,12 @@ func (k *keys) trust(stream branchline.StreamID, key ed25519.PublicKey) error {
 		return nil
 	}
 	return fmt.Errorf("signed with key %x, which is none of site %s: %w", []byte(key), site, branchline.ErrDenied)
+}
+
+// revoked reports whether the site's certificates were withdrawn. A site attached directly never is.
+func (n *Node) revoked(site branchline.SiteID) (bool, error) {
+	sites, err := n.authority.Sites()
+	return slices.ContainsFunc(sites, func(s identity.Site) bool {
+		return s.Name == site && !s.Revoked.IsZero()
+	}), err
 }

@@ -27,6 +27,8 @@ type Options struct {
 	// LiveAt returns the time up to which the hub's own live recording of a stream has come, and
 	// false while there is none: what is later is on its way and not fetched.
 	LiveAt func(branchline.StreamID) (time.Time, bool)
+	// Revoked, if set, tells whether a site is never coming back.
+	Revoked func(branchline.SiteID) (bool, error)
 	// Changed, if set, is told of a job's new state and, a few times a second, of its progress. It is
 	// called without locks held and must return at once.
 	Changed func(Job)
@@ -53,6 +55,7 @@ type Fetcher struct {
 	clock    clock.Clock
 	log      *slog.Logger
 	liveAt   func(branchline.StreamID) (time.Time, bool)
+	revoked  func(branchline.SiteID) (bool, error)
 	changed  func(Job)
 	moved    func(branchline.StreamID, branchline.TimeRange)
 	counters struct{ bytes, fragments, preempted, failures atomic.Int64 }
@@ -84,13 +87,16 @@ func Open(opt Options) (*Fetcher, error) {
 	f := &Fetcher{
 		db: opt.DB, store: opt.Store, catalog: opt.Catalog, policies: opt.Policies,
 		clock: opt.Clock, log: opt.Logger, liveAt: opt.LiveAt, changed: opt.Changed,
-		moved: opt.Moved, sites: make(map[branchline.SiteID]*site),
+		revoked: opt.Revoked, moved: opt.Moved, sites: make(map[branchline.SiteID]*site),
 	}
 	if f.log == nil {
 		f.log = slog.New(slog.DiscardHandler)
 	}
 	if f.liveAt == nil {
 		f.liveAt = func(branchline.StreamID) (time.Time, bool) { return time.Time{}, false }
+	}
+	if f.revoked == nil {
+		f.revoked = func(branchline.SiteID) (bool, error) { return false, nil }
 	}
 	if f.changed == nil {
 		f.changed = func(Job) {}

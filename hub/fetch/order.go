@@ -17,8 +17,9 @@ import (
 const CauseDark = "the site is not linked"
 
 // Create stores a job for the order and begins to work on it as soon as its site is linked. It wraps
-// [branchline.ErrInvalid] for a wrong order, [branchline.ErrNotFound] for an unknown stream and
-// [branchline.ErrBusy] while there are [MaxActive] jobs.
+// [branchline.ErrInvalid] for a wrong order, [branchline.ErrNotFound] for an unknown stream,
+// [branchline.ErrDenied] for what a revoked site would have to give, and [branchline.ErrBusy] while
+// there are [MaxActive] jobs.
 func (f *Fetcher) Create(o Order) (Job, error) {
 	now := f.clock.Now()
 	if err := o.check(now); err != nil {
@@ -41,6 +42,9 @@ func (f *Fetcher) Create(o Order) (Job, error) {
 	if err := f.finishHeld(j, now); err != nil {
 		return Job{}, fmt.Errorf("create job: %w", err)
 	}
+	if err := f.admit(j); err != nil {
+		return Job{}, fmt.Errorf("create job: %w", err)
+	}
 	s, err := f.enter(j)
 	if err != nil {
 		return Job{}, fmt.Errorf("create job: %w", err)
@@ -59,6 +63,18 @@ func (f *Fetcher) Create(o Order) (Job, error) {
 	f.changed(created)
 	f.dropOld()
 	return created, nil
+}
+
+// admit refuses a job that would wait for a site that never comes back.
+func (f *Fetcher) admit(j *Job) error {
+	if j.State.Final() {
+		return nil
+	}
+	revoked, err := f.revoked(j.Site())
+	if err == nil && revoked {
+		err = fmt.Errorf("site %s is revoked and not all of this is held: %w", j.Site(), branchline.ErrDenied)
+	}
+	return err
 }
 
 // enter takes a new job in, unless there are too many.
