@@ -18,5 +18,7 @@
 //     holdings whenever something changes. After an outage the subtraction has another result, and that
 //     is backfill.
 //   - Policies take segments as a whole once the edge has sealed them, so that what is kept for good is
-//     signed and complete. A request takes the fragments that it asks for.
+//     signed and complete. A request takes the fragments that it asks for, from a key frame on.
+//   - A segment that is damaged at its site holds up nothing: it is tried a few times, and then what is
+//     good of it counts and the rest is given up, for a job for good and for policies until the next link.
 package fetch
