@@ -74,6 +74,11 @@ web/dist/index.html: $(WEB_SRC) web/node_modules/.installed
 	cd $* && npm ci --no-audit --no-fund --loglevel=error
 	@touch $@
 
+# One package of an exact version, with a binary for each platform: a lock file would name only this one's.
+tools/node_modules/.installed: tools/package.json | need-node
+	cd tools && npm install --no-package-lock --no-audit --no-fund --loglevel=error
+	@touch $@
+
 .PHONY: need-go need-node need-chromium
 # Quiet checks of a version: $(call at-least,found,wanted)
 at-least = [ "$$(printf '%s\n' $(2) "$(1)" | sort -V | head -1)" = $(2) ]
