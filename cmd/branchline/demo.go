@@ -16,6 +16,7 @@ import (
 	"github.com/branchline-video/branchline/federation/link"
 	"github.com/branchline-video/branchline/hub/access"
 	"github.com/branchline-video/branchline/internal/testcam"
+	"github.com/branchline-video/branchline/segstore"
 )
 
 // demoSegment is shorter than on a real site, so that a visitor sees segments being sealed.
@@ -93,7 +94,7 @@ func (c *demoCommand) Run(t *terminal) (err error) {
 	if err := errors.Join(group.Wait(), sumErr); err != nil {
 		return err
 	}
-	return c.report(t, summary)
+	return c.report(t, d.recorded(summary))
 }
 
 func (d *demo) open(t *terminal, dir, http string) (err error) {
@@ -231,26 +232,34 @@ type demoStore struct {
 	Name     string `json:"name"`
 	Cameras  int    `json:"cameras"`
 	Linked   *bool  `json:"linked,omitempty"` // of a site
-	Segments int    `json:"segments"`
+	Segments int    `json:"segments"` // sealed
 	Bytes    int64  `json:"bytes"`
 }
 
+// summary tells of sites and links while they are up; what was recorded is added when all is sealed.
 func (d *demo) summary() (demoSummary, error) {
-	held := d.centre.node.Store().Stats()
-	all := demoSummary{Hub: demoStore{Name: "hub", Segments: int(held.Segments), Bytes: held.Bytes}}
+	all := demoSummary{Hub: demoStore{Name: "hub"}}
 	for _, s := range d.sites {
 		state, err := d.centre.node.Catalog().Site(s.name)
 		if err != nil && !errors.Is(err, branchline.ErrNotFound) {
 			return all, fmt.Errorf("sum up: %w", err)
 		}
-		recorded := s.branch.node.Store().Stats()
 		all.Hub.Cameras += state.Cameras
-		all.Sites = append(all.Sites, demoStore{
-			Name: string(s.name), Cameras: state.Cameras, Linked: &state.Linked,
-			Segments: int(recorded.Segments), Bytes: recorded.Bytes,
-		})
+		all.Sites = append(all.Sites, demoStore{Name: string(s.name), Cameras: state.Cameras, Linked: &state.Linked})
 	}
 	return all, nil
+}
+
+func (d *demo) recorded(all demoSummary) demoSummary {
+	add := func(to *demoStore, store *segstore.Store) {
+		stats := store.Stats()
+		to.Segments, to.Bytes = int(stats.Segments), stats.Bytes
+	}
+	for i, s := range d.sites {
+		add(&all.Sites[i], s.branch.node.Store())
+	}
+	add(&all.Hub, d.centre.node.Store())
+	return all
 }
 
 func (c *demoCommand) report(t *terminal, s demoSummary) error {

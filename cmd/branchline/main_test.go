@@ -105,7 +105,7 @@ func TestDemo(t *testing.T) {
 			t.Fatalf("round %d: %+v", round, summary)
 		}
 		for _, s := range summary.Sites {
-			if !*s.Linked || s.Cameras != 2 || s.Segments != 2*round {
+			if !*s.Linked || s.Cameras != 2 || s.Segments != 2*(round+1) {
 				t.Errorf("round %d: %+v", round, s)
 			}
 		}
