@@ -232,7 +232,7 @@ type demoStore struct {
 	Name     string `json:"name"`
 	Cameras  int    `json:"cameras"`
 	Linked   *bool  `json:"linked,omitempty"` // of a site
-	Segments int    `json:"segments"` // sealed
+	Segments int    `json:"segments"`         // sealed
 	Bytes    int64  `json:"bytes"`
 }
 
