@@ -21,6 +21,12 @@ describe('follow', () => {
     expect(from(103.4, [100, 104]).seek).toBeUndefined()
   })
 
+  it('jumps sooner while the picture has only just begun', () => {
+    const state = { at: 103.4, target, ranges: [{ start: 100, end: 104 }] }
+    expect(follow({ ...state, fresh: true }).seek).toBeCloseTo(103.88, 6)
+    expect(follow({ ...state, at: 103.7, fresh: true }).seek).toBeUndefined()
+  })
+
   it('jumps when far behind', () => expect(from(100, [90, 104]).seek).toBeCloseTo(103.88, 6))
 
   it('slows when it is about to run dry', () => expect(from(103.98, [100, 104]).rate).toBeLessThan(1))

@@ -10,6 +10,7 @@ export interface LiveState {
   at: number // current time of the video
   ranges: Buffered[] // what is buffered, ascending
   target: number // distance to keep, from Target
+  fresh?: boolean // the picture has only just begun
 }
 
 export interface LiveStep {
@@ -19,6 +20,7 @@ export interface LiveStep {
 }
 
 const jumpBeyond = 1.2 // seconds of lag above which a jump disturbs less than catching up
+const jumpBeyondFresh = 0.4 // a stream begins with all since its newest key frame, which nobody wants to watch
 const slack = 0.04 // one frame at 25 a second: lag swings by as much with every arrival
 const fastest = 1.5 // a jump costs more: the browser decodes anew from the last key frame
 
@@ -28,7 +30,8 @@ export function follow(state: LiveState): LiveStep {
   if (!last) return { rate: 1, lag: 0 }
   const lag = last.end - state.at
   const landing = Math.max(last.start, last.end - state.target)
-  if (state.at < last.start - 0.01 || lag > jumpBeyond || lag < -0.5) {
+  const far = state.fresh ? jumpBeyondFresh : jumpBeyond
+  if (state.at < last.start - 0.01 || lag > far || lag < -0.5) {
     return { seek: landing, rate: 1, lag: last.end - landing }
   }
   const over = lag - state.target

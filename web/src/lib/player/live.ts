@@ -15,6 +15,7 @@ export interface LiveStatus {
 }
 
 const pulse = 100 // milliseconds between looks at the distance
+const freshFor = 1500 // milliseconds from a stream's first frame
 const silentAfter = 2500 // milliseconds without a frame
 const sessionEnded = 1008
 const tellEvery = 500 // milliseconds between reports of nothing but the delay
@@ -25,6 +26,7 @@ export class LivePlayer {
   private timer = 0
   private retry = 0
   private running = false
+  private firstFrame = 0
   private lastFrame = 0
   private lastSteady = 0
   private lastStall = 0
@@ -98,6 +100,7 @@ export class LivePlayer {
   private begin(codecs: string): void {
     if (!this.sound) codecs = videoCodecs(codecs)
     this.initNext = true
+    this.firstFrame = performance.now()
     if (!playable(codecs)) return this.tell({ state: 'unsupported', cause: codecs })
     if (this.status.state === 'unsupported') this.tell({ state: 'connecting', cause: undefined })
     this.pipe ??= new Pipe(this.video, (why) => this.broke(why))
@@ -135,7 +138,8 @@ export class LivePlayer {
     if (!this.pipe || this.video.seeking) return
     const ranges = this.pipe.ranges
     if (ranges.length === 0) return
-    const step = follow({ at: this.video.currentTime, ranges, target: this.target.seconds })
+    const fresh = performance.now() - this.firstFrame < freshFor
+    const step = follow({ at: this.video.currentTime, ranges, target: this.target.seconds, fresh })
     if (step.seek !== undefined) this.video.currentTime = step.seek
     if (this.video.playbackRate !== step.rate) this.video.playbackRate = step.rate
     if (this.video.paused) void this.video.play().catch(() => undefined)
