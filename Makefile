@@ -24,6 +24,7 @@ test: test-go test-web test-browser ## run all tests
 
 test-go: build | need-go ## test the Go code, with real processes and links
 	go vet ./...
+	@command -v ffmpeg >/dev/null || echo "skipped: comparisons with another decoder, as ffmpeg is not installed"
 	go test -timeout 15m $$(go list ./... | grep -v /e2e)
 	BRANCHLINE=$(CURDIR)/bin/branchline go test -timeout 15m ./e2e/... # alone: it measures delays
 

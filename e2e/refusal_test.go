@@ -7,7 +7,9 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/json"
 	"errors"
+	"maps"
 	"math/big"
 	"net/url"
 	"os"
@@ -70,10 +72,28 @@ func TestRefusals(t *testing.T) {
 		}
 		p.says(t, "the site's certificate was revoked or replaced")
 		p.alive(t)
+		w.lists(t, map[string]string{site: "up", "lyon": "revoked"})
 	})
 	end := time.Now()
 	until(t, catchUp, "the good site is held", func() bool { return w.allHeld("door", began, end) })
 	w.frames("door", began, end).unbroken(t)
+}
+
+// lists fails unless `site list` tells exactly these sites with these states.
+func (w *world) lists(t *testing.T, want map[string]string) {
+	t.Helper()
+	out, errs, code := command(t, "site", "list", "--config", w.hubYAML, "--json")
+	var sites []struct{ ID, State string }
+	if err := json.Unmarshal([]byte(out), &sites); code != 0 || err != nil {
+		t.Fatalf("exit %d, %v: %s%s", code, err, out, errs)
+	}
+	got := map[string]string{}
+	for _, s := range sites {
+		got[s.ID] = s.State
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("site list tells %v, want %v", got, want)
+	}
 }
 
 // bareEdge starts an edge without cameras in the directory.
