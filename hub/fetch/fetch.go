@@ -60,9 +60,10 @@ type Fetcher struct {
 	moved    func(branchline.StreamID, branchline.TimeRange)
 	counters struct{ bytes, fragments, preempted, failures atomic.Int64 }
 
-	mu    sync.Mutex
-	jobs  map[string]*Job
-	sites map[branchline.SiteID]*site
+	mu     sync.Mutex
+	jobs   map[string]*Job
+	newest uint64 // the highest number of a job
+	sites  map[branchline.SiteID]*site
 }
 
 // site is what is known of the work at one site, whether it is linked or not. The fetcher's mutex
@@ -114,6 +115,9 @@ func Open(opt Options) (*Fetcher, error) {
 		return nil, fmt.Errorf("open fetcher: %w", err)
 	}
 	f.jobs = jobs
+	for _, j := range jobs {
+		f.newest = max(f.newest, j.Number)
+	}
 	return f, nil
 }
 

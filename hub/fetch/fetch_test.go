@@ -283,6 +283,24 @@ func TestPreemption(t *testing.T) {
 	}
 }
 
+// TestJobsInOrder: jobs are in the order of their creation, also those of one moment, and over a restart.
+func TestJobsInOrder(t *testing.T) {
+	f := newFixture(t, nil, span(0, 1500))
+	var want []string
+	for range 4 {
+		want = slices.Insert(want, 0, f.order(span(0, 1500)).ID)
+	}
+	f.restart()
+	want = slices.Insert(want, 0, f.order(span(0, 1500)).ID)
+	var got []string
+	for _, j := range f.fetcher.Jobs() {
+		got = append(got, j.ID)
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("listed %q, want %q", got, want)
+	}
+}
+
 // TestCancelledStaysCancelled: a save that had to wait stores what the job is by then.
 func TestCancelledStaysCancelled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -51,7 +51,8 @@ type Order struct {
 
 // Job is an order and its state. Jobs are values: one that was returned does not change.
 type Job struct {
-	ID string
+	ID     string
+	Number uint64 // counts the hub's jobs in the order of their creation, whatever its clock did
 	Order
 	Priority policy.Priority
 	Created  time.Time
@@ -194,9 +195,10 @@ func loadJobs(db *index.DB) (map[string]*Job, error) {
 	return jobs, nil
 }
 
+// older compares jobs by the order of their creation.
+func older(a, b *Job) int { return cmp.Compare(a.Number, b.Number) }
+
 // newestFirst sorts jobs by creation, the newest first.
 func newestFirst(jobs []Job) {
-	slices.SortFunc(jobs, func(a, b Job) int {
-		return cmp.Or(b.Created.Compare(a.Created), cmp.Compare(b.ID, a.ID))
-	})
+	slices.SortFunc(jobs, func(a, b Job) int { return older(&b, &a) })
 }

@@ -88,6 +88,8 @@ func (f *Fetcher) enter(j *Job) (*site, error) {
 	if !s.linked && !j.State.Final() {
 		j.Cause = CauseDark
 	}
+	f.newest++
+	j.Number = f.newest
 	f.jobs[j.ID] = j
 	return s, nil
 }

@@ -33,7 +33,7 @@ func (l *link) requests(now time.Time) ([]*task, time.Duration) {
 			active = append(active, j)
 		}
 	}
-	slices.SortFunc(active, func(a, b *Job) int { return a.Created.Compare(b.Created) })
+	slices.SortFunc(active, older)
 	free := MaxTasks
 	for t := range l.site.running {
 		if t.job != "" {
