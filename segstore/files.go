@@ -65,6 +65,11 @@ func Path(dir string, stream branchline.StreamID, id branchline.SegmentID, start
 	return filepath.Join(dir, segmentsDir, string(stream), start.UTC().Format(dayLayout), id.String()+".mp4")
 }
 
+// sealedPath returns where a sealed segment's file is.
+func (s *Store) sealedPath(seg branchline.Segment) string {
+	return Path(s.dir, seg.Stream, seg.ID, seg.Span.Start)
+}
+
 // File returns where the store in dir keeps a listed segment, sealed or growing.
 func File(dir string, seg branchline.Segment) string {
 	if growing := growingPath(dir, seg.Stream, seg.ID); !seg.Sealed {

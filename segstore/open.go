@@ -131,7 +131,7 @@ func (s *Store) emptyTrash() (map[branchline.SegmentID]branchline.Cause, error) 
 			continue
 		}
 		if seg, err := s.lookup(id); err == nil && seg.Sealed {
-			if _, err := os.Stat(Path(s.dir, seg.Stream, id, seg.Span.Start)); err == nil {
+			if _, err := os.Stat(s.sealedPath(seg)); err == nil {
 				s.discard(filepath.Join(dir, name)) // removed once and put again since
 				continue
 			}

@@ -170,7 +170,7 @@ func (s *Store) footer(seg branchline.Segment) (Footer, error) {
 	if ok {
 		return f, nil
 	}
-	r, err := os.Open(Path(s.dir, seg.Stream, seg.ID, seg.Span.Start))
+	r, err := os.Open(s.sealedPath(seg))
 	if err != nil {
 		return f, err
 	}
@@ -393,7 +393,7 @@ func (s *Store) openSealed(seg branchline.Segment) (*os.File, error) {
 	_, err := s.footer(seg)
 	var f *os.File
 	if err == nil {
-		f, err = os.Open(Path(s.dir, seg.Stream, seg.ID, seg.Span.Start))
+		f, err = os.Open(s.sealedPath(seg))
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("file of segment %v: %w", seg.ID, branchline.ErrGone)

@@ -284,7 +284,7 @@ func (s *Store) withdraw(id branchline.SegmentID, cause branchline.Cause, to str
 	if err != nil {
 		return seg, err
 	}
-	path := Path(s.dir, seg.Stream, id, seg.Span.Start)
+	path := s.sealedPath(seg)
 	if p != nil && !p.renamed {
 		path = p.path
 	}

@@ -1,0 +1,50 @@
+package branchline
+
+import (
+	"context"
+	"time"
+)
+
+// Control is what a centre may ask of a node that has recordings, beyond reading them. The node's own
+// permissions decide; it wraps [ErrDenied] where they say no.
+type Control interface {
+	// Hold places a holder's lease on footage that it means to fetch, in place of the one that it had
+	// on that stream. It is durable on return.
+	Hold(ctx context.Context, h Hold) error
+	// Lock places an evidence lock, in place of one with the same identifier. It is durable on return.
+	Lock(ctx context.Context, l Lock) error
+	// Unlock takes a lock off. Nothing happens if there is none with the identifier.
+	Unlock(ctx context.Context, id string) error
+	// Locks lists the locks, the oldest first.
+	Locks(ctx context.Context) ([]Lock, error)
+}
+
+// Hold is a lease that a hub places on a stream's footage at the edge. Retention spares what it
+// covers while it can, and what was recorded after Known, of which the holder cannot have heard.
+type Hold struct {
+	Holder string // the hub's name, as in its certificate
+	Stream StreamID
+	Spans  Spans     // wanted by the holder and not held there; at most MaxHoldSpans
+	Known  time.Time // what was recorded before was considered by the holder
+	Until  time.Time // the lease ends
+}
+
+// MaxHoldSpans bounds the spans of one hold: a month of an outage an hour.
+const MaxHoldSpans = 1000
+
+// Lock is an evidence lock: nothing that it covers is removed before its end, whatever retention says.
+type Lock struct {
+	ID      string // made by who places it, up to MaxLabel bytes
+	Stream  StreamID
+	Span    TimeRange
+	Until   time.Time // zero: until it is taken off
+	By      string    // who placed it, for people
+	Reason  string    // for people; up to MaxName bytes
+	Created time.Time
+}
+
+// Active reports whether the lock holds at the given time.
+func (l Lock) Active(now time.Time) bool { return l.Until.IsZero() || now.Before(l.Until) }
+
+// MaxLocks bounds the locks of a node.
+const MaxLocks = 10_000
