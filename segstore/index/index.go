@@ -43,33 +43,38 @@ const (
 type Options struct {
 	Logger   *slog.Logger // nil: nothing is logged
 	MemoryMB int          // what tables in memory and caches may take together; 24 if zero
+	// Lazy opens without reading all tables, so in a time that does not grow with them. The caller then
+	// calls Verify, and until that returns must not take what is missing for never entered.
+	Lazy bool
 }
 
 // DB is an open database. Its methods may be called concurrently.
 type DB struct {
 	dir   string
+	opt   Options
 	log   *slog.Logger
-	db    *badger.DB
-	fresh bool
+	db    *badger.DB // changes only in Reset, while no call runs
 	lock  *os.File
 	free  func(dir string) (int64, error)
 	turn  chan struct{} // holds a token while somebody updates
 	spare int           // guarded by turn: how many more Updates may write into the reserve
 
-	mu     sync.Mutex
-	closed bool
-	calls  sync.WaitGroup // running ones; grows only while not closed
+	mu      sync.Mutex
+	fresh   bool
+	closed  bool
+	resting chan struct{}  // not nil while Reset keeps calls waiting; closed when they may go on
+	calls   sync.WaitGroup // running ones; grows only while neither closed nor resting
 }
 
 // Open opens the database in dir and creates it if there is none; see the package document for what
 // it does to a damaged one. It wraps [branchline.ErrBusy] while another process has it open and
 // [branchline.ErrUnavailable] when the volume is too full to open it safely.
 func Open(dir string, opt Options) (*DB, error) {
-	db := &DB{dir: dir, log: opt.Logger, free: FreeSpace, turn: make(chan struct{}, 1), spare: updatesToOpen}
+	db := &DB{dir: dir, opt: opt, log: opt.Logger, free: FreeSpace, turn: make(chan struct{}, 1), spare: updatesToOpen}
 	if db.log == nil {
 		db.log = slog.New(slog.DiscardHandler)
 	}
-	if err := db.open(opt); err != nil {
+	if err := db.open(); err != nil {
 		if db.lock != nil {
 			db.lock.Close()
 		}
@@ -90,24 +95,32 @@ func (db *DB) Close() error {
 	if was {
 		return nil
 	}
-	var err error
-	if free, e := db.free(db.dir); e == nil && free < leastToOpen {
-		db.log.Warn("disk full: index is closed as it is", "dir", db.dir, "free", free)
-	} else {
-		err = db.db.Close()
-	}
-	if e := db.lock.Close(); err == nil {
-		err = e
-	}
+	err := errors.Join(db.closeEngine(), db.opened(), db.lock.Close())
 	if err != nil {
 		return fmt.Errorf("close index %s: %w", db.dir, err)
 	}
 	return nil
 }
 
+func (db *DB) closeEngine() error {
+	if free, err := db.free(db.dir); err == nil && free < leastToOpen {
+		db.log.Warn("disk full: index is closed as it is", "dir", db.dir, "free", free)
+		return nil
+	}
+	return db.db.Close()
+}
+
 // enter begins a call, which ends with db.calls.Done.
 func (db *DB) enter() error {
-	db.mu.Lock()
+	for {
+		db.mu.Lock()
+		resting := db.resting
+		if resting == nil {
+			break
+		}
+		db.mu.Unlock()
+		<-resting
+	}
 	defer db.mu.Unlock()
 	if db.closed {
 		return fmt.Errorf("index %s is closed: %w", db.dir, branchline.ErrUnavailable)
@@ -116,10 +129,61 @@ func (db *DB) enter() error {
 	return nil
 }
 
-// Fresh reports whether this Open made an empty database, because there was none or it was damaged.
-func (db *DB) Fresh() bool { return db.fresh }
+// Fresh reports whether the database was made empty by this Open, or by Reset since, because there was
+// none or it was damaged.
+func (db *DB) Fresh() bool {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	return db.fresh
+}
 
-func (db *DB) open(opt Options) error {
+// Reset sets the database aside as damaged and goes on with an empty one, which Fresh then tells. Other
+// calls wait meanwhile; it must not be called inside one.
+func (db *DB) Reset(cause error) error {
+	db.turn <- struct{}{}
+	defer func() { <-db.turn }()
+	db.mu.Lock()
+	if db.closed {
+		db.mu.Unlock()
+		return fmt.Errorf("reset index %s: it is closed: %w", db.dir, branchline.ErrUnavailable)
+	}
+	db.resting = make(chan struct{})
+	db.mu.Unlock()
+	db.calls.Wait()
+	err := db.replace(cause)
+	db.mu.Lock()
+	close(db.resting)
+	db.resting = nil
+	db.closed = db.closed || err != nil
+	db.mu.Unlock()
+	if err != nil {
+		return fmt.Errorf("reset index %s: %w", db.dir, err)
+	}
+	return nil
+}
+
+// replace closes the engine, which may not manage that with damaged tables, and opens a new one.
+func (db *DB) replace(cause error) (err error) {
+	if err := closeDamaged(db.db); err != nil {
+		db.log.Warn("damaged index does not close", "dir", db.dir, "cause", err)
+	}
+	if err := db.setAside(cause); err != nil {
+		return err
+	}
+	db.db, err = openBadger(db.path(), db.opt, db.log)
+	return err
+}
+
+func closeDamaged(engine *badger.DB) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("engine panicked: %.80v", p)
+		}
+	}()
+	return engine.Close()
+}
+
+func (db *DB) open() error {
 	if err := os.MkdirAll(db.dir, 0o755); err != nil {
 		return err
 	}
@@ -142,21 +206,30 @@ func (db *DB) open(opt Options) error {
 	if _, err := os.Stat(db.path()); errors.Is(err, fs.ErrNotExist) {
 		db.fresh = true
 	}
-	db.db, err = openBadger(db.path(), opt, db.log)
+	db.db, err = openBadger(db.path(), db.opt, db.log)
 	if err != nil && !db.fresh && !isEnvironment(err) {
 		if err := db.setAside(err); err != nil {
 			return err
 		}
-		db.db, err = openBadger(db.path(), opt, db.log)
+		db.db, err = openBadger(db.path(), db.opt, db.log)
 	}
-	if err != nil {
-		return err
+	if err != nil || db.opt.Lazy {
+		return err // Verify, or Close, ends the opening
 	}
-	if err := os.Remove(filepath.Join(db.dir, "opening")); err != nil {
+	if err := db.opened(); err != nil {
 		db.db.Close()
 		return err
 	}
 	return nil
+}
+
+// opened notes that the opening has finished.
+func (db *DB) opened() error {
+	err := os.Remove(filepath.Join(db.dir, "opening"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 func (db *DB) path() string { return filepath.Join(db.dir, "db") }
@@ -191,7 +264,9 @@ func (db *DB) setAside(cause error) error {
 	if err := os.Rename(db.path(), damaged); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
+	db.mu.Lock()
 	db.fresh = true
+	db.mu.Unlock()
 	return nil
 }
 
@@ -202,7 +277,7 @@ func openBadger(dir string, opt Options, log *slog.Logger) (db *badger.DB, err e
 			err = fmt.Errorf("engine panicked: %v", p)
 		}
 	}()
-	if err := verify(dir); err != nil {
+	if err := verify(dir, !opt.Lazy); err != nil {
 		return nil, err
 	}
 	mb := int64(opt.MemoryMB)

@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -193,9 +195,9 @@ func TestFullDisk(t *testing.T) {
 	}
 
 	// Filled by something else to the last byte: the ballast is all there is.
-	full := &DB{dir: dir, log: db.log, turn: make(chan struct{}, 1), spare: updatesToOpen}
+	full := &DB{dir: dir, opt: Options{MemoryMB: 12}, log: db.log, turn: make(chan struct{}, 1), spare: updatesToOpen}
 	full.free = func(string) (int64, error) { return ballastSize - size(), nil }
-	if err := full.open(Options{MemoryMB: 12}); err != nil || size() != 0 {
+	if err := full.open(); err != nil || size() != 0 {
 		t.Fatalf("open on a full disk: %v, ballast %d", err, size())
 	}
 	defer full.Close()
@@ -217,6 +219,12 @@ func TestFullDisk(t *testing.T) {
 // TestDamage damages each file of the database: afterwards it opens, either with everything
 // or fresh and empty, and never with wrong content.
 func TestDamage(t *testing.T) {
+	for _, lazy := range []bool{false, true} {
+		t.Run(fmt.Sprintf("lazy %v", lazy), func(t *testing.T) { testDamage(t, lazy) })
+	}
+}
+
+func testDamage(t *testing.T, lazy bool) {
 	for _, c := range []struct {
 		name, glob string
 		damage     func(path string) error
@@ -254,8 +262,26 @@ func TestDamage(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			db = open(t, dir)
+			db, err := Open(dir, Options{MemoryMB: 12, Lazy: lazy})
+			if err != nil {
+				t.Fatal(err)
+			}
 			defer db.Close()
+			if err := db.Verify(t.Context()); errors.Is(err, ErrDamaged) && lazy {
+				if err := db.Reset(err); err != nil {
+					t.Fatal(err)
+				}
+				put(t, db, "a=1")
+				if got := dump(t, db, "", "", false); got != "a=1" {
+					t.Errorf("after the reset: %q", got)
+				}
+				want, c.fresh = "", true
+				if err := db.Update(func(tx *Tx) error { return tx.Delete([]byte("a")) }); err != nil {
+					t.Fatal(err)
+				}
+			} else if err != nil {
+				t.Fatal(err)
+			}
 			if db.Fresh() != c.fresh {
 				t.Errorf("fresh %v", db.Fresh())
 			}
@@ -272,6 +298,39 @@ func TestDamage(t *testing.T) {
 	}
 }
 
+// TestResetUnderLoad: calls during a reset wait, and those after it see the empty database.
+func TestResetUnderLoad(t *testing.T) {
+	db, err := Open(t.TempDir(), Options{MemoryMB: 12, Lazy: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	var work sync.WaitGroup
+	for w := range 4 {
+		work.Go(func() {
+			for i := range 50 {
+				key := fmt.Appendf(nil, "%d-%d", w, i)
+				if err := db.Update(func(tx *Tx) error { return tx.Set(key, key) }); err != nil {
+					t.Error(err)
+				}
+				if err := db.View(func(tx *Tx) error { _, err := tx.Get([]byte("none")); return err }); !errors.Is(err, ErrNotFound) {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	for range 3 {
+		if err := db.Reset(errors.New("test")); err != nil {
+			t.Error(err)
+		}
+	}
+	work.Wait()
+	put(t, db, "last=1")
+	if err := db.Verify(t.Context()); err != nil || !db.Fresh() {
+		t.Errorf("after resets: fresh %v, %v", db.Fresh(), err)
+	}
+}
+
 func flip(path string) error {
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -279,6 +338,32 @@ func flip(path string) error {
 	}
 	b[len(b)/2] ^= 1
 	return os.WriteFile(path, b, 0o644)
+}
+
+// TestLazyOpeningIsUnfinished until the tables were read, so that a process that dies of them comes up.
+func TestLazyOpeningIsUnfinished(t *testing.T) {
+	dir := t.TempDir()
+	mark := filepath.Join(dir, "opening")
+	for _, verify := range []bool{true, false} {
+		db, err := Open(dir, Options{MemoryMB: 12, Lazy: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(mark); err != nil {
+			t.Errorf("no mark while unverified: %v", err)
+		}
+		if verify {
+			if err := db.Verify(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		} else {
+			db.Close()
+		}
+		if _, err := os.Stat(mark); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("mark stays after verify %v: %v", verify, err)
+		}
+		db.Close()
+	}
 }
 
 func TestOpeningsThatNeverFinish(t *testing.T) {

@@ -72,11 +72,11 @@ func (tx *Tx) Get(key []byte) ([]byte, error) {
 		return nil, ErrNotFound
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read index: %w", err)
+		return nil, fmt.Errorf("read index: %w", damaged(err))
 	}
 	value, err := item.ValueCopy(nil)
 	if err != nil {
-		return nil, fmt.Errorf("read index: %w", err)
+		return nil, fmt.Errorf("read index: %w", damaged(err))
 	}
 	return value, nil
 }
@@ -122,7 +122,7 @@ func (tx *Tx) scan(prefix, from []byte, reverse bool) iter.Seq2[[]byte, []byte] 
 			key = item.KeyCopy(key)
 			var err error
 			if value, err = item.ValueCopy(value); err != nil {
-				tx.err = errors.Join(tx.err, fmt.Errorf("scan index: %w", err))
+				tx.err = errors.Join(tx.err, fmt.Errorf("scan index: %w", damaged(err)))
 				return
 			}
 			if !yield(key, value) {

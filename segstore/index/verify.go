@@ -1,6 +1,7 @@
 package index
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -10,11 +11,48 @@ import (
 
 	"github.com/dgraph-io/badger/v4/options"
 	"github.com/dgraph-io/badger/v4/table"
+	"github.com/dgraph-io/badger/v4/y"
+	"golang.org/x/sys/unix"
 )
 
-// verify reads every table of the database and returns an error for a damaged or missing part. The
-// engine would check them too, but in goroutines of its own, whose panics end the process.
-func verify(dir string) error {
+// ErrDamaged is about a database that cannot be trusted: what it says may be wrong, and what it lacks
+// may have been there.
+var ErrDamaged = errors.New("index is damaged")
+
+// Verify reads all tables that are in use and ends a lazy opening. It wraps [ErrDamaged] for a damaged
+// or missing one, upon which the caller should Reset and fill the database again; and ctx's error.
+func (db *DB) Verify(ctx context.Context) error {
+	if err := db.enter(); err != nil {
+		return err
+	}
+	tables := db.db.Tables()
+	db.calls.Done()
+	for _, t := range tables {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		path := filepath.Join(db.path(), table.IDToFilename(t.ID))
+		data, err := os.ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // merged with others meanwhile
+		}
+		if err == nil {
+			err = verifyTable(data, true)
+		}
+		if err != nil {
+			return fmt.Errorf("verify index %s: table %d: %w: %w", db.dir, t.ID, ErrDamaged, err)
+		}
+	}
+	if err := db.opened(); err != nil {
+		return fmt.Errorf("verify index %s: %w", db.dir, err)
+	}
+	return nil
+}
+
+// verify looks at every table of the database and returns an error for a damaged or missing part: of
+// tables only the parts that the engine reads at opening, or with all everything. The engine would check
+// them too, but in goroutines of its own, whose panics end the process.
+func verify(dir string, all bool) error {
 	files, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && len(files) == 0 {
 		return nil
@@ -29,29 +67,46 @@ func verify(dir string) error {
 		if filepath.Ext(f.Name()) != ".sst" {
 			continue
 		}
-		if err := verifyTable(filepath.Join(dir, f.Name())); err != nil {
+		if err := verifyFile(filepath.Join(dir, f.Name()), all); err != nil {
 			return fmt.Errorf("table %s: %w", f.Name(), err)
 		}
 	}
 	return nil
 }
 
-func verifyTable(path string) (err error) {
+// verifyFile maps the file, so that only what is looked at is read.
+func verifyFile(path string, all bool) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if info.Size() < 8 {
+		return errors.New("too short")
+	}
+	data, err := unix.Mmap(int(f.Fd()), 0, int(info.Size()), unix.PROT_READ, unix.MAP_PRIVATE)
+	if err != nil {
+		return err
+	}
+	return errors.Join(verifyTable(data, all), unix.Munmap(data))
+}
+
+func verifyTable(data []byte, all bool) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("unreadable: %.80v", p)
 		}
 	}()
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
 	if err := verifyEnd(data); err != nil {
 		return err
 	}
 	t, err := table.OpenInMemoryTable(data, 1, &table.Options{
-		BlockSize: 4 << 10, Compression: options.Snappy, ChkMode: options.OnTableAndBlockRead})
-	if err != nil {
+		BlockSize: 4 << 10, Compression: options.Snappy, ChkMode: options.OnBlockRead})
+	if err != nil || !all {
 		return err
 	}
 	return t.VerifyChecksum()
@@ -72,4 +127,12 @@ func verifyEnd(data []byte) error {
 		return errors.New("index out of bounds")
 	}
 	return nil
+}
+
+// damaged wraps what the engine says of damage with [ErrDamaged].
+func damaged(err error) error {
+	if !errors.Is(err, y.ErrChecksumMismatch) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrDamaged, err)
 }
