@@ -122,6 +122,7 @@ func openStore(t testing.TB, dir string, origin bool) *Store {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Close() })
+	<-s.Settled()
 	return s
 }
 

@@ -277,7 +277,7 @@ func glance(dir string, stream branchline.StreamID, path string) (branchline.Seg
 
 // partOf reads an incomplete segment's init part and what its sidecar lists.
 func partOf(dir string, stream branchline.StreamID, path string) (*partial, error) {
-	s := &Store{dir: dir, fs: disk{}, trust: anyKey}
+	s := &Store{dir: dir, fs: disk{}, trust: anyKey, volumes: []*volume{{dir: dir, home: true}}}
 	p, records, err := s.loadFiles(stream, path)
 	if err != nil {
 		return nil, err

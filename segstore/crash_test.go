@@ -144,8 +144,9 @@ func stopAt(t *testing.T, k int, origin bool, segs []testSegment) (finished bool
 	}
 	d := &stopping{left: k}
 	var acked []string
-	s, err := openWith(dir, opt, d)
+	s, err := openStill(dir, opt, d)
 	if err == nil {
+		s.settleOnce(t.Context()) // which may be where it stops
 		life(s, segs, func(what string) { acked = append(acked, what) })
 		finished = slices.Contains(acked, "removed")
 		s.Close()

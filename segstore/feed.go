@@ -104,10 +104,11 @@ func (s *Store) next(f *follower) ([]branchline.Change, error) {
 		}
 		for k, v := range tx.Scan([]byte("C"), keyChange(f.at.Seq+1)) {
 			f.at.Seq = binary.BigEndian.Uint64(k[1:])
-			ch := branchline.Change{At: f.at}
-			if err := decode("change", v, func(c *codec) { c.change(&ch) }); err != nil {
+			ch, err := readChange(tx, v)
+			if err != nil {
 				return err
 			}
+			ch.At = f.at
 			if batch = append(batch, ch); len(batch) == changesBatch {
 				break
 			}

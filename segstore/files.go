@@ -67,7 +67,12 @@ func Path(dir string, stream branchline.StreamID, id branchline.SegmentID, start
 
 // sealedPath returns where a sealed segment's file is.
 func (s *Store) sealedPath(seg branchline.Segment) string {
-	return Path(s.dir, seg.Stream, seg.ID, seg.Span.Start)
+	return s.find(func(dir string) string { return Path(dir, seg.Stream, seg.ID, seg.Span.Start) })
+}
+
+// growingPath returns where a growing or partly held segment's file is.
+func (s *Store) growingPath(stream branchline.StreamID, id branchline.SegmentID) string {
+	return s.find(func(dir string) string { return growingPath(dir, stream, id) })
 }
 
 // File returns where the store in dir keeps a listed segment, sealed or growing.

@@ -104,7 +104,7 @@ func (s *Store) fromDisk(id branchline.SegmentID) (*partial, error) {
 	if err != nil || !ok {
 		return nil, err
 	}
-	p, err := s.load(seg.Stream, growingPath(s.dir, seg.Stream, id))
+	p, err := s.load(seg.Stream, s.growingPath(seg.Stream, id))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil // it is being removed
 	}

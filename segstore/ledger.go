@@ -2,6 +2,7 @@ package segstore
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -14,8 +15,10 @@ import (
 
 // The index holds, each under its key (record.go):
 //
-//	E  epoch, sequence number of the newest change, that of the newest forgotten one, count of tombstones
-//	C  sequence number -> change
+//	V  version of what follows
+//	E  epoch, sequence number of the newest change, that of the newest forgotten one, count of tombstones,
+//	   the journal's generation and up to where that is entered
+//	C  sequence number -> change; of a segment its key S
 //	S  stream, start, segment -> sequence number of its change, segment (opened or sealed)
 //	I  segment -> its key S, or the empty value for a removed one (tombstone)
 //	X  sequence number of a removal -> segment, so that the oldest tombstone is found
@@ -43,18 +46,21 @@ type ledger struct {
 
 type meta struct {
 	epoch, head, floor, tombstones uint64
+	generation, journaled          uint64 // the journal, and up to where the index has it
 }
 
 func (m *meta) move(c *codec) {
-	for _, p := range []*uint64{&m.epoch, &m.head, &m.floor, &m.tombstones} {
+	for _, p := range []*uint64{&m.epoch, &m.head, &m.floor, &m.tombstones,
+		&m.generation, &m.journaled} {
 		number(c, p, 8)
 	}
 }
 
 // streamState is what the index keeps of a stream as a whole.
 type streamState struct {
-	lastRun         uint64 // highest run of any segment begun
-	run             uint64 // of the newest sealed segment, by run and number
+	lastRun         uint64    // highest run of any segment begun
+	runStart        time.Time // of that run, if this node made it
+	run             uint64    // of the newest sealed segment, by run and number
 	number          uint32
 	hash            branchline.Hash
 	span            branchline.TimeRange // of that segment
@@ -63,6 +69,7 @@ type streamState struct {
 
 func (s *streamState) move(c *codec) {
 	number(c, &s.lastRun, 8)
+	c.instant(&s.runStart)
 	number(c, &s.run, 8)
 	number(c, &s.number, 4)
 	c.raw(s.hash[:])
@@ -134,7 +141,30 @@ func (l *ledger) announce(ch branchline.Change, old uint64) error {
 		}
 	}
 	l.meta.head++
+	if seg := cmp.Or(ch.Opened, ch.Sealed); seg != nil {
+		return l.tx.Set(keyChange(l.meta.head), append([]byte{kindSegment}, keySegment(*seg)...))
+	}
 	return l.set(keyChange(l.meta.head), func(c *codec) { c.change(&ch) })
+}
+
+// readChange returns a change from its entry in the feed.
+func readChange(tx *index.Tx, entry []byte) (ch branchline.Change, err error) {
+	if len(entry) == 0 || entry[0] != kindSegment {
+		return ch, decode("change", entry, func(c *codec) { c.change(&ch) })
+	}
+	b, err := tx.Get(entry[1:])
+	if err != nil {
+		return ch, err
+	}
+	var seg branchline.Segment
+	var seq uint64
+	if err := decode("segment", b, sequenced(&seq, func(c *codec) { c.segment(&seg) })); err != nil {
+		return ch, err
+	}
+	if seg.Sealed {
+		return branchline.Change{Sealed: &seg}, nil
+	}
+	return branchline.Change{Opened: &seg}, nil
 }
 
 // sequenced moves an entry that is kept behind the number of its change.

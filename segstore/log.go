@@ -15,6 +15,9 @@ import (
 // fragment table.
 const maxLog = 64 << 20
 
+// recordHead is the length in bytes of what stands before a record.
+const recordHead = 8
+
 // recordLog is an append-only file of records, each behind its length and CRC-32C in four bytes each.
 // It is not safe for concurrent use.
 type recordLog struct {

@@ -6,28 +6,47 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/branchline-video/branchline"
 	"github.com/branchline-video/branchline/segstore/index"
 )
 
-// Open opens the store in dir, which it creates if need be, and first repairs what a crash left there,
-// see the package document. It wraps [branchline.ErrBusy] while another process has it open.
+// Open opens the store in dir, which it creates if need be. It does what recording needs, in a time that
+// does not grow with what is kept: gaps that the index does not know yet, and what was growing when the
+// process ended. Everything else that a crash or damage may have left is mended in the background, see
+// [Store.Settled]. It wraps [branchline.ErrBusy] while another process has the store open.
 func Open(dir string, opt Options) (*Store, error) {
 	return openWith(dir, opt, disk{})
 }
 
 func openWith(dir string, opt Options, fsys files) (*Store, error) {
+	s, err := openStill(dir, opt, fsys)
+	if err != nil {
+		return nil, err
+	}
+	for _, v := range s.volumes {
+		s.work.Go(func() { s.keepSynced(v) })
+	}
+	s.work.Go(s.settle)
+	return s, nil
+}
+
+// openStill opens without any work in the background.
+func openStill(dir string, opt Options, fsys files) (*Store, error) {
 	s := &Store{
-		dir: dir, fs: fsys, free: index.FreeSpace, clock: opt.Clock, log: opt.Logger, signer: opt.Signer, trust: opt.Trust,
-		readers: make(chan struct{}, maxReaders), closing: make(chan struct{}), synced: make(chan struct{}),
-		journalMost: journalMost,
-		loading:     make(chan struct{}, 1), limit: maxPartials,
-		partials: make(map[branchline.SegmentID]*partial),
+		dir: filepath.Clean(dir), fs: fsys, free: index.FreeSpace, clock: opt.Clock, log: opt.Logger,
+		signer: opt.Signer, trust: opt.Trust,
+		readers: make(chan struct{}, maxReaders), closing: make(chan struct{}), settled: make(chan struct{}),
+		mend: make(chan struct{}, 1), journalMost: journalMost,
+		loading: make(chan struct{}, 1), limit: maxPartials,
+		partials: make(map[branchline.SegmentID]*partial), moving: make(map[branchline.SegmentID]chan struct{}),
 	}
 	if s.trust == nil {
 		s.trust = anyKey
@@ -35,40 +54,41 @@ func openWith(dir string, opt Options, fsys files) (*Store, error) {
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
-	if err := s.open(); err != nil {
+	if err := s.open(opt.Volumes); err != nil {
 		return nil, fmt.Errorf("open store %s: %w", dir, err)
 	}
-	go s.keepSynced()
 	return s, nil
 }
 
 func anyKey(branchline.StreamID, ed25519.PublicKey) error { return nil }
 
 // open does the steps of opening, and undoes them if one fails.
-func (s *Store) open() (err error) {
-	for _, d := range []string{segmentsDir, growingDir, trashDir} {
-		if err := s.fs.MkdirAll(filepath.Join(s.dir, d)); err != nil {
-			return err
-		}
+func (s *Store) open(volumes []string) (err error) {
+	if err := s.fs.MkdirAll(s.dir); err != nil {
+		return err
 	}
 	if s.lock, err = lockDir(filepath.Join(s.dir, lockName)); err != nil {
 		return err
 	}
+	if err := s.openVolumes(volumes); err != nil {
+		return errors.Join(err, s.unlockVolumes(), s.lock())
+	}
 	var records [][]byte
 	if s.journal, records, err = openLog(s.fs, filepath.Join(s.dir, journalFile)); err != nil {
-		return errors.Join(err, s.lock())
+		return errors.Join(err, s.unlockVolumes(), s.lock())
 	}
 	s.journalLimit = min(max(journalSlack, s.journal.size), s.journalMost)
-	if s.ix, err = index.Open(filepath.Join(s.dir, indexDir), index.Options{Logger: s.log}); err != nil {
-		return errors.Join(err, s.journal.close(), s.lock())
+	s.ix, err = index.Open(filepath.Join(s.dir, indexDir), index.Options{Logger: s.log, Lazy: true})
+	if err != nil {
+		return errors.Join(err, s.journal.close(), s.unlockVolumes(), s.lock())
 	}
-	if err = s.repair(records); err == nil {
+	if err = s.start(records); err == nil {
 		return nil
 	}
 	for _, p := range s.list() {
 		p.leave(closed)
 	}
-	return errors.Join(err, s.ix.Close(), s.journal.close(), s.lock())
+	return errors.Join(err, s.ix.Close(), s.journal.close(), s.unlockVolumes(), s.lock())
 }
 
 // lockDir takes the store's lock and returns how to give it back. It ends with the process, too.
@@ -84,81 +104,86 @@ func lockDir(path string) (func() error, error) {
 	return f.Close, nil
 }
 
-// repair makes the index agree with the files and ends or goes on with what was growing.
-func (s *Store) repair(journal [][]byte) error {
-	if err := s.commit(func(l *ledger) error { return nil }); err != nil { // gives a new index its epoch
+// start makes the store ready to record and to serve.
+func (s *Store) start(journal [][]byte) error {
+	if err := s.startIndex(); err != nil {
 		return err
 	}
-	if err := s.replay(journal); err != nil {
-		return fmt.Errorf("replay journal: %w", err)
+	if err := s.catchUp(journal); err != nil {
+		return fmt.Errorf("catch up with the journal: %w", err)
 	}
-	causes, err := s.emptyTrash()
-	if err != nil {
-		return fmt.Errorf("empty trash: %w", err)
+	if s.signer == nil {
+		return s.countPartials()
 	}
-	streams, err := s.streams()
+	if s.ix.Fresh() {
+		if err := s.seed(); err != nil {
+			return fmt.Errorf("find where streams stand: %w", err)
+		}
+	}
+	streams, err := s.streamsIn(growingDir)
 	if err != nil {
 		return err
 	}
+	var group errgroup.Group
+	group.SetLimit(maxSyncs)
 	for _, stream := range streams {
-		if err := s.adoptFiles(stream); err != nil {
-			return fmt.Errorf("compare %s with its files: %w", stream, err)
-		}
-		if err := s.resume(stream); err != nil {
-			return fmt.Errorf("resume %s: %w", stream, err)
-		}
-		if err := s.dropMissing(stream, causes); err != nil {
-			return fmt.Errorf("compare %s with its files: %w", stream, err)
-		}
+		group.Go(func() error {
+			if err := s.resume(stream); err != nil {
+				return fmt.Errorf("resume %s: %w", stream, err)
+			}
+			return nil
+		})
 	}
-	return nil
+	return group.Wait()
 }
 
-// adoptBatch bounds how much one update of the index takes in while it is made from files.
-const adoptBatch = 500
-
-// emptyTrash deletes what is on the way out and returns why each segment was removed.
-func (s *Store) emptyTrash() (map[branchline.SegmentID]branchline.Cause, error) {
-	dir := filepath.Join(s.dir, trashDir)
-	names, err := readNames(dir)
-	if err != nil {
-		return nil, err
+// startIndex gives a new index its epoch and its version. An index of another version is set aside, as it
+// is made from the files anyway.
+func (s *Store) startIndex() error {
+	var version []byte
+	err := s.ix.View(func(tx *index.Tx) (err error) {
+		version, err = tx.Get(keyVersion())
+		return err
+	})
+	if string(version) != string(indexVersion()) && !s.ix.Fresh() {
+		if err := s.ix.Reset(fmt.Errorf("index is of version %x, not %x (%w)", version, indexVersion(), err)); err != nil {
+			return err
+		}
 	}
-	causes := make(map[branchline.SegmentID]branchline.Cause)
-	for _, name := range names {
-		id, cause, err := parseTrashName(name)
-		if err != nil {
+	return s.commit(func(l *ledger) error { return l.tx.Set(keyVersion(), indexVersion()) })
+}
+
+// streamsIn returns the streams that have a folder in this one of some volume, in order.
+func (s *Store) streamsIn(folders ...string) ([]branchline.StreamID, error) {
+	seen := make(map[string]bool)
+	for _, v := range s.volumes {
+		if !v.present() {
 			continue
 		}
-		if seg, err := s.lookup(id); err == nil && seg.Sealed {
-			if _, err := os.Stat(s.sealedPath(seg)); err == nil {
-				s.discard(filepath.Join(dir, name)) // removed once and put again since
-				continue
+		for _, d := range folders {
+			names, err := readNames(filepath.Join(v.dir, d))
+			if err != nil {
+				return nil, err
+			}
+			for _, n := range names {
+				seen[n] = true
 			}
 		}
-		causes[id] = cause
-		err = s.commit(func(l *ledger) error { return l.remove(id, cause) })
-		if err != nil && !errors.Is(err, branchline.ErrNotFound) && !errors.Is(err, branchline.ErrGone) {
-			return nil, err
-		}
-		s.discard(filepath.Join(dir, name))
 	}
-	return causes, nil
+	return sortedStreams(seen), nil
 }
 
 // streams returns every stream that the files or the index know, in order.
 func (s *Store) streams() ([]branchline.StreamID, error) {
-	seen := make(map[string]bool)
-	for _, d := range []string{segmentsDir, growingDir} {
-		names, err := readNames(filepath.Join(s.dir, d))
-		if err != nil {
-			return nil, err
-		}
-		for _, n := range names {
-			seen[n] = true
-		}
+	found, err := s.streamsIn(segmentsDir, growingDir)
+	if err != nil {
+		return nil, err
 	}
-	err := s.ix.View(func(tx *index.Tx) error {
+	seen := make(map[string]bool)
+	for _, stream := range found {
+		seen[string(stream)] = true
+	}
+	err = s.ix.View(func(tx *index.Tx) error {
 		for k := range tx.Scan([]byte("T"), nil) {
 			seen[string(k[1:])] = true
 		}
@@ -180,7 +205,19 @@ func readNames(dir string) ([]string, error) {
 	return names, err
 }
 
-// sealedFiles returns the sealed files of a stream by segment.
+// sealedIn returns the sealed files in a directory, by segment.
+func sealedIn(dir string) (map[branchline.SegmentID]string, error) {
+	names, err := readNames(dir)
+	found := make(map[branchline.SegmentID]string, len(names))
+	for _, name := range names {
+		if id, err := branchline.ParseSegmentID(strings.TrimSuffix(name, ".mp4")); err == nil {
+			found[id] = filepath.Join(dir, name)
+		}
+	}
+	return found, err
+}
+
+// sealedFiles returns the sealed files of a stream in one volume by segment.
 func sealedFiles(dir string, stream branchline.StreamID) (map[branchline.SegmentID]string, error) {
 	found := make(map[branchline.SegmentID]string)
 	root := filepath.Join(dir, segmentsDir, string(stream))
@@ -189,15 +226,11 @@ func sealedFiles(dir string, stream branchline.StreamID) (map[branchline.Segment
 		return nil, err
 	}
 	for _, day := range days {
-		names, err := readNames(filepath.Join(root, day))
+		files, err := sealedIn(filepath.Join(root, day))
 		if err != nil {
 			return nil, err
 		}
-		for _, name := range names {
-			if id, err := branchline.ParseSegmentID(strings.TrimSuffix(name, ".mp4")); err == nil {
-				found[id] = filepath.Join(root, day, name)
-			}
-		}
+		maps.Copy(found, files)
 	}
 	return found, nil
 }

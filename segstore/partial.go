@@ -28,8 +28,11 @@ type partial struct {
 	fs       files
 	trust    func(branchline.StreamID, ed25519.PublicKey) error
 	turn     chan struct{}   // holds a token while taken
+	vol      *volume         // where it is kept; set before it takes fragments
 	path     string          // where it grows
-	listed   bool            // the sidecar lists what is held; not at the origin, where the file shows it
+	origin   bool            // the sidecar lists what is synced, and the file shows the rest
+	listed   bool            // the sidecar lists all that is held; not at the origin
+	lists    int             // guarded by turn: how often the origin's sidecar was written and not synced
 	stepped  bool            // guarded by turn: its directory entries are durable
 	recorded branchline.Hash // guarded by turn: of the footer that stands in the sidecar
 
@@ -66,7 +69,7 @@ func (s *Store) newPartial(stream branchline.StreamID, start branchline.SegmentS
 	start.Init = nil
 	return &partial{
 		id: start.ID, stream: stream, run: start.Run, number: start.Number, start: start, init: init, fs: s.fs,
-		trust: s.trust, turn: make(chan struct{}, 1), path: growingPath(s.dir, stream, start.ID), listed: s.signer == nil,
+		trust: s.trust, turn: make(chan struct{}, 1), origin: s.signer != nil, listed: s.signer == nil,
 	}
 }
 
@@ -171,9 +174,7 @@ func (p *partial) put(f branchline.Fragment, data []byte) (complete, opened bool
 	}
 	i, _ := findRow(p.held, f.Offset)
 	p.held = slices.Insert(p.held, i, f)
-	if p.listed {
-		p.fresh = append(p.fresh, f)
-	}
+	p.fresh = append(p.fresh, f)
 	p.dirty = true
 	p.changed.ring()
 	return p.complete(), opened, nil

@@ -21,6 +21,7 @@ const (
 	kindRemoved
 	kindGap
 	kindCamera
+	kindSegment = 16 // in the feed alone: the key of a segment that was opened or sealed
 )
 
 func (c *codec) segment(s *branchline.Segment) {
@@ -142,6 +143,11 @@ func decode(what string, b []byte, move func(c *codec)) error {
 }
 
 // The keys of the index. A stream's name never contains the zero byte that ends it here.
+
+func keyVersion() []byte { return []byte("V") }
+
+// indexVersion is the version of the index's entries: an index of another one is made again.
+func indexVersion() []byte { return []byte{2} }
 
 func keyMeta() []byte { return []byte("E") }
 

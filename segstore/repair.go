@@ -5,169 +5,43 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/branchline-video/branchline"
 )
 
-func sortedStreams(seen map[string]bool) []branchline.StreamID {
-	var all []branchline.StreamID
-	for _, name := range slices.Sorted(maps.Keys(seen)) {
-		if s := branchline.StreamID(name); s.Check() == nil {
-			all = append(all, s)
-		}
-	}
-	return all
-}
-
-// always is every time that a segment can have.
-func always() branchline.TimeRange {
-	return branchline.TimeRange{Start: time.Unix(0, 0).UTC(), End: time.Date(2262, 1, 1, 0, 0, 0, 0, time.UTC)}
-}
-
-// adoptFiles enters sealed files that the index does not know as such.
-func (s *Store) adoptFiles(stream branchline.StreamID) error {
-	files, err := sealedFiles(s.dir, stream)
-	if err != nil {
-		return err
-	}
-	known, err := s.entries(stream, always(), false)
-	if err != nil {
-		return err
-	}
-	for _, seg := range known {
-		if seg.Sealed {
-			delete(files, seg.ID)
-		}
-	}
-	var found []branchline.Segment
-	for id, path := range files {
-		seg, err := readSealed(path, stream)
-		if err == nil && seg.ID != id {
-			err = fmt.Errorf("footer is of segment %v: %w", seg.ID, branchline.ErrMismatch)
-		}
-		if err != nil {
-			s.log.Error("file is no segment and stays unused", "path", path, "cause", err)
+// growingFiles returns the paths of the stream's growing files, which may not exist where there is only a
+// sidecar.
+func (s *Store) growingFiles(stream branchline.StreamID) ([]string, error) {
+	var all []string
+	for _, v := range s.volumes {
+		if !v.present() {
 			continue
 		}
-		found = append(found, seg)
-	}
-	orderSegments(found)
-	for batch := range slices.Chunk(found, adoptBatch) {
-		if err := s.adopt(batch); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// adopt enters segments. A segment of which the index has never heard means that it has lost
-// changes that followers have seen, so they must start again: a new epoch.
-func (s *Store) adopt(batch []branchline.Segment) error {
-	return s.commit(func(l *ledger) error {
-		for _, seg := range batch {
-			_, _, err := find(l.tx, seg.ID)
-			if errors.Is(err, branchline.ErrNotFound) {
-				l.meta.epoch = rand.Uint64() | 1
-			}
-			if err := l.segment(seg); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-}
-
-// readSealed returns the segment that the file at path contains, without its fragments, after
-// verifying its footer.
-func readSealed(path string, stream branchline.StreamID) (branchline.Segment, error) {
-	r, err := os.Open(path)
-	if err != nil {
-		return branchline.Segment{}, err
-	}
-	defer r.Close()
-	f, size, err := verifiedFooter(r)
-	if err != nil {
-		return branchline.Segment{}, err
-	}
-	seg := f.Segment(stream, size)
-	seg.Fragments = nil
-	return seg, nil
-}
-
-// verifiedFooter reads and verifies the footer of an open segment file.
-func verifiedFooter(r *os.File) (Footer, int64, error) {
-	info, err := r.Stat()
-	if err != nil {
-		return Footer{}, 0, err
-	}
-	f, err := ReadFooter(r, info.Size())
-	if err != nil {
-		return f, 0, err
-	}
-	init := make([]byte, f.InitSize)
-	if _, err := r.ReadAt(init, 0); err != nil {
-		return f, 0, err
-	}
-	return f, info.Size(), f.Verify(init)
-}
-
-// dropMissing takes out of the index what has neither a sealed file nor a partial.
-func (s *Store) dropMissing(stream branchline.StreamID, causes map[branchline.SegmentID]branchline.Cause) error {
-	files, err := sealedFiles(s.dir, stream)
-	if err != nil {
-		return err
-	}
-	known, err := s.entries(stream, always(), false)
-	if err != nil {
-		return err
-	}
-	known = slices.DeleteFunc(known, func(seg branchline.Segment) bool {
-		_, ok := files[seg.ID]
-		return ok && seg.Sealed || !seg.Sealed && s.goesOn(seg)
-	})
-	for batch := range slices.Chunk(known, adoptBatch) {
-		err := s.commit(func(l *ledger) error {
-			for _, seg := range batch {
-				cause := branchline.CauseStopped
-				if seg.Sealed {
-					cause = branchline.CauseDiskFailed
-					s.log.Error("file of a sealed segment is missing", "segment", seg.ID, "stream", stream)
-				}
-				if err := l.remove(seg.ID, cmp.Or(causes[seg.ID], cause)); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
+		dir := filepath.Join(v.dir, growingDir, string(stream))
+		names, err := readNames(dir)
 		if err != nil {
-			return err
+			return nil, err
+		}
+		for _, name := range names {
+			all = append(all, filepath.Join(dir, strings.TrimSuffix(name, filepath.Ext(name))+".mp4"))
 		}
 	}
-	return nil
+	slices.Sort(all)
+	return slices.Compact(all), nil
 }
 
-// resume goes on with the stream's incomplete segments: seals them at the origin, restores them at a
-// replica. What holds nothing durable is deleted.
+// resume ends what was growing of the stream when its origin stopped. What holds nothing whole is deleted.
 func (s *Store) resume(stream branchline.StreamID) error {
-	dir := filepath.Join(s.dir, growingDir, string(stream))
-	names, err := readNames(dir)
+	paths, err := s.growingFiles(stream)
 	if err != nil {
 		return err
 	}
 	var all []*partial
-	for _, name := range names {
-		path := filepath.Join(dir, name)
-		data := strings.TrimSuffix(path, filepath.Ext(path)) + ".mp4"
-		if _, err := os.Stat(sidecarPath(data)); path == data && err == nil {
-			continue // found by its sidecar
-		}
+	for _, data := range paths {
 		p, err := s.load(stream, data)
 		if err != nil {
 			s.log.Warn("incomplete segment is given up", "path", data, "cause", err)
@@ -181,14 +55,23 @@ func (s *Store) resume(stream branchline.StreamID) error {
 		return cmp.Or(cmp.Compare(a.run, b.run), cmp.Compare(a.number, b.number))
 	})
 	for _, p := range all {
+		s.mu.Lock()
 		s.partials[p.id] = p
-		if s.signer != nil {
-			s.sealCut(p)
-		} else if err := s.restore(p); err != nil {
-			return err
-		}
+		s.mu.Unlock()
+		s.sealCut(p)
 	}
 	return nil
+}
+
+// countPartials counts what a replica holds in part.
+func (s *Store) countPartials() error {
+	streams, err := s.streamsIn(growingDir)
+	for _, stream := range streams {
+		paths, e := s.growingFiles(stream)
+		s.onDisk += len(paths)
+		err = errors.Join(err, e)
+	}
+	return err
 }
 
 // load reads the growing file at path and its sidecar. Its error means that nothing of it is usable.
@@ -201,10 +84,7 @@ func (s *Store) load(stream branchline.StreamID, path string) (*partial, error) 
 		return nil, errors.New("it is sealed already")
 	}
 	p.state, p.dirty = growing, true
-	if p.listed {
-		return p, p.readSidecar(records)
-	}
-	return p, nil
+	return p, p.readSidecar(records)
 }
 
 // loadFiles reads the growing file's init part and its sidecar, of which it returns the records after
@@ -235,18 +115,18 @@ func (s *Store) loadFiles(stream branchline.StreamID, path string) (*partial, []
 		return nil, nil, err
 	}
 	p := s.newPartial(stream, start)
-	if p.path != path {
+	if filepath.Base(path) != p.id.String()+".mp4" {
 		return nil, nil, fmt.Errorf("sidecar is of segment %v: %w", p.id, branchline.ErrMismatch)
 	}
-	p.state = growing
+	p.state, p.path, p.vol = growing, path, s.volumeOf(path)
 	return p, records[1:], nil
 }
 
 // readSidecar restores what is held of a partly held segment.
 func (p *partial) readSidecar(records [][]byte) error {
 	for _, r := range records {
-		switch r[0] {
-		case sideFragment:
+		switch kind := r[0]; {
+		case kind == sideFragment && p.listed, kind == sideSynced && p.origin:
 			var f branchline.Fragment
 			if err := decode("sidecar", r[1:], func(c *codec) { c.fragment(&f) }); err != nil {
 				return err
@@ -256,7 +136,7 @@ func (p *partial) readSidecar(records [][]byte) error {
 			}
 			i, _ := findRow(p.held, f.Offset)
 			p.held = slices.Insert(p.held, i, f)
-		case sideFooter:
+		case kind == sideFooter && p.listed:
 			f, err := ParseFooter(r[1:])
 			if err != nil {
 				return err
@@ -267,31 +147,6 @@ func (p *partial) readSidecar(records [][]byte) error {
 			}
 		}
 	}
-	return nil
-}
-
-// goesOn reports whether there is a partial of the segment.
-func (s *Store) goesOn(seg branchline.Segment) bool {
-	if s.signer != nil {
-		return s.partials[seg.ID] != nil
-	}
-	_, err := os.Stat(growingPath(s.dir, seg.Stream, seg.ID)) // resume has removed what is of no use
-	return err == nil
-}
-
-// restore makes the index know a partly held segment, leaves it to the disk, and seals it if nothing is
-// missing.
-func (s *Store) restore(p *partial) error {
-	if _, err := s.lookup(p.id); err != nil {
-		if err := s.enter(p); err != nil {
-			return err
-		}
-	}
-	if p.complete() {
-		return s.finish(p)
-	}
-	s.drop(p)
-	s.onDisk++
 	return nil
 }
 
@@ -319,7 +174,7 @@ func (s *Store) sealCut(p *partial) {
 	s.log.Info("segment sealed after a crash", "segment", p.id, "stream", p.stream, "fragments", len(p.held))
 }
 
-// scanHeld finds the whole fragments of the growing file by reading it.
+// scanHeld finds the whole fragments of the growing file by reading what follows those that are known.
 func (p *partial) scanHeld() error {
 	r, err := os.Open(p.path)
 	if err != nil {
@@ -334,7 +189,17 @@ func (p *partial) scanHeld() error {
 	if err != nil {
 		return err
 	}
-	for f, err := range fragments(r, t, int64(len(p.init)), info.Size()) {
+	for n := len(p.held); n > 0; n-- { // what the sidecar lists was synced; a disk may have lied
+		if f, err := fragmentAt(r, t, p.held[n-1].Offset, info.Size()); err == nil && f.Hash == p.held[n-1].Hash {
+			break
+		}
+		p.held = p.held[:n-1]
+	}
+	from := int64(len(p.init))
+	if n := len(p.held); n > 0 {
+		from = p.held[n-1].End()
+	}
+	for f, err := range fragments(r, t, from, info.Size()) {
 		if err != nil {
 			return err
 		}

@@ -410,7 +410,7 @@ func TestIndexLost(t *testing.T) {
 	} {
 		must(t, c.harm())
 		s = openStore(t, dir, true)
-		if got := allChanges(t, s); got != "gap 4-8 camera unreachable, camera entrance Door, sealed 0-2, sealed 2-4" {
+		if got := allChanges(t, s); got != "camera entrance Door, gap 4-8 camera unreachable, sealed 0-2, sealed 2-4" {
 			t.Errorf("%s: %s", c.name, got)
 		}
 		if st := s.Stats(); st.Segments != before.Segments || st.Bytes != before.Bytes || mustTail(t, s) != tail {
@@ -451,7 +451,7 @@ func TestFilesLostAndFound(t *testing.T) {
 	junk := Path(dir, testStream, branchline.SegmentID{}, b.start.Start)
 	must(t, os.WriteFile(junk, b.file, 0o644))
 	s = openStore(t, dir, true)
-	if got := allChanges(t, s); got != "sealed 2-4, removed 0-2 disk failed" {
+	if got := allChanges(t, s); got != "removed 0-2 disk failed, sealed 2-4" {
 		t.Errorf("feed: %s", got)
 	}
 	if _, err := os.Stat(junk); err != nil {

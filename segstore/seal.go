@@ -17,7 +17,12 @@ const (
 	sideBegin    = 'b' // the segment as begun, always first
 	sideFragment = 'f' // a fragment whose bytes are on stable storage
 	sideFooter   = 's' // the footer box
+	sideSynced   = 'o' // at the origin: a fragment that was synced, so that repair need not read it
 )
+
+// listsUnsynced is how many times the origin adds to a sidecar without a sync: what is lost of it at a power
+// cut, some five seconds, is found by reading the segment.
+const listsUnsynced = 7
 
 // createSidecar writes the sidecar with what the file itself does not say until it is sealed.
 func (p *partial) createSidecar() error {
@@ -83,6 +88,7 @@ func (p *partial) sync() error {
 
 // breakOff marks the partial as not to be trusted any more.
 func (p *partial) breakOff(err error) error {
+	p.vol.suspect(err)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.state == growing {
@@ -101,7 +107,11 @@ func (p *partial) syncSidecar(fresh []branchline.Fragment, box []byte, sealedAs 
 		if err != nil {
 			return err
 		}
-		records = append(records, append([]byte{sideFragment}, row...))
+		kind := byte(sideFragment)
+		if !p.listed {
+			kind = sideSynced
+		}
+		records = append(records, append([]byte{kind}, row...))
 	}
 	if box != nil && p.listed && p.recorded != sealedAs {
 		records = append(records, append([]byte{sideFooter}, box...))
@@ -114,7 +124,8 @@ func (p *partial) syncSidecar(fresh []branchline.Fragment, box []byte, sealedAs 
 		return err
 	}
 	err = side.append(records...)
-	if err == nil {
+	if p.lists++; err == nil && (p.listed || p.lists > listsUnsynced || !p.stepped) {
+		p.lists = 0
 		err = side.sync()
 	}
 	if e := side.close(); err == nil {
@@ -173,7 +184,7 @@ func (s *Store) finish(p *partial) error {
 
 // place brings the complete file to its final place, durably. The caller holds turn.
 func (s *Store) place(p *partial) error {
-	final := Path(s.dir, p.stream, p.id, p.footer.Span.Start)
+	final := Path(p.vol.dir, p.stream, p.id, p.footer.Span.Start)
 	day := filepath.Dir(final)
 	if !p.renamed {
 		if err := p.writeFooter(); err != nil {
@@ -225,8 +236,8 @@ func (p *partial) writeFooter() error {
 // line is the caller's to record. It is durable on return, and a reader that has it open reads on. It
 // wraps [branchline.ErrNotFound], or [branchline.ErrGone] if it was removed before.
 func (s *Store) Remove(id branchline.SegmentID, cause branchline.Cause) error {
-	trash := filepath.Join(s.dir, trashDir, trashName(id, cause))
-	if _, err := s.withdraw(id, cause, trash); err != nil {
+	_, trash, err := s.withdraw(id, cause, filepath.Join(trashDir, trashName(id, cause)))
+	if err != nil {
 		return fmt.Errorf("remove segment %v: %w", id, err)
 	}
 	s.discard(trash)
@@ -242,16 +253,11 @@ func (s *Store) Quarantine(id branchline.SegmentID, reason string) error {
 }
 
 func (s *Store) quarantine(id branchline.SegmentID, cause branchline.Cause, reason string) error {
-	dir := filepath.Join(s.dir, quarantineDir)
-	err := s.fs.MkdirAll(dir)
-	if err == nil {
-		err = checkRoom(dir)
-	}
-	if err != nil {
+	if err := s.roomInQuarantine(); err != nil {
 		return fmt.Errorf("quarantine segment %v: %w", id, err)
 	}
-	path := filepath.Join(dir, fmt.Sprintf("%v.%d.mp4", id, s.clock.Now().UnixNano()))
-	seg, err := s.withdraw(id, cause, path)
+	name := fmt.Sprintf("%v.%d.mp4", id, s.clock.Now().UnixNano())
+	seg, path, err := s.withdraw(id, cause, filepath.Join(quarantineDir, name))
 	if err != nil {
 		return fmt.Errorf("quarantine segment %v: %w", id, err)
 	}
@@ -260,36 +266,48 @@ func (s *Store) quarantine(id branchline.SegmentID, cause branchline.Cause, reas
 	return nil
 }
 
-func checkRoom(quarantine string) error {
-	names, err := readNames(quarantine)
-	if err == nil && len(names) >= maxQuarantined {
-		err = fmt.Errorf("%d files are in quarantine: %w", len(names), branchline.ErrBusy)
+func (s *Store) roomInQuarantine() error {
+	n := 0
+	for _, v := range s.volumes {
+		names, err := readNames(filepath.Join(v.dir, quarantineDir))
+		if err != nil && v.present() {
+			return err
+		}
+		n += len(names)
 	}
-	return err
+	if n >= maxQuarantined {
+		return fmt.Errorf("%d files are in quarantine: %w", n, branchline.ErrBusy)
+	}
+	return nil
 }
 
-// withdraw takes a segment out of the store, in this order: its file goes to the given path, the
-// directories are synced, the index forgets it. It returns what the index had.
-func (s *Store) withdraw(id branchline.SegmentID, cause branchline.Cause, to string) (branchline.Segment, error) {
+// withdraw takes a segment out of the store, in this order: its file goes to the given path of its volume,
+// the directories are synced, the index forgets it. It returns what the index had, and the whole path.
+func (s *Store) withdraw(id branchline.SegmentID, cause branchline.Cause,
+	to string) (seg branchline.Segment, path string, err error) {
 	p, err := s.use(id)
 	if err != nil {
-		return branchline.Segment{}, err
+		return seg, "", err
 	}
 	if p != nil {
 		defer s.release(p)
 		p.take()
 		defer p.give()
 	}
-	seg, err := s.lookup(id)
-	if err != nil {
-		return seg, err
+	defer s.seize(id)()
+	if seg, err = s.lookup(id); err != nil {
+		return seg, "", err
 	}
-	path := s.sealedPath(seg)
+	from := s.sealedPath(seg)
 	if p != nil && !p.renamed {
-		path = p.path
+		from = p.path
 	}
-	if err := s.fs.Rename(path, to); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return seg, err
+	to = filepath.Join(s.volumeOf(from).dir, to)
+	if err := s.fs.MkdirAll(filepath.Dir(to)); err != nil {
+		return seg, "", err
+	}
+	if err := s.fs.Rename(from, to); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return seg, "", err
 	}
 	if p != nil {
 		p.leave(removed)
@@ -298,18 +316,42 @@ func (s *Store) withdraw(id branchline.SegmentID, cause branchline.Cause, to str
 	s.mu.Lock()
 	s.footers.drop(id)
 	s.mu.Unlock()
-	for _, dir := range []string{filepath.Dir(to), filepath.Dir(path)} {
+	for _, dir := range []string{filepath.Dir(to), filepath.Dir(from)} {
 		if err := s.fs.SyncDir(dir); err != nil {
-			return seg, err
+			return seg, "", err
 		}
 	}
 	if err := s.commit(func(l *ledger) error { return l.remove(id, cause) }); err != nil {
-		return seg, err
+		return seg, "", err
 	}
 	if p != nil {
 		s.discard(sidecarPath(p.path))
 	}
-	return seg, nil
+	return seg, to, nil
+}
+
+// seize waits until nobody moves the segment's file, keeps it so, and returns how to end that. What has a
+// partial is guarded by its turn instead.
+func (s *Store) seize(id branchline.SegmentID) (end func()) {
+	mine := make(chan struct{})
+	for {
+		s.mu.Lock()
+		other := s.moving[id]
+		if other == nil {
+			s.moving[id] = mine
+		}
+		s.mu.Unlock()
+		if other == nil {
+			break
+		}
+		<-other
+	}
+	return func() {
+		s.mu.Lock()
+		delete(s.moving, id)
+		s.mu.Unlock()
+		close(mine)
+	}
 }
 
 // discard deletes a file that nobody needs; if that fails, the next start does it.

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/branchline-video/branchline"
@@ -43,6 +42,10 @@ const (
 type Options struct {
 	Clock  clock.Clock
 	Logger *slog.Logger
+	// Volumes are directories to keep segments in, each usually the root of a disk of its own, at most
+	// [MaxVolumes]. Without any the store's own directory is the only one; with some it only keeps what it
+	// has, and the index, which wants a reliable disk. One that is not there is waited for.
+	Volumes []string
 	// Signer is set at the origin of segments, the edge: what a crash left growing is sealed with it.
 	// At a replica it is nil, and what a crash left in part stays so until the rest is put.
 	Signer ed25519.PrivateKey
@@ -65,21 +68,30 @@ type Store struct {
 	ix     *index.DB
 	feed   bell
 
-	journal      *recordLog // used only inside commit, where nobody else is, as the three below
+	volumes []*volume // the last one is dir
+
+	journal      *recordLog // used only inside commit, where nobody else is, as those below
+	generation   uint64     // of the journal
 	journalLimit int64      // size from which superseded records are dropped
 	journalMost  int64
-	journalLive  int64 // size after they were dropped last
+	journalLive  int64   // size after they were dropped last
+	later        []entry // of the journal, still to be entered
+	laterSince   uint64  // what changed after this is newer than they
+	renewed      bool    // the epoch was, for what was lost
 
 	readers chan struct{} // one token for each reader
 	loading chan struct{} // holds a token while a partial is brought into memory
 	limit   int           // of partials in memory
 	closing chan struct{} // closed by Close
-	synced  chan struct{} // closed when the syncing goroutine has ended
+	settled chan struct{} // closed when what is in the background of opening is done
+	mend    chan struct{} // holds a token when the index or a volume wants to be looked at
+	work    sync.WaitGroup
 
 	mu       sync.Mutex
 	closed   bool
-	partials map[branchline.SegmentID]*partial // in memory
-	onDisk   int                               // how many are on disk alone
+	partials map[branchline.SegmentID]*partial      // in memory
+	moving   map[branchline.SegmentID]chan struct{} // whose files are moved; closed at the end of that
+	onDisk   int                                    // how many are on disk alone
 	uses     uint64
 	footers  footerCache
 	opened   []*partial // whose files were opened, the longest ago first
@@ -97,7 +109,7 @@ func (s *Store) Close() error {
 	all := s.list()
 	s.mu.Unlock()
 	close(s.closing)
-	<-s.synced
+	s.work.Wait()
 	var errs []error
 	for _, p := range all {
 		p.take()
@@ -105,7 +117,7 @@ func (s *Store) Close() error {
 		p.leave(closed)
 		p.give()
 	}
-	errs = append(errs, s.ix.Close(), s.journal.close(), s.lock()) // in this order: commits use the journal
+	errs = append(errs, s.ix.Close(), s.journal.close(), s.unlockVolumes(), s.lock()) // commits use the journal
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("close store %s: %w", s.dir, err)
 	}
@@ -178,23 +190,14 @@ func (s *Store) begin(p *partial, stream branchline.StreamID, start branchline.S
 		err = nil
 	}
 	if err == nil && !known {
-		if err = s.room(); err == nil {
+		if p.vol, err = s.volumeFor(stream); err == nil {
+			p.path = growingPath(p.vol.dir, stream, p.id)
 			err = s.create(p)
 		}
 	}
 	if known || err != nil {
 		p.leave(removed)
 		s.drop(p)
-	}
-	return err
-}
-
-// room returns an error while the volume is too full for segments.
-func (s *Store) room() error {
-	free, err := s.free(s.dir)
-	if err == nil && free < minFree {
-		err = fmt.Errorf("%d bytes free and %d needed: %w: %w", free, int64(minFree), syscall.ENOSPC,
-			branchline.ErrUnavailable)
 	}
 	return err
 }
@@ -227,7 +230,15 @@ func (s *Store) create(p *partial) error {
 
 // enter makes p known in the index and ready to take fragments.
 func (s *Store) enter(p *partial) error {
-	if err := s.commit(func(l *ledger) error { return l.segment(p.opened()) }); err != nil {
+	err := s.commit(func(l *ledger) error {
+		if s.signer != nil && p.number == 0 {
+			if err := s.begun(l, lineRun{p.stream, p.run, p.start.Start}); err != nil {
+				return err
+			}
+		}
+		return l.segment(p.opened())
+	})
+	if err != nil {
 		return err
 	}
 	p.mu.Lock()
@@ -269,7 +280,7 @@ func (s *Store) Put(id branchline.SegmentID, f branchline.Fragment, data []byte)
 	if err := checkFragment(f, data); err != nil {
 		return fmt.Errorf("put fragment at %d of %v: %w", f.Offset, id, err)
 	}
-	if err := s.room(); err != nil {
+	if err := s.room(p.vol); err != nil {
 		return fmt.Errorf("put fragment at %d of %v: %w", f.Offset, id, err)
 	}
 	complete, opened, err := p.put(f, data)

@@ -59,15 +59,14 @@ func (s *Store) syncPartial(p *partial) {
 	}
 }
 
-// keepSynced syncs all that grows, over and over until the store closes.
-func (s *Store) keepSynced() {
-	defer close(s.synced)
+// keepSynced syncs all that grows on the volume, over and over until the store closes.
+func (s *Store) keepSynced(v *volume) {
 	tick := time.NewTicker(syncEvery)
 	defer tick.Stop()
 	for {
 		select {
 		case <-tick.C:
-			s.syncAll()
+			s.syncVolume(v)
 		case <-s.closing:
 			return
 		}
@@ -76,12 +75,24 @@ func (s *Store) keepSynced() {
 
 // syncAll syncs every file that has something unsynced.
 func (s *Store) syncAll() {
+	for _, v := range s.volumes {
+		s.syncVolume(v)
+	}
+}
+
+// syncVolume syncs every file of the volume that has something unsynced, so that the file system joins
+// them to few commits.
+func (s *Store) syncVolume(v *volume) {
+	defer v.sync()()
 	s.mu.Lock()
 	all := s.list()
 	s.mu.Unlock()
 	var group sync.WaitGroup
 	slots := make(chan struct{}, maxSyncs)
 	for _, p := range all {
+		if !p.on(v) {
+			continue
+		}
 		slots <- struct{}{}
 		group.Go(func() {
 			defer func() { <-slots }()
@@ -91,4 +102,11 @@ func (s *Store) syncAll() {
 		})
 	}
 	group.Wait()
+}
+
+// on reports whether the partial takes fragments on the volume.
+func (p *partial) on(v *volume) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.state != unborn && p.vol == v
 }

@@ -1,0 +1,315 @@
+package segstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/branchline-video/branchline"
+	"github.com/branchline-video/branchline/segstore/index"
+)
+
+const (
+	// adoptBatch bounds how much one update of the index takes in while it is made from files.
+	adoptBatch = 500
+	// adoptReaders is how many files are read at a time for that.
+	adoptReaders = 4
+	// rejoinEvery is how often absent volumes are looked for.
+	rejoinEvery = 10 * time.Second
+	// mendAgain is the pause before a comparison that failed is tried again.
+	mendAgain = time.Minute
+)
+
+// Settled returns a channel that is closed when what Open does in the background is done: the index is
+// verified, and was made again if it was damaged; it agrees with the files; nothing is left in trash/. All
+// methods work before, only that a segment of which the index has lost its entry is not known yet.
+func (s *Store) Settled() <-chan struct{} { return s.settled }
+
+// settle does the background work of opening, and again what is needed when damage is found, or a volume
+// comes back.
+func (s *Store) settle() {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	s.work.Go(func() {
+		select {
+		case <-s.closing:
+			cancel()
+		case <-ctx.Done():
+		}
+	})
+	rejoin := time.NewTicker(rejoinEvery)
+	defer rejoin.Stop()
+	for first := true; ; {
+		var again <-chan time.Time
+		err := s.settleOnce(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
+			s.log.Error("index does not agree with the files yet", "dir", s.dir, "cause", err)
+			again = time.After(mendAgain)
+		case first:
+			close(s.settled)
+			first = false
+		}
+		for waiting := true; waiting; {
+			select {
+			case <-s.closing:
+				return
+			case <-again:
+				waiting = false
+			case <-s.mend:
+				waiting = false
+			case <-rejoin.C:
+				waiting = !s.rejoin()
+			}
+		}
+	}
+}
+
+// settleOnce makes the index agree with the files.
+func (s *Store) settleOnce(ctx context.Context) error {
+	began := s.clock.Now()
+	if err := s.ix.Verify(ctx); errors.Is(err, index.ErrDamaged) {
+		if err := s.refill(err); err != nil {
+			return err
+		}
+	} else if err != nil {
+		return err
+	}
+	if err := s.enterLater(); err != nil {
+		return fmt.Errorf("enter the journal: %w", err)
+	}
+	causes, err := s.emptyTrash()
+	if err != nil {
+		return fmt.Errorf("empty trash: %w", err)
+	}
+	if s.signer == nil {
+		if err := s.revivePartials(ctx); err != nil {
+			return err
+		}
+	}
+	streams, err := s.streams()
+	if err != nil {
+		return err
+	}
+	var counts tally
+	for _, stream := range streams {
+		if err := s.compare(ctx, stream, causes, &counts); err != nil {
+			return fmt.Errorf("compare %s with its files: %w", stream, err)
+		}
+	}
+	if took := s.clock.Now().Sub(began); counts.changed() || took > time.Second {
+		s.log.Info("index agrees with the files", "dir", s.dir, "segments", counts.segments,
+			"found", counts.found, "missing", counts.missing, "took", took)
+	}
+	return nil
+}
+
+// tally counts what a comparison saw.
+type tally struct{ segments, found, missing int }
+
+func (t tally) changed() bool { return t.found+t.missing > 0 }
+
+// refill replaces a damaged index by an empty one and enters what the files do not tell.
+func (s *Store) refill(cause error) error {
+	if err := s.ix.Reset(cause); err != nil {
+		return err
+	}
+	err := s.commit(func(l *ledger) error {
+		records, _, err := readLog(filepath.Join(s.dir, journalFile))
+		if err != nil {
+			return err
+		}
+		_, records = splitGeneration(records)
+		s.later = nil
+		s.setLater(records, 0, 0)
+		return l.tx.Set(keyVersion(), indexVersion())
+	})
+	if err != nil {
+		return err
+	}
+	if err := s.enterUrgent(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	all := s.list()
+	s.mu.Unlock()
+	for _, p := range all {
+		p.mu.Lock()
+		opened, ok := p.opened(), p.state == growing || p.state == broken
+		p.mu.Unlock()
+		if !ok {
+			continue
+		}
+		if err := s.commit(func(l *ledger) error { return l.segment(opened) }); err != nil {
+			return err
+		}
+	}
+	if s.signer == nil {
+		return nil
+	}
+	return s.seed()
+}
+
+// seed enters into an empty index the segments that tell where streams stand: those of the newest run,
+// which the journal has, of the newest day on which there are any.
+func (s *Store) seed() error {
+	streams, err := s.streamsIn(segmentsDir)
+	if err != nil {
+		return err
+	}
+	for _, stream := range streams {
+		var st streamState
+		err := s.ix.View(func(tx *index.Tx) (err error) { st, err = readStream(tx, stream); return err })
+		if err != nil {
+			return err
+		}
+		days, err := s.days(stream)
+		if err != nil {
+			return err
+		}
+		for _, day := range slices.Backward(days) {
+			files, err := s.filesOf(stream, day)
+			if err != nil {
+				return err
+			}
+			found := s.readFiles(stream, files)
+			if err := s.adopt(found); err != nil {
+				return err
+			}
+			newest := func(seg branchline.Segment) bool { return seg.Run >= st.lastRun }
+			if slices.ContainsFunc(found, newest) || day < st.runStart.UTC().Format(dayLayout) {
+				break
+			}
+		}
+	}
+	return nil
+}
+
+// emptyTrash deletes what is on the way out and returns why each segment was removed.
+func (s *Store) emptyTrash() (map[branchline.SegmentID]branchline.Cause, error) {
+	causes := make(map[branchline.SegmentID]branchline.Cause)
+	for _, v := range s.volumes {
+		names, err := readNames(filepath.Join(v.dir, trashDir))
+		if err != nil && v.present() {
+			return nil, err
+		}
+		for _, name := range names {
+			id, cause, err := parseTrashName(name)
+			if err != nil {
+				continue
+			}
+			if err := s.finishRemoval(id, cause, filepath.Join(v.dir, trashDir, name)); err != nil {
+				return nil, err
+			}
+			causes[id] = cause
+		}
+	}
+	return causes, nil
+}
+
+// finishRemoval ends a removal that was under way: the index forgets the segment, unless it was put again.
+func (s *Store) finishRemoval(id branchline.SegmentID, cause branchline.Cause, trash string) error {
+	defer s.seize(id)()
+	if _, err := os.Stat(trash); errors.Is(err, fs.ErrNotExist) {
+		return nil // it was finished meanwhile
+	}
+	seg, err := s.lookup(id)
+	if err == nil && s.partial(id) == nil {
+		path := s.sealedPath(seg)
+		if !seg.Sealed {
+			path = s.growingPath(seg.Stream, id)
+		}
+		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+			err := s.commit(func(l *ledger) error { return l.remove(id, cause) })
+			if err != nil && !errors.Is(err, branchline.ErrNotFound) && !errors.Is(err, branchline.ErrGone) {
+				return err
+			}
+		}
+	}
+	s.discard(trash)
+	return nil
+}
+
+// revivePartials makes the index know what a replica holds in part, and seals what is complete.
+func (s *Store) revivePartials(ctx context.Context) error {
+	streams, err := s.streamsIn(growingDir)
+	if err != nil {
+		return err
+	}
+	for _, stream := range streams {
+		paths, err := s.growingFiles(stream)
+		if err != nil {
+			return err
+		}
+		for _, path := range paths {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			if err := s.revive(stream, path); err != nil {
+				return fmt.Errorf("revive %s: %w", path, err)
+			}
+		}
+	}
+	return nil
+}
+
+// revive goes on with one partial that is not in memory. What holds nothing of use is deleted.
+func (s *Store) revive(stream branchline.StreamID, path string) error {
+	id, err := branchline.ParseSegmentID(filepath.Base(path[:len(path)-len(filepath.Ext(path))]))
+	if err != nil {
+		return nil // nothing of ours
+	}
+	p, err := s.reload(id, stream, path)
+	if p == nil || err != nil {
+		return err
+	}
+	defer s.release(p)
+	p.mu.Lock()
+	complete := p.complete() && p.state == growing
+	p.mu.Unlock()
+	if complete {
+		if err := s.finish(p); err != nil { // the next Put or Seal tries again
+			s.log.Error("complete segment is not sealed", "segment", id, "stream", stream, "cause", err)
+		}
+	}
+	return nil
+}
+
+// reload brings a partial into memory if the index does not know it or it may be complete; else nil.
+func (s *Store) reload(id branchline.SegmentID, stream branchline.StreamID, path string) (*partial, error) {
+	s.loading <- struct{}{}
+	defer func() { <-s.loading }()
+	if s.partial(id) != nil {
+		return nil, nil
+	}
+	p, err := s.load(stream, path)
+	if err != nil {
+		s.log.Warn("incomplete segment is given up", "path", path, "cause", err)
+		s.discard(path)
+		s.discard(sidecarPath(path))
+		s.mu.Lock()
+		s.onDisk--
+		s.mu.Unlock()
+		return nil, nil
+	}
+	if _, known, err := s.incompleteEntry(id); err != nil || known && !p.complete() {
+		return nil, err
+	}
+	if err := s.makeRoom(); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	s.partials[id] = p
+	s.onDisk--
+	s.uses++
+	p.users, p.used = 1, s.uses
+	s.mu.Unlock()
+	return p, s.enter(p)
+}

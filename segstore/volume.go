@@ -1,0 +1,350 @@
+package segstore
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/branchline-video/branchline"
+	"github.com/branchline-video/branchline/internal/clock"
+)
+
+const (
+	// MaxVolumes bounds the volumes of a store: a shelf of disks.
+	MaxVolumes = 32
+	// slowAfter is how long a volume's sync may take before new segments go to another one.
+	slowAfter = 2 * time.Second
+	// minFreeOnVolume must be free on a volume other than the store's own for segments to be written:
+	// some seconds of everything that a node records, so that retention has time to act.
+	minFreeOnVolume = 32 << 20
+
+	volumeFile  = "volume"  // on a volume: its identifier
+	volumesFile = "volumes" // in the store's directory: which volumes were ever used, a path in each line
+)
+
+// volume is a directory that segments are kept in, usually the root of a disk of its own.
+type volume struct {
+	dir   string
+	home  bool         // it is the store's own directory, with the index
+	lock  func() error // ends this process's claim on it; nil for home and while absent
+	clock clock.Clock
+	log   *slog.Logger
+
+	mu      sync.Mutex
+	absent  error     // why the volume cannot be used: not mounted, say
+	failed  error     // a sync failed: new segments go elsewhere while there is an elsewhere
+	since   time.Time // of the same
+	syncing time.Time // when the sync that is under way began; zero while none is
+}
+
+// VolumeStats tells how a volume is. Its JSON names are a contract with scripts.
+type VolumeStats struct {
+	Dir     string    `json:"dir"`
+	Free    int64     `json:"free"`              // bytes
+	Size    int64     `json:"size"`              // bytes
+	Absent  string    `json:"absent,omitempty"`  // why it cannot be used
+	Suspect string    `json:"suspect,omitempty"` // how its disk failed
+	Since   time.Time `json:"since,omitzero"`    // when it did
+	Slow    bool      `json:"slow,omitempty"`    // a sync is taking long
+}
+
+// openVolumes finds the store's volumes: those of the options, and the store's own directory, which only
+// keeps what it has when there are others.
+func (s *Store) openVolumes(dirs []string) error {
+	if len(dirs) > MaxVolumes {
+		return fmt.Errorf("%d volumes: %w", len(dirs), branchline.ErrTooLarge)
+	}
+	used, err := os.ReadFile(filepath.Join(s.dir, volumesFile))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	lines := strings.Split(strings.TrimSpace(string(used)), "\n")
+	for _, dir := range dirs {
+		v := &volume{dir: filepath.Clean(dir), clock: s.clock, log: s.log}
+		v.absent = s.prepareVolume(v, slices.Contains(lines, v.dir))
+		if v.absent != nil {
+			s.log.Error("volume is not usable", "dir", v.dir, "cause", v.absent)
+		}
+		s.volumes = append(s.volumes, v)
+		if !slices.Contains(lines, v.dir) && v.absent == nil {
+			lines = append(lines, v.dir)
+		}
+	}
+	home := &volume{dir: s.dir, home: true, clock: s.clock, log: s.log}
+	s.volumes = append(s.volumes, home)
+	if err := s.prepareVolume(home, false); err != nil {
+		return err
+	}
+	if text := strings.TrimSpace(strings.Join(lines, "\n")) + "\n"; len(dirs) > 0 && text != string(used) {
+		return writeWhole(s.fs, filepath.Join(s.dir, volumesFile), []byte(text))
+	}
+	return nil
+}
+
+// prepareVolume makes the volume's directories. One that was used before is recognised by its file, so
+// that nothing is written below a mount point while the disk is not there.
+func (s *Store) prepareVolume(v *volume, used bool) error {
+	mark := filepath.Join(v.dir, volumeFile)
+	_, err := os.Stat(mark)
+	if errors.Is(err, fs.ErrNotExist) && used {
+		return fmt.Errorf("%s is missing, so the disk seems not to be mounted: %w", mark, branchline.ErrUnavailable)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	for _, d := range []string{segmentsDir, growingDir, trashDir} {
+		if err := s.fs.MkdirAll(filepath.Join(v.dir, d)); err != nil {
+			return err
+		}
+	}
+	if v.home {
+		return nil
+	}
+	var busy error
+	if v.lock, busy = lockDir(filepath.Join(v.dir, lockName)); busy != nil {
+		v.lock = nil
+		return busy
+	}
+	if err == nil {
+		return nil
+	}
+	var id [8]byte
+	rand.Read(id[:])
+	return writeWhole(s.fs, mark, fmt.Appendf(nil, "%x\n", id))
+}
+
+// writeWhole replaces a small file durably.
+func writeWhole(fsys files, path string, data []byte) error {
+	f, err := fsys.Open(path+".new", os.O_CREATE|os.O_TRUNC|os.O_RDWR)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(data, 0)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = fsys.Rename(path+".new", path)
+	}
+	if err == nil {
+		err = fsys.SyncDir(filepath.Dir(path))
+	}
+	return err
+}
+
+// unlockVolumes ends what prepareVolume began.
+func (s *Store) unlockVolumes() error {
+	var errs []error
+	for _, v := range s.volumes {
+		if v.lock != nil {
+			errs = append(errs, v.lock())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// present reports whether the volume can be used.
+func (v *volume) present() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.absent == nil
+}
+
+// suspect notes a failed sync; not so one for want of space, which says nothing of the disk.
+func (v *volume) suspect(err error) {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return
+	}
+	v.mu.Lock()
+	first := v.failed == nil
+	if first {
+		v.failed, v.since = err, v.clock.Now()
+	}
+	v.mu.Unlock()
+	if first {
+		v.log.Error("volume is suspect: new segments go to others while there are any; check its disk",
+			"dir", v.dir, "cause", err)
+	}
+}
+
+// rank orders volumes for new segments: good ones first, then slow ones, then those whose disk failed.
+func (v *volume) rank() int {
+	now := v.clock.Now()
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	switch {
+	case v.absent != nil:
+		return 3
+	case v.failed != nil:
+		return 2
+	case v.slow(now):
+		return 1
+	}
+	return 0
+}
+
+// slow needs mu.
+func (v *volume) slow(now time.Time) bool {
+	return !v.syncing.IsZero() && now.Sub(v.syncing) > slowAfter
+}
+
+// sync notes that a sync of the volume's files begins, and returns how to note its end.
+func (v *volume) sync() (end func()) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.syncing = v.clock.Now()
+	return func() {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		v.syncing = time.Time{}
+	}
+}
+
+// volumeFor returns where a new segment of the stream goes. Streams are spread evenly and stay where they
+// are while their volume is well; then they go to the next. It wraps ENOSPC and ErrUnavailable when every
+// volume is full.
+func (s *Store) volumeFor(stream branchline.StreamID) (*volume, error) {
+	best, bestRank, bestWeight := (*volume)(nil), 3, uint64(0)
+	var full error
+	for _, v := range s.recording() {
+		rank := v.rank()
+		if rank >= 3 {
+			continue
+		}
+		if err := s.room(v); err != nil {
+			full = err
+			continue
+		}
+		if w := weight(stream, v.dir); best == nil || rank < bestRank || rank == bestRank && w > bestWeight {
+			best, bestRank, bestWeight = v, rank, w
+		}
+	}
+	switch {
+	case best != nil:
+		return best, nil
+	case full != nil:
+		return nil, full
+	}
+	return nil, fmt.Errorf("no volume is there: %w: %w", syscall.EIO, branchline.ErrUnavailable)
+}
+
+// recording returns the volumes that new segments go to.
+func (s *Store) recording() []*volume {
+	if len(s.volumes) > 1 {
+		return s.volumes[:len(s.volumes)-1] // the last is the store's own directory
+	}
+	return s.volumes
+}
+
+// weight orders the volumes for a stream (rendezvous hashing): one that comes or goes moves only its own.
+func weight(stream branchline.StreamID, dir string) uint64 {
+	h := fnv.New64a()
+	fmt.Fprintf(h, "%s\x00%s", dir, stream)
+	var b [8]byte
+	binary.BigEndian.PutUint64(b[:], h.Sum64())
+	h.Write(b[:]) // once more, for the last bytes to spread
+	return h.Sum64()
+}
+
+// room returns an error while the volume, or that of the index, is too full for segments.
+func (s *Store) room(v *volume) error {
+	if err := s.roomOn(s.dir, minFree); err != nil || v.home {
+		return err
+	}
+	return s.roomOn(v.dir, minFreeOnVolume)
+}
+
+func (s *Store) roomOn(dir string, least int64) error {
+	free, err := s.free(dir)
+	if err == nil && free < least {
+		err = fmt.Errorf("%d bytes free in %s and %d needed: %w: %w", free, dir, least, syscall.ENOSPC,
+			branchline.ErrUnavailable)
+	}
+	return err
+}
+
+// volumeOf returns the volume of a path in the store.
+func (s *Store) volumeOf(path string) *volume {
+	best := s.volumes[len(s.volumes)-1]
+	for _, v := range s.volumes {
+		if strings.HasPrefix(path, v.dir+string(filepath.Separator)) && (best.home || len(v.dir) > len(best.dir)) {
+			best = v
+		}
+	}
+	return best
+}
+
+// find returns the path on the first volume that has the file which at makes from a volume's directory;
+// where none has it, the path on the volume for new files.
+func (s *Store) find(at func(dir string) string) string {
+	for _, v := range s.volumes {
+		path := at(v.dir)
+		if len(s.volumes) == 1 {
+			return path
+		}
+		if _, err := os.Stat(path); err == nil {
+			return path
+		}
+	}
+	return at(s.volumes[0].dir)
+}
+
+// allPresent reports whether no volume is absent, so that what is not found is nowhere.
+func (s *Store) allPresent() bool {
+	return !slices.ContainsFunc(s.volumes, func(v *volume) bool { return !v.present() })
+}
+
+// rejoin looks whether absent volumes are there again, and reports whether one is.
+func (s *Store) rejoin() bool {
+	again := false
+	for _, v := range s.volumes {
+		if v.present() {
+			continue
+		}
+		err := s.prepareVolume(v, true)
+		v.mu.Lock()
+		v.absent = err
+		v.mu.Unlock()
+		if err == nil {
+			s.log.Info("volume is there again", "dir", v.dir)
+			again = true
+		}
+	}
+	return again
+}
+
+// Volumes tells how the store's volumes are, in the order of the options; the store's own directory last.
+func (s *Store) Volumes() []VolumeStats {
+	now := s.clock.Now()
+	var all []VolumeStats
+	for _, v := range s.volumes {
+		st := VolumeStats{Dir: v.dir}
+		var fsys syscall.Statfs_t
+		if syscall.Statfs(v.dir, &fsys) == nil {
+			st.Free = int64(fsys.Bavail) * int64(fsys.Bsize) //nolint:unconvert // 32 bits wide on some machines
+			st.Size = int64(fsys.Blocks) * int64(fsys.Bsize) //nolint:unconvert // the same
+		}
+		v.mu.Lock()
+		if v.absent != nil {
+			st.Absent = v.absent.Error()
+		}
+		if v.failed != nil {
+			st.Suspect, st.Since = v.failed.Error(), v.since
+		}
+		st.Slow = v.slow(now)
+		v.mu.Unlock()
+		all = append(all, st)
+	}
+	return all
+}
