@@ -35,8 +35,10 @@ type stream struct {
 	ring   *live.Ring
 	feed   *media.Feed // used only by run
 	gaps   gaps        // used only by run
-	unused []string    // used only by run: what was told to be not recorded
-	count  counters
+	// endSegment asks run for a new segment; set by record.
+	endSegment atomic.Bool
+	unused     []string // used only by run: what was told to be not recorded
+	count      counters
 }
 
 // counters are read while the stream runs.
@@ -117,7 +119,8 @@ func (s *stream) record(ctx context.Context, items iter.Seq2[branchline.Item, er
 			}
 			s.ledger.gap(g)
 		},
-		Wrote: func(n int) { s.count.fragments.Add(1); s.count.bytes.Add(uint64(n)) },
+		EndSegment: func() { s.endSegment.Store(true) },
+		Wrote:      func(n int) { s.count.fragments.Add(1); s.count.bytes.Add(uint64(n)) },
 	}, items)
 	if err != nil && !errors.Is(err, branchline.ErrUnavailable) {
 		s.logger.Error("recorder ended", "error", err)
@@ -165,6 +168,9 @@ func (s *stream) session(ctx context.Context) (played bool, err error) {
 	before := s.feed.Chain().Run
 	lost := s.count.lost.Load()
 	err = session.Run(ctx, func(u media.Unit) error {
+		if s.endSegment.Swap(false) {
+			s.feed.EndSegment()
+		}
 		items, err := s.feed.Write(u)
 		s.publish(items, "")
 		s.count.lost.Store(lost + session.Lost())

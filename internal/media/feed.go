@@ -81,6 +81,14 @@ func (f *Feed) Counters() Counters { return f.counters }
 // Recording reports whether a run is open.
 func (f *Feed) Recording() bool { return f.run != nil }
 
+// EndSegment makes the open segment, if there is one, end at the next random access point: for a reader
+// that cannot go on inside it.
+func (f *Feed) EndSegment() {
+	if f.run != nil {
+		f.run.mux.EndSegment()
+	}
+}
+
 // NotBefore makes the next run start at t or later, as the time before it is accounted for, unless
 // the clock is back by more than [MaxCatchUp].
 func (f *Feed) NotBefore(t time.Time) {

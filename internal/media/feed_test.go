@@ -45,6 +45,31 @@ func story(items []branchline.Item) string {
 	return strings.Join(parts, " ")
 }
 
+// TestEndSegment: a segment that is to end does so at the next random access point, in the same run.
+func TestEndSegment(t *testing.T) {
+	tracks, units := film(t, 10)
+	feed := media.NewFeed(media.FeedConfig{Stream: "gate.main", SegmentLength: 5 * time.Second, Format: format()})
+	feed.Session(tracks)
+	var starts []string
+	for i, u := range units {
+		if i == 30 || i == 31 {
+			feed.EndSegment()
+		}
+		items, err := feed.Write(u)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, item := range items {
+			if s := item.Start; s != nil {
+				starts = append(starts, fmt.Sprintf("%d/%d %.1f", s.Run, s.Number, s.Start.Sub(epoch()).Seconds()))
+			}
+		}
+	}
+	if got, want := strings.Join(starts, ", "), "1/0 0.0, 1/1 1.9, 1/2 6.9"; got != want {
+		t.Errorf("segments start at %s, want %s", got, want)
+	}
+}
+
 func TestRunsEndWhereTheTimeLineBreaks(t *testing.T) {
 	from := func(n int, change func(u *media.Unit)) func([]media.Unit) {
 		return func(units []media.Unit) {

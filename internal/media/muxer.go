@@ -74,6 +74,7 @@ type Muxer struct {
 	last   []int64 // of each track: decode time of its newest sample
 	step   int64   // of the lead track: its newest duration
 
+	ending   bool   // the segment ends at the next random access point, however short it is
 	number   uint32 // of the next segment
 	sequence uint32 // of the newest fragment
 	segment  *segment
@@ -159,6 +160,9 @@ func (m *Muxer) Write(au AccessUnit) ([]branchline.Item, error) {
 	}}), nil
 }
 
+// EndSegment makes the open segment end at the next random access point.
+func (m *Muxer) EndSegment() { m.ending = m.segment != nil }
+
 // End returns the decode time up to which the run is known to reach.
 func (m *Muxer) End() time.Time {
 	return timeAt(m.last[m.lead]+m.step, m.cfg.Tracks[m.lead].ClockRate)
@@ -211,7 +215,8 @@ func (m *Muxer) turn(s sample, wall time.Time) (items []branchline.Item, err err
 	if open {
 		m.step = s.dts - m.last[m.lead]
 	}
-	due := key && m.segment != nil && s.pts-m.segment.shown >= ticks(m.cfg.SegmentLength, m.rate())
+	due := key && m.segment != nil &&
+		(m.ending || s.pts-m.segment.shown >= ticks(m.cfg.SegmentLength, m.rate()))
 	switch {
 	case m.segment == nil && !key:
 		return nil, nil
@@ -324,7 +329,7 @@ func (m *Muxer) seal(items []branchline.Item) ([]branchline.Item, error) {
 	if err != nil {
 		return nil, fmt.Errorf("seal segment %s: %w", s.start.ID, err)
 	}
-	m.cfg.Prev, m.segment = hash, nil
+	m.cfg.Prev, m.segment, m.ending = hash, nil, false
 	return append(items, branchline.Item{Segment: s.start.ID, Seal: &branchline.SegmentSeal{
 		ID: s.start.ID, Hash: hash, Footer: footer, Size: s.size + int64(len(footer)),
 	}}), nil

@@ -4,7 +4,8 @@
 //
 // What always holds: only whole fragments are written, in the order of the items. A fragment of which
 // an item was missed is not written. On a hub it is a hole in the segment, fetched later; on the edge
-// nothing else has those bytes, so the rest of the segment is given up, what is missing until the next
-// segment becomes a gap with its cause, and recording goes on there. An error of the store never
+// nothing else has those bytes, so the rest of the segment is given up, the segment is asked to end at the
+// next random access point, and recording goes on there; what is missing until then becomes a gap with its
+// cause. An error of the store never
 // stops the recorder.
 package record

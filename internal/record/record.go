@@ -27,6 +27,10 @@ type Config struct {
 	// Gap, set on the edge alone, is told of every span that could not be recorded: open at once,
 	// and closed when recording goes on. Without it the store is a replica, and nothing is sealed.
 	Gap func(branchline.Gap)
+	// EndSegment, set on the edge alone, asks for the segment to end at the next random access point, so
+	// that recording can go on there after something could not be written. It is called again while that
+	// lasts, at most once in retryEvery.
+	EndSegment func()
 	// Wrote, if set, is told the size of each fragment written.
 	Wrote func(bytes int)
 }
@@ -48,6 +52,10 @@ func Run(ctx context.Context, cfg Config, items iter.Seq2[branchline.Item, error
 	return nil
 }
 
+// retryEvery is how often, by the stream's own time, recording is tried again: often enough that it goes on
+// within five seconds once the disk can be written, for cameras with a random access point every other second.
+const retryEvery = 2 * time.Second
+
 type recorder struct {
 	cfg     Config
 	asm     media.Assembler
@@ -55,6 +63,7 @@ type recorder struct {
 	given   branchline.SegmentID // the one that was given up
 	end     time.Time            // up to which everything is written or told as a gap
 	gap     branchline.Gap       // the open one, if its stream is set
+	tried   time.Time            // when the newest segment was begun, by the stream's own time
 }
 
 func (r *recorder) record(item branchline.Item) {
@@ -70,6 +79,7 @@ func (r *recorder) record(item branchline.Item) {
 		r.put(item.Fragment.Fragment, data)
 	case item.Fragment != nil && r.gap.Stream != "":
 		r.gap.Span.End = item.Fragment.Fragment.Span().End
+		r.again(r.gap.Span.End)
 	case item.Seal != nil && item.Segment == r.segment:
 		r.seal(item.Seal)
 	case item.RunEnd != nil:
@@ -82,7 +92,7 @@ func (r *recorder) begin(start *branchline.SegmentStart) {
 	if start.ID == r.segment || start.ID == r.given {
 		return
 	}
-	r.segment, r.end = start.ID, start.Start
+	r.segment, r.end, r.tried = start.ID, start.Start, start.Start
 	if err := r.cfg.Store.Begin(r.cfg.Stream, *start); err != nil {
 		r.fail("begin segment", err, start.Start)
 	}
@@ -137,6 +147,14 @@ func (r *recorder) giveUp(cause branchline.Cause, at time.Time) {
 		Stream: r.cfg.Stream, Span: branchline.TimeRange{Start: at, End: at}, Cause: cause, Open: true,
 	}
 	r.cfg.Gap(r.gap)
+}
+
+// again asks for a new segment while nothing is recorded.
+func (r *recorder) again(now time.Time) {
+	if r.cfg.EndSegment != nil && now.Sub(r.tried).Abs() >= retryEvery {
+		r.tried = now
+		r.cfg.EndSegment()
+	}
 }
 
 func (r *recorder) closeGap(end time.Time) {

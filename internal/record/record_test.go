@@ -168,6 +168,46 @@ func TestWhatBecomesOfARun(t *testing.T) {
 	}
 }
 
+// TestAsksForANewSegment: while nothing can be written a new segment is asked for, but not all the time.
+func TestAsksForANewSegment(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		fail map[int]error
+		asks string // at which seconds of the stream
+	}{
+		{"all is well", nil, ""},
+		{"a full disk", map[int]error{3: syscall.ENOSPC}, "3"},
+		{"no segment can begin", map[int]error{1: syscall.ENOSPC, 2: syscall.ENOSPC}, "2 5"},
+	} {
+		store, err := segstore.Open(t.TempDir(), segstore.Options{Signer: key()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var asks []string
+		var at time.Time
+		items := func(yield func(branchline.Item, error) bool) {
+			for item := range sequence(run(t, 3)) {
+				if item.Fragment != nil {
+					at = item.Fragment.Fragment.Span().End
+				}
+				if !yield(item, nil) {
+					return
+				}
+			}
+		}
+		cfg := record.Config{Store: &flaky{Store: store, fail: c.fail}, Stream: stream,
+			Logger: slog.New(slog.DiscardHandler), Gap: func(branchline.Gap) {},
+			EndSegment: func() { asks = append(asks, fmt.Sprint(at.Sub(epoch()).Seconds())) }}
+		if err := record.Run(t.Context(), cfg, items); err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Join(asks, " "); got != c.asks {
+			t.Errorf("%s: asked at %q, want %q", c.name, got, c.asks)
+		}
+		store.Close()
+	}
+}
+
 // lose leaves out items, as a ring does: the reader is given the start of the segment again.
 func lose(items []branchline.Item, lost map[int]int) (out []branchline.Item) {
 	var start *branchline.SegmentStart
