@@ -62,7 +62,8 @@ func (s *Store) Segments(ctx context.Context, stream branchline.StreamID,
 		if seg.Sealed && seg.Fragments == nil {
 			f, err := s.footer(seg)
 			if err != nil {
-				if err = s.unreadable(seg.ID, err); !errors.Is(err, branchline.ErrGone) {
+				err = s.unreadable(seg.ID, err)
+				if !errors.Is(err, branchline.ErrGone) && (!errors.Is(err, fs.ErrNotExist) || s.allPresent()) {
 					s.log.Error("segment is not readable", "segment", seg.ID, "stream", stream, "cause", err)
 				}
 				continue
@@ -394,6 +395,9 @@ func (s *Store) openSealed(seg branchline.Segment) (*os.File, error) {
 	var f *os.File
 	if err == nil {
 		f, err = os.Open(s.sealedPath(seg))
+	}
+	if errors.Is(err, fs.ErrNotExist) && !s.allPresent() {
+		return nil, fmt.Errorf("file of segment %v: its volume is absent: %w", seg.ID, branchline.ErrUnavailable)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("file of segment %v: %w", seg.ID, branchline.ErrGone)
