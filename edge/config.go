@@ -29,7 +29,8 @@ const (
 
 // Config describes a branch node.
 type Config struct {
-	Dir           string // of the store
+	Dir           string   // of the store
+	Volumes       []string // see segstore.Options
 	Cameras       []CameraConfig
 	SegmentLength time.Duration      // zero: one minute
 	Signer        ed25519.PrivateKey // signs segments

@@ -30,6 +30,7 @@ import (
 // Config is what a hub needs. Only Dir must be set.
 type Config struct {
 	Dir      string
+	Volumes  []string        // for recordings, see segstore.Options
 	Listen   string          // UDP address for the sites; empty: links come by Attach alone
 	Policies []policy.Policy // the first that matches a stream counts; a zero Since is when the hub first had it
 	Software string          // told to the sites, for people
@@ -101,7 +102,7 @@ func (n *Node) open() (err error) {
 		return err
 	}
 	n.store, err = segstore.Open(dir("store"), segstore.Options{
-		Clock: n.cfg.Clock, Logger: n.log, Trust: n.keys.trust})
+		Volumes: n.cfg.Volumes, Clock: n.cfg.Clock, Logger: n.log, Trust: n.keys.trust})
 	if err != nil {
 		return err
 	}

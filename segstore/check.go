@@ -204,13 +204,15 @@ func List(dir string, stream branchline.StreamID, span branchline.TimeRange) ([]
 	streams := []branchline.StreamID{stream}
 	if stream == "" {
 		seen := make(map[string]bool)
-		for _, d := range []string{segmentsDir, growingDir} {
-			names, err := readNames(filepath.Join(dir, d))
-			if err != nil {
-				return nil, fmt.Errorf("list store %s: %w", dir, err)
-			}
-			for _, n := range names {
-				seen[n] = true
+		for _, vol := range volumeDirs(dir) {
+			for _, d := range []string{segmentsDir, growingDir} {
+				names, err := readNames(filepath.Join(vol, d))
+				if err != nil {
+					return nil, fmt.Errorf("list store %s: %w", dir, err)
+				}
+				for _, n := range names {
+					seen[n] = true
+				}
 			}
 		}
 		streams = sortedStreams(seen)
@@ -220,11 +222,15 @@ func List(dir string, stream branchline.StreamID, span branchline.TimeRange) ([]
 	}
 	var all []branchline.Segment
 	for _, st := range streams {
-		list, err := listStream(dir, st, span)
-		if err != nil {
-			return nil, fmt.Errorf("list %s in store %s: %w", st, dir, err)
+		first := len(all)
+		for _, vol := range volumeDirs(dir) {
+			list, err := listStream(vol, st, span)
+			if err != nil {
+				return nil, fmt.Errorf("list %s in store %s: %w", st, dir, err)
+			}
+			all = append(all, list...)
 		}
-		all = append(all, list...)
+		orderSegments(all[first:])
 	}
 	return all, nil
 }

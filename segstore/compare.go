@@ -81,6 +81,20 @@ func (s *Store) readFiles(stream branchline.StreamID, files map[branchline.Segme
 	return found
 }
 
+// compareAll makes the index agree with the files of all streams.
+func (s *Store) compareAll(ctx context.Context, causes map[branchline.SegmentID]branchline.Cause, counts *tally) error {
+	streams, err := s.streams()
+	if err != nil {
+		return err
+	}
+	for _, stream := range streams {
+		if err := s.compare(ctx, stream, causes, counts); err != nil {
+			return fmt.Errorf("compare %s with its files: %w", stream, err)
+		}
+	}
+	return nil
+}
+
 // compare makes the index agree with the files of a stream, a day at a time, the newest first.
 func (s *Store) compare(ctx context.Context, stream branchline.StreamID,
 	causes map[branchline.SegmentID]branchline.Cause, counts *tally) error {
@@ -99,6 +113,9 @@ func (s *Store) compare(ctx context.Context, stream branchline.StreamID,
 		}
 		if err := s.compareDay(stream, day, causes, counts); err != nil {
 			return err
+		}
+		if counts.told != nil {
+			counts.told(counts.segments)
 		}
 	}
 	return nil

@@ -75,11 +75,18 @@ func (s *Store) growingPath(stream branchline.StreamID, id branchline.SegmentID)
 	return s.find(func(dir string) string { return growingPath(dir, stream, id) })
 }
 
-// File returns where the store in dir keeps a listed segment, sealed or growing.
+// File returns where the store in dir, on whichever of its volumes, keeps a listed segment, sealed or
+// growing.
 func File(dir string, seg branchline.Segment) string {
-	if growing := growingPath(dir, seg.Stream, seg.ID); !seg.Sealed {
-		if _, err := os.Stat(growing); err == nil { // else it was sealed since it was listed
-			return growing
+	for _, vol := range volumeDirs(dir) {
+		paths := []string{growingPath(vol, seg.Stream, seg.ID), Path(vol, seg.Stream, seg.ID, seg.Span.Start)}
+		if seg.Sealed {
+			paths = paths[1:] // else it may have been sealed since it was listed
+		}
+		for _, path := range paths {
+			if _, err := os.Stat(path); err == nil {
+				return path
+			}
 		}
 	}
 	return Path(dir, seg.Stream, seg.ID, seg.Span.Start)

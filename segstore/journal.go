@@ -15,10 +15,11 @@ import (
 
 // The journal has every gap, camera and run as it was recorded, so that an index can be made again. It
 // begins with a random generation, and the index knows up to where of which generation it has it; so at
-// opening only what came after is entered. What a later record supersedes is dropped when the journal has twice the size that it had after the last
-// time, but at least journalSlack and at most journalMost. Gaps are forgotten gapAge after their end;
-// and the oldest ones of a stream sooner while all that counts takes more than two thirds of journalMost,
-// which is some 300,000 gaps, so that there is always room for what happens now.
+// opening only what came after is entered. What a later record supersedes is dropped when the journal has
+// twice the size that it had after the last time, but at least journalSlack and at most journalMost. Gaps
+// are forgotten gapAge after their end; and the oldest ones of a stream sooner while all that counts takes
+// more than two thirds of journalMost, which is some 300,000 gaps, so that there is always room for what
+// happens now.
 const (
 	journalSlack = 1 << 20
 	journalMost  = maxLog / 4 * 3

@@ -94,15 +94,9 @@ func (s *Store) settleOnce(ctx context.Context) error {
 			return err
 		}
 	}
-	streams, err := s.streams()
-	if err != nil {
-		return err
-	}
 	var counts tally
-	for _, stream := range streams {
-		if err := s.compare(ctx, stream, causes, &counts); err != nil {
-			return fmt.Errorf("compare %s with its files: %w", stream, err)
-		}
+	if err := s.compareAll(ctx, causes, &counts); err != nil {
+		return err
 	}
 	if took := s.clock.Now().Sub(began); counts.changed() || took > time.Second {
 		s.log.Info("index agrees with the files", "dir", s.dir, "segments", counts.segments,
@@ -112,9 +106,41 @@ func (s *Store) settleOnce(ctx context.Context) error {
 }
 
 // tally counts what a comparison saw.
-type tally struct{ segments, found, missing int }
+type tally struct {
+	segments, found, missing int
+	told                     func(segments int) // after each day
+}
 
-func (t tally) changed() bool { return t.found+t.missing > 0 }
+func (t *tally) changed() bool { return t.found+t.missing > 0 }
+
+// Rebuild makes the index of a store that nobody has open again from its files, and tells now and then how
+// many segments it has seen. What grows is left for the next Open. It wraps [branchline.ErrBusy] while a
+// process has the store open.
+func Rebuild(ctx context.Context, dir string, opt Options, told func(segments int)) (segments int, err error) {
+	opt.Signer = nil
+	if len(opt.Volumes) == 0 {
+		opt.Volumes = volumeDirs(dir)[1:]
+	}
+	s, err := openStill(dir, opt, disk{})
+	if err != nil {
+		return 0, fmt.Errorf("rebuild index: %w", err)
+	}
+	counts := tally{told: told}
+	err = s.refill(errors.New("it is made again, as asked"))
+	if err == nil {
+		err = s.enterLater()
+	}
+	if err == nil {
+		_, err = s.emptyTrash()
+	}
+	if err == nil {
+		err = s.compareAll(ctx, nil, &counts)
+	}
+	if err = errors.Join(err, s.Close()); err != nil {
+		return counts.segments, fmt.Errorf("rebuild index of %s: %w", dir, err)
+	}
+	return counts.segments, nil
+}
 
 // refill replaces a damaged index by an empty one and enters what the files do not tell.
 func (s *Store) refill(cause error) error {

@@ -1,6 +1,7 @@
 package segstore
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -291,5 +292,42 @@ func TestManyGapsAreEnteredLater(t *testing.T) {
 	}
 	if got := strings.Count(feed, "gap"); got != n || !strings.Contains(feed, "gap 10-11.5 stream damaged") {
 		t.Errorf("%d of %d gaps", got, n)
+	}
+}
+
+// TestRebuild makes the index of a store with volumes again, and not that of one that is open.
+func TestRebuild(t *testing.T) {
+	dir, vols := volumes(t)
+	s := openVolumes(t, dir, vols)
+	var prev branchline.Hash
+	for i := range 20 {
+		seg := makeSegment(uint32(i), i*2, 4, prev)
+		prev = seg.seal.Hash
+		record(t, s, seg)
+	}
+	must(t, s.RecordGap(gap(90, 99, branchline.CauseStopped, true)))
+	want, tail := allChanges(t, s), mustTail(t, s)
+	if _, err := Rebuild(t.Context(), dir, Options{}, nil); !errors.Is(err, branchline.ErrBusy) {
+		t.Errorf("rebuilt while open: %v", err)
+	}
+	must(t, s.Close())
+	told := 0
+	n, err := Rebuild(t.Context(), dir, Options{}, func(segments int) { told = segments })
+	if err != nil || n != 20 || told != 20 {
+		t.Fatalf("%d segments, %d told, %v", n, told, err)
+	}
+	s = openVolumes(t, dir, vols)
+	sorted := func(feed string) []string { return slices.Sorted(slices.Values(strings.Split(feed, ", "))) }
+	if got := allChanges(t, s); !slices.Equal(sorted(got), sorted(want)) || mustTail(t, s).Hash != tail.Hash || mustTail(t, s).Gap == nil {
+		t.Errorf("feed %s, want %s; tail %+v, want %+v", got, want, mustTail(t, s), tail)
+	}
+	list, err := List(dir, "", branchline.TimeRange{})
+	if err != nil || len(list) != 20 {
+		t.Errorf("%d listed, %v", len(list), err)
+	}
+	for _, seg := range list {
+		if report, err := Check(File(dir, seg)); err != nil || !report.OK() {
+			t.Errorf("%v %v", report, err)
+		}
 	}
 }

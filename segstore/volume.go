@@ -65,11 +65,8 @@ func (s *Store) openVolumes(dirs []string) error {
 	if len(dirs) > MaxVolumes {
 		return fmt.Errorf("%d volumes: %w", len(dirs), branchline.ErrTooLarge)
 	}
-	used, err := os.ReadFile(filepath.Join(s.dir, volumesFile))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	lines := strings.Split(strings.TrimSpace(string(used)), "\n")
+	lines := volumeDirs(s.dir)
+	used := len(lines)
 	for _, dir := range dirs {
 		v := &volume{dir: filepath.Clean(dir), clock: s.clock, log: s.log}
 		v.absent = s.prepareVolume(v, slices.Contains(lines, v.dir))
@@ -86,10 +83,24 @@ func (s *Store) openVolumes(dirs []string) error {
 	if err := s.prepareVolume(home, false); err != nil {
 		return err
 	}
-	if text := strings.TrimSpace(strings.Join(lines, "\n")) + "\n"; len(dirs) > 0 && text != string(used) {
-		return writeWhole(s.fs, filepath.Join(s.dir, volumesFile), []byte(text))
+	if len(lines) > used {
+		return writeWhole(s.fs, filepath.Join(s.dir, volumesFile), []byte(strings.Join(lines[1:], "\n")+"\n"))
 	}
 	return nil
+}
+
+// volumeDirs returns the directories in which a store's segments may be: its own, and those of all volumes
+// that it ever had.
+func volumeDirs(dir string) []string {
+	dirs := []string{filepath.Clean(dir)}
+	text, err := os.ReadFile(filepath.Join(dir, volumesFile))
+	if err != nil {
+		return dirs // one that cannot be read is taken for none; its volumes are then not looked at
+	}
+	for line := range strings.Lines(string(text)) {
+		dirs = append(dirs, strings.TrimSuffix(line, "\n"))
+	}
+	return dirs
 }
 
 // prepareVolume makes the volume's directories. One that was used before is recognised by its file, so

@@ -7,6 +7,8 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -16,6 +18,7 @@ import (
 
 	"github.com/branchline-video/branchline"
 	"github.com/branchline-video/branchline/hub/policy"
+	"github.com/branchline-video/branchline/segstore"
 )
 
 // maxConfig bounds a configuration file, in bytes: some thousand cameras.
@@ -97,6 +100,7 @@ func lineOf(text []byte, path string) int {
 // edgeFile is the configuration of an edge.
 type edgeFile struct {
 	Dir     string       `yaml:"dir"`
+	Volumes []string     `yaml:"volumes"`
 	Listen  string       `yaml:"http"`
 	Segment string       `yaml:"segment"` // a Go duration, "1m"
 	Cameras []cameraFile `yaml:"cameras"`
@@ -125,6 +129,9 @@ func (c *edgeFile) check() error {
 	if c.Dir == "" {
 		return wrong("$.dir", "say where to record, for example /var/lib/branchline/edge")
 	}
+	if err := checkVolumes(c.Dir, c.Volumes); err != nil {
+		return err
+	}
 	c.segment = defaultSegment
 	if c.Segment != "" {
 		var err error
@@ -150,6 +157,25 @@ func (c *edgeFile) check() error {
 			return wrong(at+".id", "camera %q is already number %d of this list", c.Cameras[i].ID, first+1)
 		}
 		seen[c.Cameras[i].ID] = i
+	}
+	return nil
+}
+
+// checkVolumes checks the directories that recordings go to when dir is not to hold them.
+func checkVolumes(dir string, volumes []string) error {
+	if len(volumes) > segstore.MaxVolumes {
+		return wrong("$.volumes", "%d of them, at most %d are possible", len(volumes), segstore.MaxVolumes)
+	}
+	for i, v := range volumes {
+		at := fmt.Sprintf("$.volumes[%d]", i)
+		switch {
+		case !filepath.IsAbs(v):
+			return wrong(at, "%q is not a whole path: write for example /mnt/disk1/branchline", v)
+		case filepath.Clean(v) == filepath.Clean(dir):
+			return wrong(at, "%q is dir itself, which keeps the index; leave volumes out to record there", v)
+		case slices.IndexFunc(volumes, func(o string) bool { return filepath.Clean(o) == filepath.Clean(v) }) < i:
+			return wrong(at, "%q is there twice", v)
+		}
 	}
 	return nil
 }
@@ -202,6 +228,7 @@ func checkAddress(path, address string) error {
 // hubFile is the configuration of a hub.
 type hubFile struct {
 	Dir      string       `yaml:"dir"`
+	Volumes  []string     `yaml:"volumes"`
 	Listen   string       `yaml:"listen"`
 	Public   []string     `yaml:"public"`
 	HTTP     string       `yaml:"http"`
@@ -228,6 +255,9 @@ const (
 func (c *hubFile) check() error {
 	if c.Dir == "" {
 		return wrong("$.dir", "say where to keep the centre's data, for example /var/lib/branchline/hub")
+	}
+	if err := checkVolumes(c.Dir, c.Volumes); err != nil {
+		return err
 	}
 	if c.Listen == "" {
 		c.Listen = defaultLink

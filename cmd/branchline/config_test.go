@@ -22,6 +22,10 @@ func TestConfigErrorsNameFileLineAndField(t *testing.T) {
 		{"bad id", "dir: /data\ncameras:\n  - id: Front Door\n    url: rtsp://x\n", "e.yaml:3: cameras[0].id:"},
 		{"twice", "dir: /data\n" + camera + "  - id: door\n    url: rtsp://x\n",
 			"e.yaml:5: cameras[1].id: camera \"door\" is already"},
+		{"volumes", "dir: /data\nvolumes: [/mnt/a, /mnt/b]\n", ""},
+		{"relative volume", "dir: /data\nvolumes:\n  - /mnt/a\n  - b\n", "e.yaml:4: volumes[1]: \"b\" is not a whole path"},
+		{"volume twice", "dir: /data\nvolumes: [/mnt/a, /mnt/a/]\n", "e.yaml:2: volumes[1]: \"/mnt/a/\" is there twice"},
+		{"volume is dir", "dir: /data\nvolumes: [/data]\n", "e.yaml:2: volumes[0]: \"/data\" is dir itself"},
 		{"not YAML", "dir: [\n", "e.yaml:1:"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -39,7 +39,8 @@ func (c *edgeCommand) Run(t *terminal) error {
 		}
 	}
 	branch, err := openBranch(branchConfig{
-		dir: file.Dir, cameras: file.cameras(), segment: file.segment, token: c.Token, hubs: c.Hub, log: t.log,
+		dir: file.Dir, volumes: file.Volumes, cameras: file.cameras(), segment: file.segment, token: c.Token,
+		hubs: c.Hub, log: t.log,
 	})
 	if err != nil {
 		return err
@@ -86,6 +87,7 @@ func (c *edgeFile) cameras() []edge.CameraConfig {
 // branchConfig says what an edge with its uplink needs.
 type branchConfig struct {
 	dir     string
+	volumes []string
 	cameras []edge.CameraConfig
 	segment time.Duration
 	token   string
@@ -110,7 +112,7 @@ func openBranch(c branchConfig) (*branch, error) {
 		return nil, fmt.Errorf("open identity: %w", err)
 	}
 	node, err := edge.Open(edge.Config{
-		Dir: filepath.Join(c.dir, "store"), Cameras: c.cameras, SegmentLength: c.segment,
+		Dir: filepath.Join(c.dir, "store"), Volumes: c.volumes, Cameras: c.cameras, SegmentLength: c.segment,
 		Signer: who.Key(), Logger: c.log,
 	})
 	if err != nil {

@@ -106,7 +106,7 @@ func openCentre(c centreConfig) (_ *centre, err error) {
 	registry.MustRegister(collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	h.node, err = hub.Open(hub.Config{
-		Dir: c.Dir, Listen: c.Listen, Policies: c.policies(), Software: "branchline " + version,
+		Dir: c.Dir, Volumes: c.Volumes, Listen: c.Listen, Policies: c.policies(), Software: "branchline " + version,
 		CatalogChanged: feed.Catalog, JobChanged: feed.Job, Registry: registry, Logger: c.log,
 	})
 	if err != nil {

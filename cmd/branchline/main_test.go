@@ -59,6 +59,8 @@ func TestExitCodes(t *testing.T) {
 		{"seg ls with a bad time", []string{"seg", "ls", store, "--from", "noon"}, exitUsage, "2026-11-23T12:00:00Z"},
 		{"seg ls from after to", []string{"seg", "ls", store, "--from", "1m", "--to", "2m"}, exitUsage, "is not before"},
 		{"seg ls of an empty store", []string{"seg", "ls", store}, 0, "0 segments"},
+		{"seg rebuild of an empty store", []string{"seg", "rebuild", store}, 0, "0 segments in"},
+		{"seg rebuild of no store", []string{"seg", "rebuild", empty}, exitUsage, "not the directory of a node or a store"},
 		{"seg cat without a stream", []string{"seg", "cat", store}, exitUsage, "--stream"},
 		{"seg cat of nothing", []string{"seg", "cat", store, "--stream", "a.main"}, exitFailure, "not found"},
 		{"seg check of a rotten file", []string{"seg", "check", rotten}, exitFailure, "1 of 1 files have problems"},

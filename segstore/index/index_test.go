@@ -268,17 +268,8 @@ func testDamage(t *testing.T, lazy bool) {
 			}
 			defer db.Close()
 			if err := db.Verify(t.Context()); errors.Is(err, ErrDamaged) && lazy {
-				if err := db.Reset(err); err != nil {
-					t.Fatal(err)
-				}
-				put(t, db, "a=1")
-				if got := dump(t, db, "", "", false); got != "a=1" {
-					t.Errorf("after the reset: %q", got)
-				}
-				want, c.fresh = "", true
-				if err := db.Update(func(tx *Tx) error { return tx.Delete([]byte("a")) }); err != nil {
-					t.Fatal(err)
-				}
+				reset(t, db, err)
+				c.fresh = true
 			} else if err != nil {
 				t.Fatal(err)
 			}
@@ -298,6 +289,20 @@ func testDamage(t *testing.T, lazy bool) {
 	}
 }
 
+// reset sets the database aside, and sees that it can be used afterwards.
+func reset(t *testing.T, db *DB, cause error) {
+	if err := db.Reset(cause); err != nil {
+		t.Fatal(err)
+	}
+	put(t, db, "a=1")
+	if got := dump(t, db, "", "", false); got != "a=1" {
+		t.Errorf("after the reset: %q", got)
+	}
+	if err := db.Update(func(tx *Tx) error { return tx.Delete([]byte("a")) }); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestResetUnderLoad: calls during a reset wait, and those after it see the empty database.
 func TestResetUnderLoad(t *testing.T) {
 	db, err := Open(t.TempDir(), Options{MemoryMB: 12, Lazy: true})
@@ -313,7 +318,8 @@ func TestResetUnderLoad(t *testing.T) {
 				if err := db.Update(func(tx *Tx) error { return tx.Set(key, key) }); err != nil {
 					t.Error(err)
 				}
-				if err := db.View(func(tx *Tx) error { _, err := tx.Get([]byte("none")); return err }); !errors.Is(err, ErrNotFound) {
+				get := func(tx *Tx) error { _, err := tx.Get([]byte("none")); return err }
+				if err := db.View(get); !errors.Is(err, ErrNotFound) {
 					t.Error(err)
 				}
 			}
