@@ -318,7 +318,8 @@ func TestRebuild(t *testing.T) {
 	}
 	s = openVolumes(t, dir, vols)
 	sorted := func(feed string) []string { return slices.Sorted(slices.Values(strings.Split(feed, ", "))) }
-	if got := allChanges(t, s); !slices.Equal(sorted(got), sorted(want)) || mustTail(t, s).Hash != tail.Hash || mustTail(t, s).Gap == nil {
+	now := mustTail(t, s)
+	if got := allChanges(t, s); !slices.Equal(sorted(got), sorted(want)) || now.Hash != tail.Hash || now.Gap == nil {
 		t.Errorf("feed %s, want %s; tail %+v, want %+v", got, want, mustTail(t, s), tail)
 	}
 	list, err := List(dir, "", branchline.TimeRange{})
