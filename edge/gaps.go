@@ -42,7 +42,11 @@ func (g *gaps) resume(tail segstore.Tail, added time.Time) (from time.Time) {
 	if tail.End.IsZero() && tail.Gap == nil {
 		cause = branchline.CauseUnreachable // a new camera: nobody was absent
 	}
-	if old := tail.Gap; old != nil {
+	if old := tail.Gap; old != nil && !tail.Resumed.IsZero() && tail.End.After(old.Span.Start) {
+		closed := *old
+		closed.Open, closed.Span.End = false, tail.Resumed
+		g.put(closed)
+	} else if old != nil {
 		from = old.Span.Start
 		if absent(old.Cause) {
 			cause = old.Cause

@@ -134,7 +134,11 @@ func (s *Store) start(journal [][]byte) error {
 			return nil
 		})
 	}
-	return group.Wait()
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	s.past, err = s.history()
+	return err
 }
 
 // startIndex gives a new index its epoch and its version. An index of another version is set aside, as it

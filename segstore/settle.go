@@ -98,6 +98,9 @@ func (s *Store) settleOnce(ctx context.Context) error {
 	if err := s.compareAll(ctx, causes, &counts); err != nil {
 		return err
 	}
+	if err := s.explain(); err != nil {
+		return err
+	}
 	if took := s.clock.Now().Sub(began); counts.changed() || took > time.Second {
 		s.log.Info("index agrees with the files", "dir", s.dir, "segments", counts.segments,
 			"found", counts.found, "missing", counts.missing, "took", took)

@@ -332,3 +332,33 @@ func TestRebuild(t *testing.T) {
 		}
 	}
 }
+
+// TestWhatACrashLeftUnexplained: a hole between recordings that nobody told of becomes a gap, the end of a gap
+// that nobody told is found, and what is explained stays as it is.
+func TestWhatACrashLeftUnexplained(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir, true)
+	must(t, s.PutCamera(branchline.Camera{ID: "entrance", Added: testStart(),
+		Streams: []branchline.Stream{{ID: testStream}}}))
+	must(t, s.RecordGap(gap(0, 4, branchline.CauseUnreachable, false)))
+	var prev branchline.Hash
+	put := func(number uint32, at int) {
+		seg := makeSegment(number, at, 4, prev)
+		prev = seg.seal.Hash
+		record(t, s, seg)
+	}
+	put(0, 4)
+	put(1, 6)
+	put(2, 10) // nobody told why not from 8 on
+	must(t, s.RecordGap(gap(12, 12, branchline.CauseRefused, true)))
+	put(3, 20)
+	must(t, s.Close())
+	s = openStore(t, dir, true)
+	if tail := mustTail(t, s); tail.Gap == nil || !tail.Resumed.Equal(day(20, 20).Start) {
+		t.Errorf("tail %+v", tail)
+	}
+	must(t, s.RecordGap(gap(12, 20, branchline.CauseRefused, false))) // as the edge does then
+	if got := allChanges(t, s); !strings.Contains(got, "gap 8-10 edge stopped") || strings.Count(got, "gap") != 3 {
+		t.Errorf("feed %s", got)
+	}
+}

@@ -69,6 +69,7 @@ type Store struct {
 	feed   bell
 
 	volumes []*volume // the last one is dir
+	past    []explained
 
 	journal      *recordLog // used only inside commit, where nobody else is, as those below
 	generation   uint64     // of the journal
