@@ -59,6 +59,9 @@ func (s *Store) open() (err error) {
 		return errors.Join(err, s.lock())
 	}
 	s.journalLimit = min(max(journalSlack, s.journal.size), s.journalMost)
+	if err = s.fs.SyncDir(s.dir); err != nil { // else a cut may take all that is in a new store
+		return errors.Join(err, s.journal.close(), s.lock())
+	}
 	if s.ix, err = index.Open(filepath.Join(s.dir, indexDir), index.Options{Logger: s.log}); err != nil {
 		return errors.Join(err, s.journal.close(), s.lock())
 	}

@@ -245,6 +245,9 @@ func (s *Store) quarantine(id branchline.SegmentID, cause branchline.Cause, reas
 	dir := filepath.Join(s.dir, quarantineDir)
 	err := s.fs.MkdirAll(dir)
 	if err == nil {
+		err = s.fs.SyncDir(s.dir)
+	}
+	if err == nil {
 		err = checkRoom(dir)
 	}
 	if err != nil {
