@@ -2,6 +2,7 @@ package segstore
 
 import (
 	"cmp"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -219,7 +220,8 @@ func (s *Store) loadFiles(stream branchline.StreamID, path string) (*partial, []
 	}
 	var start branchline.SegmentStart
 	var size int64
-	if err := decode("sidecar", records[0][1:], func(c *codec) { c.begin(&start, &size) }); err != nil {
+	var hash branchline.Hash
+	if err := decode("sidecar", records[0][1:], func(c *codec) { c.begin(&start, &size, &hash) }); err != nil {
 		return nil, nil, err
 	}
 	if size > MaxInit {
@@ -233,6 +235,9 @@ func (s *Store) loadFiles(stream branchline.StreamID, path string) (*partial, []
 	start.Init = make([]byte, size)
 	if _, err := r.ReadAt(start.Init, 0); err != nil {
 		return nil, nil, err
+	}
+	if sha256.Sum256(start.Init) != hash { // a cut may leave zeros
+		return nil, nil, fmt.Errorf("init part is not the one that was begun: %w", branchline.ErrMismatch)
 	}
 	p := s.newPartial(stream, start)
 	if p.path != path {

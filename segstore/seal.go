@@ -1,6 +1,7 @@
 package segstore
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -21,8 +22,8 @@ const (
 
 // createSidecar writes the sidecar with what the file itself does not say until it is sealed.
 func (p *partial) createSidecar() error {
-	size := int64(len(p.init))
-	begin, err := encode(func(c *codec) { c.begin(&p.start, &size) })
+	size, hash := int64(len(p.init)), branchline.Hash(sha256.Sum256(p.init))
+	begin, err := encode(func(c *codec) { c.begin(&p.start, &size, &hash) })
 	if err != nil {
 		return err
 	}
