@@ -106,7 +106,7 @@ func checkOutcome(t *testing.T, dir string, origin bool, acked []string) {
 		case has("leaving %d", i) && errors.Is(err, branchline.ErrGone):
 			continue
 		case err == nil && known.Sealed:
-			checkSealed(t, s, i, seg, has("sealed %d", i), origin)
+			checkSealed(t, s, seg, !origin || has("sealed %d", i))
 		case has("sealed %d", i):
 			t.Errorf("acknowledged segment %d is lost: %v", i, err)
 		case has("synced %d", i):
@@ -125,14 +125,14 @@ func checkOutcome(t *testing.T, dir string, origin bool, acked []string) {
 }
 
 // checkSealed: whole, if that was acknowledged; else at least what was synced, sealed as cut.
-func checkSealed(t *testing.T, s *Store, i int, seg testSegment, whole, origin bool) {
+func checkSealed(t *testing.T, s *Store, seg testSegment, whole bool) {
 	t.Helper()
 	got := fetchAll(t, s, seg.start.ID, branchline.ByteRange{})
-	if (whole || !origin) && !bytes.Equal(got, seg.file) {
-		t.Errorf("segment %d has %d bytes, and not its own %d", i, len(got), len(seg.file))
+	if whole && !bytes.Equal(got, seg.file) {
+		t.Errorf("segment %d has %d bytes, and not its own %d", seg.start.Number, len(got), len(seg.file))
 	}
 	if end := seg.fragments[0].End(); int64(len(got)) < end || !bytes.Equal(got[:end], seg.file[:end]) {
-		t.Errorf("segment %d differs", i)
+		t.Errorf("segment %d differs", seg.start.Number)
 	}
 }
 
@@ -244,15 +244,20 @@ func TestCutAtEveryStep(t *testing.T) {
 func clone(t *testing.T, dir string) string {
 	t.Helper()
 	to := memoryDir(t)
-	must(t, filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
-		if err != nil {
+	must(t, copyAll(dir, to))
+	return to
+}
+
+// copyAll copies all that is below a directory, with its holes.
+func copyAll(from, to string) error {
+	return filepath.WalkDir(from, func(path string, d os.DirEntry, err error) error {
+		target := to + strings.TrimPrefix(path, from)
+		switch {
+		case err != nil:
 			return err
-		}
-		target := to + strings.TrimPrefix(path, dir)
-		if d.IsDir() {
+		case d.IsDir():
 			return os.MkdirAll(target, 0o755)
 		}
 		return copySparse(path, target)
-	}))
-	return to
+	})
 }
