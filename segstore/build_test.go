@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log/slog"
 	"testing"
 	"time"
 
@@ -113,7 +114,7 @@ func (s *testSegment) add(at time.Time, key bool) {
 // openStore opens a store that the test closes itself, or that is closed at its end.
 func openStore(t testing.TB, dir string, origin bool) *Store {
 	t.Helper()
-	var opt Options
+	opt := Options{Logger: slog.New(slog.NewTextHandler(t.Output(), nil))}
 	if origin {
 		opt.Signer = testKey()
 	}

@@ -163,9 +163,10 @@ func (s *Store) compareDay(stream branchline.StreamID, day string,
 	}
 	counts.segments += len(files)
 	for _, seg := range known {
-		_, ok := files[seg.ID]
-		delete(files, seg.ID)
-		if ok && seg.Sealed {
+		if _, ok := files[seg.ID]; ok {
+			if seg.Sealed {
+				delete(files, seg.ID)
+			}
 			continue
 		}
 		gone, err := s.dropMissing(seg, causes[seg.ID])

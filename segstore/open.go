@@ -78,6 +78,9 @@ func (s *Store) open(volumes []string) (err error) {
 		return errors.Join(err, s.unlockVolumes(), s.lock())
 	}
 	s.journalLimit = min(max(journalSlack, s.journal.size), s.journalMost)
+	if err := s.fs.SyncDir(s.dir); err != nil { // else a cut may take all that is in a new store
+		return errors.Join(err, s.journal.close(), s.unlockVolumes(), s.lock())
+	}
 	s.ix, err = index.Open(filepath.Join(s.dir, indexDir), index.Options{Logger: s.log, Lazy: true})
 	if err != nil {
 		return errors.Join(err, s.journal.close(), s.unlockVolumes(), s.lock())

@@ -115,7 +115,7 @@ func present[T any](p **T) *T {
 }
 
 // begin moves what a sidecar's first record says about the segment; the init part is in the file.
-func (c *codec) begin(s *branchline.SegmentStart, initSize *int64) {
+func (c *codec) begin(s *branchline.SegmentStart, initSize *int64, initHash *branchline.Hash) {
 	c.raw(s.ID[:])
 	text(c, &s.Stream, branchline.MaxID)
 	number(c, &s.Run, 8)
@@ -123,6 +123,7 @@ func (c *codec) begin(s *branchline.SegmentStart, initSize *int64) {
 	c.instant(&s.Start)
 	text(c, &s.Codecs, MaxCodecs)
 	number(c, initSize, 4)
+	c.raw(initHash[:])
 }
 
 // encode returns the bytes that move writes.

@@ -2,9 +2,11 @@ package segstore
 
 import (
 	"cmp"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -43,6 +45,13 @@ func (s *Store) resume(stream branchline.StreamID) error {
 	var all []*partial
 	for _, data := range paths {
 		p, err := s.load(stream, data)
+		if errors.Is(err, fs.ErrNotExist) && s.adoptMoved(stream, data) {
+			err = nil
+		}
+		if p == nil && err == nil {
+			s.discard(sidecarPath(data))
+			continue
+		}
 		if err != nil {
 			s.log.Warn("incomplete segment is given up", "path", data, "cause", err)
 			s.discard(data)
@@ -61,6 +70,36 @@ func (s *Store) resume(stream branchline.StreamID) error {
 		s.sealCut(p)
 	}
 	return nil
+}
+
+// adoptMoved enters a segment that was moved to its final place just before the end, so that the next one is
+// chained to it. It reports whether there is such.
+func (s *Store) adoptMoved(stream branchline.StreamID, data string) bool {
+	records, _, err := readLog(sidecarPath(data))
+	if err != nil {
+		return false
+	}
+	start, _, _, err := parseBegin(records)
+	if err != nil {
+		return false
+	}
+	seg, err := readSealed(Path(s.volumeOf(data).dir, stream, start.ID, start.Start), stream)
+	if err == nil && seg.ID == start.ID {
+		err = s.adopt([]branchline.Segment{seg})
+	}
+	return err == nil
+}
+
+// parseBegin reads a sidecar's first record: the segment as begun, and length and hash of its init part.
+func parseBegin(records [][]byte) (start branchline.SegmentStart, size int64, hash branchline.Hash, err error) {
+	if len(records) == 0 || records[0][0] != sideBegin {
+		return start, 0, hash, fmt.Errorf("sidecar has no beginning: %w", branchline.ErrInvalid)
+	}
+	err = decode("sidecar", records[0][1:], func(c *codec) { c.begin(&start, &size, &hash) })
+	if err == nil && size > MaxInit {
+		err = fmt.Errorf("init part of %d bytes: %w", size, branchline.ErrTooLarge)
+	}
+	return start, size, hash, err
 }
 
 // countPartials counts what a replica holds in part.
@@ -94,16 +133,9 @@ func (s *Store) loadFiles(stream branchline.StreamID, path string) (*partial, []
 	if err != nil {
 		return nil, nil, err
 	}
-	if len(records) == 0 || records[0][0] != sideBegin {
-		return nil, nil, fmt.Errorf("sidecar has no beginning: %w", branchline.ErrInvalid)
-	}
-	var start branchline.SegmentStart
-	var size int64
-	if err := decode("sidecar", records[0][1:], func(c *codec) { c.begin(&start, &size) }); err != nil {
+	start, size, hash, err := parseBegin(records)
+	if err != nil {
 		return nil, nil, err
-	}
-	if size > MaxInit {
-		return nil, nil, fmt.Errorf("init part of %d bytes: %w", size, branchline.ErrTooLarge)
 	}
 	r, err := os.Open(path)
 	if err != nil {
@@ -113,6 +145,9 @@ func (s *Store) loadFiles(stream branchline.StreamID, path string) (*partial, []
 	start.Init = make([]byte, size)
 	if _, err := r.ReadAt(start.Init, 0); err != nil {
 		return nil, nil, err
+	}
+	if sha256.Sum256(start.Init) != hash { // a cut may leave zeros
+		return nil, nil, fmt.Errorf("init part is not the one that was begun: %w", branchline.ErrMismatch)
 	}
 	p := s.newPartial(stream, start)
 	if filepath.Base(path) != p.id.String()+".mp4" {

@@ -1,6 +1,7 @@
 package segstore
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -26,8 +27,8 @@ const listsUnsynced = 7
 
 // createSidecar writes the sidecar with what the file itself does not say until it is sealed.
 func (p *partial) createSidecar() error {
-	size := int64(len(p.init))
-	begin, err := encode(func(c *codec) { c.begin(&p.start, &size) })
+	size, hash := int64(len(p.init)), branchline.Hash(sha256.Sum256(p.init))
+	begin, err := encode(func(c *codec) { c.begin(&p.start, &size, &hash) })
 	if err != nil {
 		return err
 	}
@@ -303,7 +304,7 @@ func (s *Store) withdraw(id branchline.SegmentID, cause branchline.Cause,
 		from = p.path
 	}
 	to = filepath.Join(s.volumeOf(from).dir, to)
-	if err := s.fs.MkdirAll(filepath.Dir(to)); err != nil {
+	if err := s.makeDir(filepath.Dir(to)); err != nil {
 		return seg, "", err
 	}
 	if err := s.fs.Rename(from, to); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -328,6 +329,17 @@ func (s *Store) withdraw(id branchline.SegmentID, cause branchline.Cause,
 		s.discard(sidecarPath(p.path))
 	}
 	return seg, to, nil
+}
+
+// makeDir makes a directory durably, if it is not there.
+func (s *Store) makeDir(dir string) error {
+	if _, err := os.Stat(dir); err == nil {
+		return nil
+	}
+	if err := s.fs.MkdirAll(dir); err != nil {
+		return err
+	}
+	return s.fs.SyncDir(filepath.Dir(dir))
 }
 
 // seize waits until nobody moves the segment's file, keeps it so, and returns how to end that. What has a

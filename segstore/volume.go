@@ -120,7 +120,10 @@ func (s *Store) prepareVolume(v *volume, used bool) error {
 		}
 	}
 	if v.home {
-		return nil
+		return nil // its entries are synced by open
+	}
+	if err := s.fs.SyncDir(v.dir); err != nil {
+		return err
 	}
 	var busy error
 	if v.lock, busy = lockDir(filepath.Join(v.dir, lockName)); busy != nil {
