@@ -15,6 +15,9 @@
 //     call brings the last missing piece seals. Both end in the same bytes.
 //   - Nothing unverified is accepted: a fragment is held against its hash when it is put, and a
 //     footer against its hash, its signature and all fragments held before anything is sealed.
+//   - Nothing unverified is given out: a fragment is read whole and held against its hash before any of its
+//     bytes leave. One that is damaged in a sealed file makes that file so; one that a replica holds in
+//     part is held no longer, and may be put again.
 //   - After a failed sync a file is never trusted again: it takes no more data and is not sealed
 //     until the store is opened anew, which reads back what is really there.
 //   - While the volume is almost full no segment is begun or goes on; all else works, and recording

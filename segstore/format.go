@@ -152,16 +152,28 @@ func SealFooter(f Footer, init []byte, key ed25519.PrivateKey) ([]byte, branchli
 		return nil, branchline.Hash{}, fmt.Errorf("seal segment %v: %w", f.ID, err)
 	}
 	f.Hash = sha256.Sum256(statement)
+	f.PublicKey = key.Public().(ed25519.PublicKey)
+	f.Signature = ed25519.Sign(key, signedBytes(f.Hash))
+	box, err := f.box()
+	return box, f.Hash, err
+}
+
+// box returns the footer's box.
+func (f Footer) box() ([]byte, error) {
+	statement, err := f.statement()
+	if err != nil {
+		return nil, err
+	}
 	size := uint32(boxHeaderSize + len(statement) + endSize)
 	box := make([]byte, 0, size)
 	box = binary.BigEndian.AppendUint32(box, size)
 	box = append(box, "uuid"+footerType...)
 	box = append(box, statement...)
 	box = append(box, f.Hash[:]...)
-	box = append(box, key.Public().(ed25519.PublicKey)...)
-	box = append(box, ed25519.Sign(key, signedBytes(f.Hash))...)
+	box = append(box, f.PublicKey...)
+	box = append(box, f.Signature...)
 	box = binary.BigEndian.AppendUint32(box, size)
-	return append(box, footerMagic...), f.Hash, nil
+	return append(box, footerMagic...), nil
 }
 
 // ParseFooter reads a whole footer box. It checks form and limits, not hash and signature: that is

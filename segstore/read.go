@@ -1,7 +1,9 @@
 package segstore
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -332,11 +334,12 @@ func (s *Store) Stats() Stats {
 	return t
 }
 
-// Fetch returns a segment's bytes in the range. A range without an end goes on, on a segment that
+// Fetch returns a segment's bytes in the range, each fragment verified before any of it. A range without an end goes on, on a segment that
 // still grows, until it is sealed, and includes the footer. It wraps [branchline.ErrNotFound],
 // [branchline.ErrGone] for a segment that was removed or whose file is found damaged, as Segments does,
-// [branchline.ErrInvalid] for a range outside it, [branchline.ErrUnavailable] for bytes that are not held,
-// and [branchline.ErrBusy] when too many readers are open. The caller closes the reader; its Read ends when ctx does.
+// [branchline.ErrInvalid] for a range outside it, [branchline.ErrUnavailable] for bytes that are not held or
+// found damaged in a file that is not sealed, and [branchline.ErrBusy] when too many readers are open. The
+// caller closes the reader; its Read ends when ctx does, and with the same errors.
 func (s *Store) Fetch(ctx context.Context, id branchline.SegmentID, bytes branchline.ByteRange) (io.ReadCloser, error) {
 	if bytes.Start < 0 || bytes.End != 0 && bytes.End < bytes.Start {
 		return nil, fmt.Errorf("fetch bytes %d to %d: %w", bytes.Start, bytes.End, branchline.ErrInvalid)
@@ -355,7 +358,7 @@ func (s *Store) Fetch(ctx context.Context, id branchline.SegmentID, bytes branch
 }
 
 func (s *Store) reader(ctx context.Context, id branchline.SegmentID, b branchline.ByteRange) (*reader, error) {
-	r := &reader{ctx: ctx, s: s, at: b.Start, end: b.End}
+	r := &reader{ctx: ctx, s: s, id: id, at: b.Start, end: b.End}
 	p, err := s.use(id)
 	if err != nil {
 		return nil, err
@@ -384,30 +387,58 @@ func (s *Store) reader(ctx context.Context, id branchline.SegmentID, b branchlin
 		return nil, fmt.Errorf("bytes %d to %d of segment %v with %d: %w", r.at, r.end, id, seg.Size,
 			branchline.ErrInvalid)
 	}
-	r.f, err = s.openSealed(seg)
-	return r, err
+	if err := r.openSealed(seg); err != nil {
+		return nil, err
+	}
+	if r.at < r.end { // so that who asks for what is damaged hears it now
+		if _, err := r.verified(); err != nil {
+			r.f.Close()
+			return nil, err
+		}
+	}
+	return r, nil
 }
 
 // openSealed opens a sealed segment's file after a look at whether it is whole.
-func (s *Store) openSealed(seg branchline.Segment) (*os.File, error) {
-	_, err := s.footer(seg)
-	var f *os.File
+func (r *reader) openSealed(seg branchline.Segment) error {
+	f, err := r.s.footer(seg)
 	if err == nil {
-		f, err = os.Open(s.sealedPath(seg))
+		r.f, err = os.Open(r.s.sealedPath(seg))
 	}
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("file of segment %v: %w", seg.ID, branchline.ErrGone)
+		return fmt.Errorf("file of segment %v: %w", seg.ID, branchline.ErrGone)
 	}
 	if err != nil {
-		return nil, s.unreadable(seg.ID, err)
+		return r.s.unreadable(seg.ID, err)
 	}
-	info, err := f.Stat()
-	if err == nil && info.Size() != seg.Size { // since the footer was read
-		err = fmt.Errorf("%d bytes instead of %d: %w", info.Size(), seg.Size, branchline.ErrMismatch)
+	r.sealed, r.content.file = f, r.f
+	if r.init, r.box, err = f.frame(r.f); err != nil {
+		r.f.Close()
+		return r.s.unreadable(seg.ID, err)
 	}
+	return nil
+}
+
+// frame returns a sealed file's init part and footer box if they are those of f, which may have been read
+// long ago.
+func (f Footer) frame(r *os.File) (init, box []byte, err error) {
+	info, err := r.Stat()
 	if err != nil {
-		f.Close()
-		return nil, s.unreadable(seg.ID, err)
+		return nil, nil, err
 	}
-	return f, nil
+	if want := f.End() + f.boxSize(); info.Size() != want {
+		return nil, nil, fmt.Errorf("%d bytes instead of %d: %w", info.Size(), want, branchline.ErrMismatch)
+	}
+	init, box = make([]byte, f.InitSize), make([]byte, f.boxSize())
+	if _, err := r.ReadAt(init, 0); err != nil {
+		return nil, nil, err
+	}
+	if _, err := r.ReadAt(box, f.End()); err != nil {
+		return nil, nil, err
+	}
+	want, err := f.box()
+	if err == nil && (!bytes.Equal(box, want) || sha256.Sum256(init) != f.InitHash) {
+		err = fmt.Errorf("init part or footer of segment %v: %w", f.ID, branchline.ErrMismatch)
+	}
+	return init, box, err
 }

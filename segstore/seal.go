@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/branchline-video/branchline"
@@ -17,6 +18,7 @@ const (
 	sideBegin    = 'b' // the segment as begun, always first
 	sideFragment = 'f' // a fragment whose bytes are on stable storage
 	sideFooter   = 's' // the footer box
+	sideLost     = 'd' // a fragment that was noted and is damaged: not held
 )
 
 // createSidecar writes the sidecar with what the file itself does not say until it is sealed.
@@ -58,18 +60,18 @@ func (p *partial) sync() error {
 		return nil
 	}
 	_, err := p.open()
-	f, fresh, box := p.file, p.fresh, p.box
+	f, fresh, lost, box := p.file, p.fresh, p.lost, p.box
 	var sealedAs branchline.Hash
 	if p.footer != nil {
 		sealedAs = p.footer.Hash
 	}
-	p.fresh, p.dirty = nil, false
+	p.fresh, p.lost, p.dirty = nil, nil, false
 	p.mu.Unlock()
 	if err == nil {
 		err = f.Sync()
 	}
 	if err == nil {
-		err = p.syncSidecar(fresh, box, sealedAs)
+		err = p.syncSidecar(lost, fresh, box, sealedAs)
 	}
 	if err == nil && !p.stepped {
 		err = errors.Join(p.fs.SyncDir(filepath.Dir(p.path)), p.fs.SyncDir(filepath.Dir(filepath.Dir(p.path))))
@@ -92,16 +94,20 @@ func (p *partial) breakOff(err error) error {
 	return fmt.Errorf("sync segment %v: %w", p.id, err)
 }
 
-// syncSidecar adds the fragments, and the footer once, to the sidecar and syncs it. Of several footers
-// there the last one counts.
-func (p *partial) syncSidecar(fresh []branchline.Fragment, box []byte, sealedAs branchline.Hash) error {
-	records := make([][]byte, 0, len(fresh)+1)
-	for i := range fresh {
-		row, err := encode(func(c *codec) { c.fragment(&fresh[i]) })
+// syncSidecar adds the fragments, lost and then fresh ones, and the footer once, to the sidecar and syncs
+// it. Of several footers there the last one counts.
+func (p *partial) syncSidecar(lost, fresh []branchline.Fragment, box []byte, sealedAs branchline.Hash) error {
+	records := make([][]byte, 0, len(lost)+len(fresh)+1)
+	for i, f := range slices.Concat(lost, fresh) {
+		row, err := encode(func(c *codec) { c.fragment(&f) })
 		if err != nil {
 			return err
 		}
-		records = append(records, append([]byte{sideFragment}, row...))
+		kind := byte(sideFragment)
+		if i < len(lost) {
+			kind = sideLost
+		}
+		records = append(records, append([]byte{kind}, row...))
 	}
 	if box != nil && p.listed && p.recorded != sealedAs {
 		records = append(records, append([]byte{sideFooter}, box...))
