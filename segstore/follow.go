@@ -82,19 +82,31 @@ func (r *reader) Read(b []byte) (int, error) {
 			return 0, err
 		}
 		if n > 0 {
-			data, err := r.verified()
-			if err != nil {
-				return 0, err
-			}
-			n := copy(b, data[:min(int64(len(data)), n)])
-			r.at += int64(n)
-			return n, nil
+			return r.fill(b[:min(int64(len(b)), n)])
 		}
 		select {
 		case <-changed:
 		case <-r.ctx.Done():
 		case <-r.s.closing:
 			return 0, fmt.Errorf("read segment: store closed: %w", branchline.ErrUnavailable)
+		}
+	}
+}
+
+// fill reads as much of b as can be had, which is all of it unless something is damaged.
+func (r *reader) fill(b []byte) (int, error) {
+	for n := 0; ; {
+		data, err := r.verified()
+		if err != nil && n > 0 {
+			return n, nil // the next call says why
+		}
+		if err != nil {
+			return 0, err
+		}
+		m := copy(b[n:], data)
+		r.at += int64(m)
+		if n += m; n == len(b) {
+			return n, nil
 		}
 	}
 }

@@ -334,12 +334,13 @@ func (s *Store) Stats() Stats {
 	return t
 }
 
-// Fetch returns a segment's bytes in the range, each fragment verified before any of it. A range without an end goes on, on a segment that
-// still grows, until it is sealed, and includes the footer. It wraps [branchline.ErrNotFound],
-// [branchline.ErrGone] for a segment that was removed or whose file is found damaged, as Segments does,
-// [branchline.ErrInvalid] for a range outside it, [branchline.ErrUnavailable] for bytes that are not held or
-// found damaged in a file that is not sealed, and [branchline.ErrBusy] when too many readers are open. The
-// caller closes the reader; its Read ends when ctx does, and with the same errors.
+// Fetch returns a segment's bytes in the range, each fragment verified before any of it. A range without
+// an end goes on, on a segment that still grows, until it is sealed, and includes the footer. It wraps
+// [branchline.ErrNotFound], [branchline.ErrGone] for a segment that was removed or whose file is found
+// damaged, as Segments does, [branchline.ErrInvalid] for a range outside it, [branchline.ErrUnavailable]
+// for bytes that are not held or found damaged in a file that is not sealed, and [branchline.ErrBusy] when
+// too many readers are open. The caller closes the reader; its Read ends when ctx does, and has the same
+// errors.
 func (s *Store) Fetch(ctx context.Context, id branchline.SegmentID, bytes branchline.ByteRange) (io.ReadCloser, error) {
 	if bytes.Start < 0 || bytes.End != 0 && bytes.End < bytes.Start {
 		return nil, fmt.Errorf("fetch bytes %d to %d: %w", bytes.Start, bytes.End, branchline.ErrInvalid)
