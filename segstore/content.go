@@ -13,6 +13,7 @@ import (
 // reads on inside that one reads and hashes it once. It is not safe for concurrent use.
 type content struct {
 	file io.ReaderAt
+	end  *ending // of a sealed file: where each fragment is; nil: at its offset
 
 	row  branchline.Fragment // what data is; zero for nothing
 	data []byte
@@ -28,11 +29,18 @@ func (c *content) fragment(row branchline.Fragment) ([]byte, error) {
 		return nil, err
 	}
 	c.row = branchline.Fragment{}
+	at := row.Offset
+	if c.end != nil {
+		var err error
+		if at, err = c.end.place(row); err != nil {
+			return nil, err
+		}
+	}
 	if int64(cap(c.data)) < row.Length {
 		c.data = make([]byte, row.Length)
 	}
 	c.data = c.data[:row.Length]
-	if _, err := c.file.ReadAt(c.data, row.Offset); err != nil {
+	if _, err := c.file.ReadAt(c.data, at); err != nil {
 		return nil, fmt.Errorf("read fragment at %d: %w", row.Offset, err)
 	}
 	if got := branchline.Hash(sha256.Sum256(c.data)); got != row.Hash {

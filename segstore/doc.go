@@ -23,6 +23,8 @@
 //   - While the volume is almost full no segment is begun or goes on; all else works, and recording
 //     goes on with space. A sealed file that is found damaged when asked for is moved to quarantine and
 //     announced as removed because the disk failed.
+//   - A thinned segment keeps its key fragments, footer, size and hash. Its file is written anew in trash/
+//     and takes the place of the old one by a rename. What was left out is gone for who asks.
 //   - A removed file leaves by way of trash/, in this order: rename, sync, index, unlink.
 //   - Any number of segments may stay in part at a replica. Those that nobody works with are on disk
 //     alone; memory and limits are for those that are written or read.

@@ -22,7 +22,7 @@ type reader struct {
 	s       *Store
 	id      branchline.SegmentID
 	p       *partial // nil for a sealed segment
-	sealed  Footer   // of a sealed segment, as are init and box
+	sealed  ending   // of a sealed segment, as are init and box
 	init    []byte
 	box     []byte
 	f       *os.File
@@ -118,8 +118,13 @@ func (r *reader) verified() ([]byte, error) {
 		return r.init[r.at:], nil
 	}
 	row, box := r.part()
-	if box != nil {
+	switch {
+	case box != nil:
 		return box, nil
+	case row.Length == 0 && r.p != nil: // another reader found it damaged
+		return nil, fmt.Errorf("byte %d of segment %v: %w", r.at, r.id, branchline.ErrUnavailable)
+	case row.Length == 0:
+		return nil, fmt.Errorf("byte %d of segment %v was left out: %w", r.at, r.id, branchline.ErrGone)
 	}
 	data, err := r.content.fragment(row)
 	if err != nil {
@@ -132,7 +137,7 @@ func (r *reader) verified() ([]byte, error) {
 
 // part returns the fragment at the reader's place, or what is left of the footer.
 func (r *reader) part() (branchline.Fragment, []byte) {
-	rows, end, box := r.sealed.Fragments, r.sealed.End(), r.box
+	rows, end, box := r.sealed.kept, r.sealed.End(), r.box
 	if p := r.p; p != nil {
 		p.mu.Lock()
 		defer p.mu.Unlock()

@@ -27,6 +27,7 @@ func openWith(dir string, opt Options, fsys files) (*Store, error) {
 		readers: make(chan struct{}, maxReaders), closing: make(chan struct{}), synced: make(chan struct{}),
 		journalMost: journalMost,
 		loading:     make(chan struct{}, 1), limit: maxPartials,
+		moving:   make(chan struct{}, 1),
 		partials: make(map[branchline.SegmentID]*partial),
 	}
 	if s.trust == nil {

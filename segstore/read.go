@@ -69,7 +69,7 @@ func (s *Store) Segments(ctx context.Context, stream branchline.StreamID,
 				}
 				continue
 			}
-			seg.Fragments = f.Fragments
+			seg.Fragments = f.kept
 		}
 		if !seg.Span.Overlaps(span) {
 			continue
@@ -164,44 +164,50 @@ func isDamage(err error) bool {
 	return false
 }
 
-// footer returns the footer of a sealed segment, verified.
-func (s *Store) footer(seg branchline.Segment) (Footer, error) {
+// footer returns the ending of a sealed segment's file, verified.
+func (s *Store) footer(seg branchline.Segment) (ending, error) {
 	s.mu.Lock()
-	f, ok := s.footers.get(seg.ID)
+	e, ok := s.footers.get(seg.ID)
 	s.mu.Unlock()
 	if ok {
-		return f, nil
+		return e, nil
 	}
 	r, err := os.Open(s.sealedPath(seg))
 	if err != nil {
-		return f, err
+		return e, err
 	}
 	defer r.Close()
-	f, size, err := verifiedFooter(r)
-	if err != nil {
-		return f, err
-	}
-	if f.Hash != seg.Hash || size != seg.Size {
-		return f, fmt.Errorf("segment %v: index says %v with %d bytes, file says %v with %d: %w", seg.ID, seg.Hash,
-			seg.Size, f.Hash, size, branchline.ErrMismatch)
-	}
-	s.mu.Lock()
-	s.footers.add(seg.ID, f)
-	s.mu.Unlock()
-	return f, nil
+	return s.endingOf(r, seg)
 }
 
-func readFooterFile(path string) (Footer, error) {
-	r, err := os.Open(path)
-	if err != nil {
-		return Footer{}, err
-	}
-	defer r.Close()
+// endingOf returns the verified ending of an open file of a sealed segment, from memory if that is of a
+// file of this size: there is another one after thinning.
+func (s *Store) endingOf(r *os.File, seg branchline.Segment) (ending, error) {
 	info, err := r.Stat()
 	if err != nil {
-		return Footer{}, err
+		return ending{}, err
 	}
-	return ReadFooter(r, info.Size())
+	s.mu.Lock()
+	e, ok := s.footers.get(seg.ID)
+	thins := s.thins
+	s.mu.Unlock()
+	if ok && e.size == info.Size() {
+		return e, nil
+	}
+	if e, err = verifiedEnding(r); err != nil {
+		return e, err
+	}
+	if e.Hash != seg.Hash || e.wholeSize() != seg.Size {
+		return e, fmt.Errorf("segment %v: index says %v with %d bytes, file says %v with %d: %w", seg.ID, seg.Hash,
+			seg.Size, e.Hash, e.wholeSize(), branchline.ErrMismatch)
+	}
+	s.mu.Lock()
+	if s.thins == thins {
+		s.footers.drop(seg.ID)
+		s.footers.add(seg.ID, e)
+	}
+	s.mu.Unlock()
+	return e, nil
 }
 
 // Tail is where a stream's recording stands, for who goes on with it.
@@ -391,6 +397,10 @@ func (s *Store) reader(ctx context.Context, id branchline.SegmentID, b branchlin
 	if err := r.openSealed(seg); err != nil {
 		return nil, err
 	}
+	if reach := r.sealed.reach(r.at); r.at < r.end && reach == 0 || b.End != 0 && r.at+reach < r.end {
+		r.f.Close()
+		return nil, fmt.Errorf("bytes %d to %d of segment %v were left out: %w", r.at, r.end, id, branchline.ErrGone)
+	}
 	if r.at < r.end { // so that who asks for what is damaged hears it now
 		if _, err := r.verified(); err != nil {
 			r.f.Close()
@@ -402,44 +412,42 @@ func (s *Store) reader(ctx context.Context, id branchline.SegmentID, b branchlin
 
 // openSealed opens a sealed segment's file after a look at whether it is whole.
 func (r *reader) openSealed(seg branchline.Segment) error {
-	f, err := r.s.footer(seg)
-	if err == nil {
-		r.f, err = os.Open(r.s.sealedPath(seg))
-	}
-	if errors.Is(err, fs.ErrNotExist) {
+	var err error
+	if r.f, err = os.Open(r.s.sealedPath(seg)); errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("file of segment %v: %w", seg.ID, branchline.ErrGone)
 	}
 	if err != nil {
 		return r.s.unreadable(seg.ID, err)
 	}
-	r.sealed, r.content.file = f, r.f
-	if r.init, r.box, err = f.frame(r.f); err != nil {
-		r.f.Close()
-		return r.s.unreadable(seg.ID, err)
+	if r.sealed, err = r.s.endingOf(r.f, seg); err == nil {
+		r.init, r.box, err = r.sealed.frame(r.f)
 	}
-	return nil
+	r.content.file, r.content.end = r.f, &r.sealed
+	if err == nil {
+		return nil
+	}
+	r.f.Close()
+	return r.s.unreadable(seg.ID, err)
 }
 
-// frame returns a sealed file's init part and footer box if they are those of f, which may have been read
+// frame returns a sealed file's init part and footer box if they are those of e, which may have been read
 // long ago.
-func (f Footer) frame(r *os.File) (init, box []byte, err error) {
-	info, err := r.Stat()
-	if err != nil {
-		return nil, nil, err
+func (e ending) frame(r *os.File) (init, box []byte, err error) {
+	at := e.End()
+	if e.excerpt() {
+		last := len(e.kept) - 1
+		at = e.places[last] + e.kept[last].Length
 	}
-	if want := f.End() + f.boxSize(); info.Size() != want {
-		return nil, nil, fmt.Errorf("%d bytes instead of %d: %w", info.Size(), want, branchline.ErrMismatch)
-	}
-	init, box = make([]byte, f.InitSize), make([]byte, f.boxSize())
+	init, box = make([]byte, e.InitSize), make([]byte, e.boxSize())
 	if _, err := r.ReadAt(init, 0); err != nil {
 		return nil, nil, err
 	}
-	if _, err := r.ReadAt(box, f.End()); err != nil {
+	if _, err := r.ReadAt(box, at); err != nil {
 		return nil, nil, err
 	}
-	want, err := f.box()
-	if err == nil && (!bytes.Equal(box, want) || sha256.Sum256(init) != f.InitHash) {
-		err = fmt.Errorf("init part or footer of segment %v: %w", f.ID, branchline.ErrMismatch)
+	want, err := e.box()
+	if err == nil && (!bytes.Equal(box, want) || sha256.Sum256(init) != e.InitHash) {
+		err = fmt.Errorf("init part or footer of segment %v: %w", e.ID, branchline.ErrMismatch)
 	}
 	return init, box, err
 }

@@ -79,6 +79,9 @@ func (s *Store) adopt(batch []branchline.Segment) error {
 			if err := l.segment(seg); err != nil {
 				return err
 			}
+			if err := s.noteSize(l, seg); err != nil {
+				return err
+			}
 		}
 		return nil
 	})
@@ -101,21 +104,11 @@ func readSealed(path string, stream branchline.StreamID) (branchline.Segment, er
 	return seg, nil
 }
 
-// verifiedFooter reads and verifies the footer of an open segment file.
+// verifiedFooter reads and verifies the footer of an open segment file. It returns the segment's size as a
+// whole, not that of an excerpt.
 func verifiedFooter(r *os.File) (Footer, int64, error) {
-	info, err := r.Stat()
-	if err != nil {
-		return Footer{}, 0, err
-	}
-	f, err := ReadFooter(r, info.Size())
-	if err != nil {
-		return f, 0, err
-	}
-	init := make([]byte, f.InitSize)
-	if _, err := r.ReadAt(init, 0); err != nil {
-		return f, 0, err
-	}
-	return f, info.Size(), f.Verify(init)
+	e, err := verifiedEnding(r)
+	return e.Footer, e.wholeSize(), err
 }
 
 // dropMissing takes out of the index what has neither a sealed file nor a partial.

@@ -167,7 +167,7 @@ func (s *Store) finish(p *partial) error {
 		return fmt.Errorf("seal segment %v: %w", p.id, err)
 	}
 	s.mu.Lock()
-	s.footers.add(p.id, *p.footer)
+	s.footers.add(p.id, ending{Footer: *p.footer, kept: p.footer.Fragments, size: seg.Size})
 	s.mu.Unlock()
 	p.leave(sealed)
 	s.drop(p)
@@ -286,6 +286,8 @@ func (s *Store) withdraw(id branchline.SegmentID, cause branchline.Cause, to str
 		p.take()
 		defer p.give()
 	}
+	s.moving <- struct{}{}
+	defer func() { <-s.moving }()
 	seg, err := s.lookup(id)
 	if err != nil {
 		return seg, err

@@ -73,6 +73,7 @@ type Store struct {
 	readers chan struct{} // one token for each reader
 	loading chan struct{} // holds a token while a partial is brought into memory
 	limit   int           // of partials in memory
+	moving  chan struct{} // holds a token while sealed files are moved
 	closing chan struct{} // closed by Close
 	synced  chan struct{} // closed when the syncing goroutine has ended
 
@@ -82,6 +83,7 @@ type Store struct {
 	onDisk   int                               // how many are on disk alone
 	uses     uint64
 	footers  footerCache
+	thins    uint64     // how many segments were thinned
 	opened   []*partial // whose files were opened, the longest ago first
 }
 

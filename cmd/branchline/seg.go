@@ -111,9 +111,10 @@ type listedSegment struct {
 	Number    uint32    `json:"number"`
 	Start     time.Time `json:"start"`
 	End       time.Time `json:"end"`
-	Bytes     int64     `json:"bytes"`
+	Bytes     int64     `json:"bytes"` // of the file
 	Fragments int       `json:"fragments"`
 	Sealed    bool      `json:"sealed"`
+	Thinned   bool      `json:"thinned"` // only some fragments are left
 	Hash      string    `json:"hash,omitempty"`
 	Codecs    string    `json:"codecs"`
 }
@@ -130,6 +131,9 @@ func (c *segLsCommand) Run(t *terminal) error {
 	}
 	var bytes int64
 	for _, s := range list {
+		if thinned(s) {
+			s.Size = fileSize(segstore.File(c.dir(), s))
+		}
 		bytes += s.Size
 		if !c.JSON {
 			fmt.Fprintf(tab, "%s\t%s\t%.1f\t%d\t%d\t%d\t%d\t%s\t%s\n", s.Stream, readable(s.Span.Start),
@@ -138,7 +142,7 @@ func (c *segLsCommand) Run(t *terminal) error {
 		}
 		one := listedSegment{ID: s.ID.String(), Stream: string(s.Stream), Run: s.Run, Number: s.Number,
 			Start: s.Span.Start, End: s.Span.End, Bytes: s.Size, Fragments: len(s.Fragments), Sealed: s.Sealed,
-			Codecs: s.Codecs}
+			Thinned: thinned(s), Codecs: s.Codecs}
 		if s.Sealed {
 			one.Hash = s.Hash.String()
 		}
@@ -157,10 +161,24 @@ func (c *segLsCommand) Run(t *terminal) error {
 }
 
 func sealedOrNot(s branchline.Segment) string {
-	if s.Sealed {
+	switch {
+	case thinned(s):
+		return "thinned"
+	case s.Sealed:
 		return "sealed"
 	}
 	return "open"
+}
+
+func thinned(s branchline.Segment) bool { return s.Sealed && !segstore.Whole(s) }
+
+// fileSize is zero for a file that is not there any more.
+func fileSize(path string) int64 {
+	info, err := os.Stat(path)
+	if err != nil {
+		return 0
+	}
+	return info.Size()
 }
 
 type segCheckCommand struct {
