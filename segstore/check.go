@@ -22,8 +22,8 @@ type Report struct {
 	Stream    string    `json:"stream,omitempty"` // as the edge calls it
 	Run       uint64    `json:"run,omitempty"`
 	Number    uint32    `json:"number"`
-	Start     time.Time `json:"start,omitzero"`
-	End       time.Time `json:"end,omitzero"`
+	Start     time.Time `json:"start,omitzero"` // of the first fragment that is here
+	End       time.Time `json:"end,omitzero"`   // of the last one
 	Codecs    string    `json:"codecs,omitempty"`
 	Size      int64     `json:"size"`
 	Fragments int       `json:"fragments"`    // whole and valid ones
@@ -138,7 +138,7 @@ func (r *Report) describe(f ending) {
 	r.Thinned = r.Excerpt && slices.Equal(f.kept, slices.DeleteFunc(slices.Clone(f.Fragments),
 		func(row branchline.Fragment) bool { return !row.Key }))
 	r.Segment, r.Stream, r.Run, r.Number = f.ID.String(), string(f.Stream), f.Run, f.Number
-	r.Start, r.End, r.Codecs = f.Span.Start, f.Span.End, f.Codecs
+	r.Start, r.End, r.Codecs = f.kept[0].Start, f.kept[len(f.kept)-1].Span().End, f.Codecs
 	r.Sealed, r.Cut, r.Hash, r.Key = true, f.Cut, f.Hash.String(), hex.EncodeToString(f.PublicKey)
 	if f.Prev != (branchline.Hash{}) {
 		r.Previous = f.Prev.String()

@@ -41,6 +41,9 @@ const (
 	maxExcerpt   = excerptFixed + MaxFragments/8 + trailerSize
 )
 
+// errNoEnding: the file does not end as a sealed one does, so it still grows or was cut.
+var errNoEnding = fmt.Errorf("none at the end of the file: %w", branchline.ErrInvalid)
+
 // excerptBox returns the box for a segment of which the fragments are kept that kept has.
 func excerptBox(kept []bool) []byte {
 	size := uint32(excerptFixed + (len(kept)+7)/8 + trailerSize)
@@ -198,7 +201,7 @@ func (e *ending) keep(kept []bool, footer int64) error {
 func lastBox(r io.ReaderAt, size int64) ([]byte, string, error) {
 	var end [trailerSize]byte
 	if size < trailerSize {
-		return nil, "", fmt.Errorf("read footer: file of %d bytes: %w", size, branchline.ErrInvalid)
+		return nil, "", fmt.Errorf("read footer: file of %d bytes: %w", size, errNoEnding)
 	}
 	if _, err := r.ReadAt(end[:], size-trailerSize); err != nil {
 		return nil, "", fmt.Errorf("read footer: %w", err)
@@ -212,7 +215,7 @@ func lastBox(r io.ReaderAt, size int64) ([]byte, string, error) {
 	}
 	length := int64(binary.BigEndian.Uint32(end[:]))
 	if length > min(size, limit) || length < trailerSize {
-		return nil, "", fmt.Errorf("read footer: none at the end of the file: %w", branchline.ErrInvalid)
+		return nil, "", fmt.Errorf("read footer: %w", errNoEnding)
 	}
 	box := make([]byte, length)
 	if _, err := r.ReadAt(box, size-length); err != nil {

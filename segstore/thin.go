@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -104,8 +105,7 @@ func (s *Store) writeThinned(seg branchline.Segment, path, fresh string) (size i
 	if err != nil {
 		return 0, err
 	}
-	x := &excerptWriter{file: w}
-	err = x.write(r, e, keep)
+	size, err = writeExcerpt(io.NewOffsetWriter(w, 0), r, e, keep)
 	if err == nil {
 		err = w.Sync()
 	}
@@ -116,47 +116,7 @@ func (s *Store) writeThinned(seg branchline.Segment, path, fresh string) (size i
 		s.discard(fresh)
 		err = s.unreadable(seg.ID, err)
 	}
-	return max(x.at, 1), err
-}
-
-// excerptWriter writes an excerpt to the end of a file.
-type excerptWriter struct {
-	file file
-	at   int64
-}
-
-func (w *excerptWriter) append(b []byte) error {
-	_, err := w.file.WriteAt(b, w.at)
-	w.at += int64(len(b))
-	return err
-}
-
-// write copies what the excerpt of the file r is to have. Every fragment is verified before.
-func (w *excerptWriter) write(r *os.File, e ending, keep []bool) error {
-	init, box, err := e.frame(r)
-	if err != nil {
-		return err
-	}
-	if err := w.append(init); err != nil {
-		return err
-	}
-	c := content{file: r, end: &e}
-	for i, row := range e.Fragments {
-		if !keep[i] {
-			continue
-		}
-		data, err := c.fragment(row)
-		if err != nil {
-			return err
-		}
-		if err := w.append(data); err != nil {
-			return err
-		}
-	}
-	if err := w.append(box); err != nil {
-		return err
-	}
-	return w.append(excerptBox(keep))
+	return max(size, 1), err
 }
 
 // SizeOnDisk returns how many bytes the file of a sealed segment has: less than the segment's size after

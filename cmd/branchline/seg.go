@@ -22,6 +22,8 @@ type segCommands struct {
 	Ls    segLsCommand    `cmd:"" help:"List the segments of a store."`
 	Check segCheckCommand `cmd:"" help:"Verify segments: every fragment, footer, signature and the chain."`
 	Cat   segCatCommand   `cmd:"" help:"Write a range of a stream as one playable file to standard output."`
+
+	Export segExportCommand `cmd:"" help:"Write a range of a stream as a directory that proves what was recorded."`
 }
 
 // storeRange chooses segments of a store. The store may be in use.
@@ -209,6 +211,11 @@ func (c *segCheckCommand) Run(t *terminal) error {
 	}
 	missing := checkChains(reports)
 	bad := 0
+	for _, dir := range c.Paths {
+		if err := checkPackage(dir, reports); err != nil {
+			reports = append(reports, segstore.Report{Path: filepath.Join(dir, manifestName), Problems: []string{err.Error()}})
+		}
+	}
 	for _, r := range reports {
 		if !r.OK() {
 			bad++
