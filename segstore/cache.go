@@ -8,22 +8,22 @@ import (
 	"github.com/branchline-video/branchline"
 )
 
-// footerCache keeps the footers used last. The zero value is empty. It is not safe for concurrent use.
+// footerCache keeps the endings used last. The zero value is empty. It is not safe for concurrent use.
 type footerCache struct {
-	order list.List // of Footer, newest first
+	order list.List // of ending, newest first
 	byID  map[branchline.SegmentID]*list.Element
 }
 
-func (c *footerCache) get(id branchline.SegmentID) (Footer, bool) {
+func (c *footerCache) get(id branchline.SegmentID) (ending, bool) {
 	e, ok := c.byID[id]
 	if !ok {
-		return Footer{}, false
+		return ending{}, false
 	}
 	c.order.MoveToFront(e)
-	return e.Value.(Footer), true
+	return e.Value.(ending), true
 }
 
-func (c *footerCache) add(id branchline.SegmentID, f Footer) {
+func (c *footerCache) add(id branchline.SegmentID, f ending) {
 	if _, ok := c.byID[id]; ok {
 		return
 	}
@@ -34,7 +34,7 @@ func (c *footerCache) add(id branchline.SegmentID, f Footer) {
 	if c.order.Len() > maxFooters {
 		oldest := c.order.Back()
 		c.order.Remove(oldest)
-		delete(c.byID, oldest.Value.(Footer).ID)
+		delete(c.byID, oldest.Value.(ending).ID)
 	}
 }
 

@@ -1,7 +1,7 @@
 package segstore
 
 import (
-	"crypto/sha256"
+	"bytes"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -22,11 +22,14 @@ type Report struct {
 	Stream    string    `json:"stream,omitempty"` // as the edge calls it
 	Run       uint64    `json:"run,omitempty"`
 	Number    uint32    `json:"number"`
-	Start     time.Time `json:"start,omitzero"`
-	End       time.Time `json:"end,omitzero"`
+	Start     time.Time `json:"start,omitzero"` // of the first fragment that is here
+	End       time.Time `json:"end,omitzero"`   // of the last one
 	Codecs    string    `json:"codecs,omitempty"`
 	Size      int64     `json:"size"`
-	Fragments int       `json:"fragments"` // whole and valid ones
+	Fragments int       `json:"fragments"`    // whole and valid ones
+	Of        int       `json:"of,omitempty"` // fragments of the sealed segment
+	Excerpt   bool      `json:"excerpt"`      // some of them were left out
+	Thinned   bool      `json:"thinned"`      // namely all but the key fragments
 	Sealed    bool      `json:"sealed"`
 	Part      bool      `json:"part"` // a replica's that is not sealed: held as its sidecar lists
 	Cut       bool      `json:"cut"`  // closed by repair after a crash
@@ -47,6 +50,10 @@ func (r Report) String() string {
 	switch {
 	case !r.OK():
 		state = "DAMAGED"
+	case r.Thinned:
+		state = "thinned"
+	case r.Excerpt:
+		state = "excerpt"
 	case r.Cut:
 		state = "sealed after a crash"
 	case r.Part:
@@ -54,8 +61,11 @@ func (r Report) String() string {
 	case !r.Sealed:
 		state = "growing"
 	}
-	fmt.Fprintf(&b, "%s: %s, %s run %d number %d, %d fragments, %d bytes", r.Path, state, r.Stream, r.Run, r.Number,
-		r.Fragments, r.Size)
+	fmt.Fprintf(&b, "%s: %s, %s run %d number %d, %d ", r.Path, state, r.Stream, r.Run, r.Number, r.Fragments)
+	if r.Excerpt {
+		fmt.Fprintf(&b, "of %d ", r.Of)
+	}
+	fmt.Fprintf(&b, "fragments, %d bytes", r.Size)
 	if !r.Start.IsZero() {
 		fmt.Fprintf(&b, ", %s to %s", r.Start.Format(time.RFC3339Nano), r.End.Format(time.RFC3339Nano))
 	}
@@ -90,17 +100,17 @@ func Check(path string) (Report, error) {
 		report.problem("%v", err)
 		return report, nil
 	}
-	f, err := ReadFooter(r, report.Size)
+	e, err := readEnding(r, report.Size)
 	switch {
 	case err == nil:
-		report.describe(f)
-		report.checkSealed(r, f, init)
+		report.describe(e)
+		report.checkSealed(r, e, init)
 	case errors.Is(err, ErrNewer):
 		return report, fmt.Errorf("check segment %s: %w", path, err)
 	default:
 		if rows := partRows(path); len(rows) > 0 {
 			report.Part = true
-			report.checkRows(r, rows, init)
+			report.checkRows(&content{file: r}, rows, init)
 			report.Start, report.End = rows[0].Start, rows[len(rows)-1].Span().End
 		} else {
 			report.checkGrowing(r, init, err)
@@ -123,44 +133,43 @@ func partRows(path string) []branchline.Fragment {
 	return p.held
 }
 
-func (r *Report) describe(f Footer) {
+func (r *Report) describe(f ending) {
+	r.Of, r.Excerpt = len(f.Fragments), f.excerpt()
+	r.Thinned = r.Excerpt && slices.Equal(f.kept, slices.DeleteFunc(slices.Clone(f.Fragments),
+		func(row branchline.Fragment) bool { return !row.Key }))
 	r.Segment, r.Stream, r.Run, r.Number = f.ID.String(), string(f.Stream), f.Run, f.Number
-	r.Start, r.End, r.Codecs = f.Span.Start, f.Span.End, f.Codecs
+	r.Start, r.End, r.Codecs = f.kept[0].Start, f.kept[len(f.kept)-1].Span().End, f.Codecs
 	r.Sealed, r.Cut, r.Hash, r.Key = true, f.Cut, f.Hash.String(), hex.EncodeToString(f.PublicKey)
 	if f.Prev != (branchline.Hash{}) {
 		r.Previous = f.Prev.String()
 	}
 }
 
-func (r *Report) checkSealed(file io.ReaderAt, f Footer, init []byte) {
-	if err := f.Verify(init); err != nil {
+func (r *Report) checkSealed(file io.ReaderAt, e ending, init []byte) {
+	if err := e.Verify(init); err != nil {
 		r.problem("%v", err)
 	}
-	if !f.Fragments[0].Key {
+	if !e.Fragments[0].Key {
 		r.problem("first fragment is not a key fragment")
 	}
-	r.checkRows(file, f.Fragments, init)
+	r.checkRows(&content{file: file, end: &e}, e.kept, init)
 }
 
 // checkRows verifies fragments by their rows.
-func (r *Report) checkRows(file io.ReaderAt, rows []branchline.Fragment, init []byte) {
+func (r *Report) checkRows(c *content, rows []branchline.Fragment, init []byte) {
 	t, err := readTracks(init)
 	if err != nil {
 		r.problem("%v", err)
 		return
 	}
 	for i, row := range rows {
-		data := make([]byte, row.Length)
-		if _, err := file.ReadAt(data, row.Offset); err != nil {
-			r.problem("fragment %d at %d: %v", i, row.Offset, err)
+		data, err := c.fragment(row)
+		if err != nil {
+			r.problem("fragment %d: %v", i, err)
 			continue
 		}
-		if got := branchline.Hash(sha256.Sum256(data)); got != row.Hash {
-			r.problem("fragment %d at %d: hash is %v and should be %v", i, row.Offset, got, row.Hash)
-			continue
-		}
-		whole, err := fragmentAt(file, t, row.Offset, row.End())
-		if err != nil || whole.Length != row.Length {
+		n, err := fragmentLength(bytes.NewReader(data), 0, row.Length)
+		if err != nil || n != row.Length || !checksumHolds(data) || t.time(&branchline.Fragment{}, data) != nil {
 			r.problem("fragment %d at %d: boxes or checksum box are wrong", i, row.Offset)
 			continue
 		}
@@ -247,9 +256,9 @@ func listStream(dir string, stream branchline.StreamID, span branchline.TimeRang
 		if d := filepath.Base(filepath.Dir(path)); d < first || d > last {
 			continue
 		}
-		f, err := readFooterFile(path)
-		if err == nil && f.Span.Overlaps(span) {
-			all = append(all, f.Segment(stream, f.End()+f.boxSize()))
+		e, err := readEndingFile(path)
+		if err == nil && e.Span.Overlaps(span) {
+			all = append(all, e.segment(stream))
 		}
 	}
 	names, err := readNames(filepath.Join(dir, growingDir, string(stream)))
@@ -318,7 +327,7 @@ func catFile(w io.Writer, path string, span branchline.TimeRange, init *[]byte) 
 		return err
 	}
 	defer r.Close()
-	rows, own, err := rowsOf(r)
+	c, rows, own, err := contentOf(r)
 	if err != nil {
 		return err
 	}
@@ -337,12 +346,9 @@ func catFile(w io.Writer, path string, span branchline.TimeRange, init *[]byte) 
 			rows[0].Start.Format(time.RFC3339Nano), branchline.ErrInvalid)
 	}
 	for _, row := range rows {
-		data := make([]byte, row.Length)
-		if _, err := r.ReadAt(data, row.Offset); err != nil {
+		data, err := c.fragment(row)
+		if err != nil {
 			return err
-		}
-		if err := checkFragment(row, data); err != nil {
-			return fmt.Errorf("fragment at %d: %w", row.Offset, err)
 		}
 		if _, err := w.Write(data); err != nil {
 			return err
@@ -351,35 +357,37 @@ func catFile(w io.Writer, path string, span branchline.TimeRange, init *[]byte) 
 	return nil
 }
 
-// rowsOf returns the fragments of an open file, from its footer or else from its boxes, and its init.
-func rowsOf(r *os.File) ([]branchline.Fragment, []byte, error) {
+// contentOf returns the fragments of an open file, by its footer or else by its boxes, and its init part.
+func contentOf(r *os.File) (*content, []branchline.Fragment, []byte, error) {
 	info, err := r.Stat()
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	init, err := readInit(r, info.Size())
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
-	f, err := ReadFooter(r, info.Size())
+	c := &content{file: r}
+	e, err := readEnding(r, info.Size())
 	if err == nil {
-		return f.Fragments, init, f.Verify(init)
+		c.end = &e
+		return c, e.kept, init, e.Verify(init)
 	}
 	if errors.Is(err, ErrNewer) {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	t, err := readTracks(init)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	var rows []branchline.Fragment
 	for f, err := range fragments(r, t, int64(len(init)), info.Size()) {
 		if err != nil {
-			return nil, nil, err
+			return nil, nil, nil, err
 		}
 		rows = append(rows, f)
 	}
-	return rows, init, nil
+	return c, rows, init, nil
 }
 
 // within returns the rows that touch the span, and those before them back to a key fragment.

@@ -221,6 +221,9 @@ func (s *Store) adopt(batch []branchline.Segment) error {
 			if err := l.segment(seg); err != nil {
 				return err
 			}
+			if err := s.noteSize(l, seg); err != nil {
+				return err
+			}
 		}
 		return nil
 	})
@@ -289,19 +292,9 @@ func always() branchline.TimeRange {
 	return branchline.TimeRange{Start: time.Unix(0, 0).UTC(), End: time.Date(2262, 1, 1, 0, 0, 0, 0, time.UTC)}
 }
 
-// verifiedFooter reads and verifies the footer of an open segment file.
+// verifiedFooter reads and verifies the footer of an open segment file. It returns the segment's size as a
+// whole, not that of an excerpt.
 func verifiedFooter(r *os.File) (Footer, int64, error) {
-	info, err := r.Stat()
-	if err != nil {
-		return Footer{}, 0, err
-	}
-	f, err := ReadFooter(r, info.Size())
-	if err != nil {
-		return f, 0, err
-	}
-	init := make([]byte, f.InitSize)
-	if _, err := r.ReadAt(init, 0); err != nil {
-		return f, 0, err
-	}
-	return f, info.Size(), f.Verify(init)
+	e, err := verifiedEnding(r)
+	return e.Footer, e.wholeSize(), err
 }

@@ -15,11 +15,16 @@
 //     call brings the last missing piece seals. Both end in the same bytes.
 //   - Nothing unverified is accepted: a fragment is held against its hash when it is put, and a
 //     footer against its hash, its signature and all fragments held before anything is sealed.
+//   - Nothing unverified is given out: a fragment is read whole and held against its hash before any of its
+//     bytes leave. One that is damaged in a sealed file makes that file so; one that a replica holds in
+//     part is held no longer, and may be put again.
 //   - After a failed sync a file is never trusted again: it takes no more data and is not sealed
 //     until the store is opened anew, which reads back what is really there.
 //   - While the volume is almost full no segment is begun or goes on; all else works, and recording
 //     goes on with space. A sealed file that is found damaged when asked for is moved to quarantine and
 //     announced as removed because the disk failed.
+//   - A thinned segment keeps its key fragments, footer, size and hash. Its file is written anew in trash/
+//     and takes the place of the old one by a rename. What was left out is gone for who asks.
 //   - A removed file leaves by way of trash/, in this order: rename, sync, index, unlink.
 //   - Any number of segments may stay in part at a replica. Those that nobody works with are on disk
 //     alone; memory and limits are for those that are written or read.

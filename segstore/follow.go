@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
+	"slices"
 	"sync"
 
 	"github.com/branchline-video/branchline"
@@ -14,12 +16,17 @@ import (
 // errSealedSince: the partial is none any more, so the index knows where the segment is.
 var errSealedSince = errors.New("sealed meanwhile")
 
-// reader reads a range of a segment file; on a partial one only what is held.
+// reader reads a range of a segment file; on a partial one only what is held. Nothing unverified leaves it.
 type reader struct {
 	ctx     context.Context
 	s       *Store
+	id      branchline.SegmentID
 	p       *partial // nil for a sealed segment
+	sealed  ending   // of a sealed segment, as are init and box
+	init    []byte
+	box     []byte
 	f       *os.File
+	content content
 	at, end int64 // end is zero while unknown
 	once    sync.Once
 }
@@ -37,7 +44,7 @@ func (r *reader) openPartial(p *partial) (err error) {
 	if r.f, err = os.Open(p.where()); err != nil {
 		return err
 	}
-	r.p = p
+	r.p, r.init, r.content.file = p, p.init, r.f
 	if err = r.checkRange(); err != nil {
 		r.f.Close()
 		r.p = nil
@@ -75,14 +82,7 @@ func (r *reader) Read(b []byte) (int, error) {
 			return 0, err
 		}
 		if n > 0 {
-			n, err := r.f.ReadAt(b[:min(int64(len(b)), n)], r.at)
-			r.at += int64(n)
-			if n > 0 && errors.Is(err, io.EOF) {
-				err = nil
-			} else if errors.Is(err, io.EOF) {
-				err = io.ErrUnexpectedEOF // the file is shorter than what it is known to hold
-			}
-			return n, err
+			return r.fill(b[:min(int64(len(b)), n)])
 		}
 		select {
 		case <-changed:
@@ -91,6 +91,108 @@ func (r *reader) Read(b []byte) (int, error) {
 			return 0, fmt.Errorf("read segment: store closed: %w", branchline.ErrUnavailable)
 		}
 	}
+}
+
+// fill reads as much of b as can be had, which is all of it unless something is damaged.
+func (r *reader) fill(b []byte) (int, error) {
+	for n := 0; ; {
+		data, err := r.verified()
+		if err != nil && n > 0 {
+			return n, nil // the next call says why
+		}
+		if err != nil {
+			return 0, err
+		}
+		m := copy(b[n:], data)
+		r.at += int64(m)
+		if n += m; n == len(b) {
+			return n, nil
+		}
+	}
+}
+
+// verified returns the bytes at the reader's place up to the end of the part that they are in: init part,
+// fragment or footer.
+func (r *reader) verified() ([]byte, error) {
+	if r.at < int64(len(r.init)) {
+		return r.init[r.at:], nil
+	}
+	row, box := r.part()
+	switch {
+	case box != nil:
+		return box, nil
+	case row.Length == 0 && r.p != nil: // another reader found it damaged
+		return nil, fmt.Errorf("byte %d of segment %v: %w", r.at, r.id, branchline.ErrUnavailable)
+	case row.Length == 0:
+		return nil, fmt.Errorf("byte %d of segment %v was left out: %w", r.at, r.id, branchline.ErrGone)
+	}
+	data, err := r.content.fragment(row)
+	if err != nil {
+		if data, err = r.unfit(row, err); err != nil {
+			return nil, fmt.Errorf("read segment: %w", err)
+		}
+	}
+	return data[r.at-row.Offset:], nil
+}
+
+// part returns the fragment at the reader's place, or what is left of the footer.
+func (r *reader) part() (branchline.Fragment, []byte) {
+	rows, end, box := r.sealed.kept, r.sealed.End(), r.box
+	if p := r.p; p != nil {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		rows = p.held
+		if end = math.MaxInt64; p.state == sealed {
+			end, box = p.footer.End(), p.box
+		}
+	}
+	if r.at >= end {
+		return branchline.Fragment{}, box[r.at-end:]
+	}
+	row, _ := rowAt(rows, r.at)
+	return row, nil
+}
+
+// unfit returns the error for a fragment that could not be read, or its bytes after all. What is sealed
+// goes to quarantine; of what is held in part, the fragment is held no longer and may be put again.
+func (r *reader) unfit(row branchline.Fragment, err error) ([]byte, error) {
+	if !isDamage(err) {
+		return nil, err
+	}
+	if r.p == nil {
+		return nil, r.s.unreadable(r.id, err)
+	}
+	data, done, err := r.p.lose(row, &r.content, r.s.signer == nil)
+	switch {
+	case err == nil:
+		return data, nil
+	case done:
+		return nil, r.s.unreadable(r.id, err)
+	case isDamage(err):
+		r.s.log.Error("fragment is damaged", "segment", r.id, "stream", r.p.stream, "cause", err)
+		err = fmt.Errorf("segment %v: %w: %s", r.id, branchline.ErrUnavailable, err.Error())
+	}
+	return nil, err
+}
+
+// lose reads a fragment again, that could not be verified, while nobody writes. If it is damaged indeed, a
+// replica drops it, unless the segment is complete and about to be sealed. It returns the bytes or why
+// there are none, and whether the segment is sealed.
+func (p *partial) lose(row branchline.Fragment, c *content, replica bool) (data []byte, done bool, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c.forget()
+	if data, err = c.fragment(row); err == nil || !isDamage(err) || p.state != growing {
+		return data, p.state == sealed, err
+	}
+	i, ok := findRow(p.held, row.Offset)
+	if replica && ok && !p.complete() {
+		p.held = slices.Delete(p.held, i, i+1)
+		p.fresh = slices.DeleteFunc(p.fresh, func(f branchline.Fragment) bool { return sameBytes(f, row) })
+		p.lost, p.dirty = append(p.lost, row), true
+		p.changed.ring()
+	}
+	return nil, false, err
 }
 
 // ready returns how many bytes can be read now, or else what to wait for.

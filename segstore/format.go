@@ -152,16 +152,28 @@ func SealFooter(f Footer, init []byte, key ed25519.PrivateKey) ([]byte, branchli
 		return nil, branchline.Hash{}, fmt.Errorf("seal segment %v: %w", f.ID, err)
 	}
 	f.Hash = sha256.Sum256(statement)
+	f.PublicKey = key.Public().(ed25519.PublicKey)
+	f.Signature = ed25519.Sign(key, signedBytes(f.Hash))
+	box, err := f.box()
+	return box, f.Hash, err
+}
+
+// box returns the footer's box.
+func (f Footer) box() ([]byte, error) {
+	statement, err := f.statement()
+	if err != nil {
+		return nil, err
+	}
 	size := uint32(boxHeaderSize + len(statement) + endSize)
 	box := make([]byte, 0, size)
 	box = binary.BigEndian.AppendUint32(box, size)
 	box = append(box, "uuid"+footerType...)
 	box = append(box, statement...)
 	box = append(box, f.Hash[:]...)
-	box = append(box, key.Public().(ed25519.PublicKey)...)
-	box = append(box, ed25519.Sign(key, signedBytes(f.Hash))...)
+	box = append(box, f.PublicKey...)
+	box = append(box, f.Signature...)
 	box = binary.BigEndian.AppendUint32(box, size)
-	return append(box, footerMagic...), f.Hash, nil
+	return append(box, footerMagic...), nil
 }
 
 // ParseFooter reads a whole footer box. It checks form and limits, not hash and signature: that is
@@ -191,30 +203,14 @@ func ParseFooter(box []byte) (Footer, error) {
 	return f, nil
 }
 
-// ReadFooter finds and parses the footer of a segment file of size bytes, with ParseFooter's errors
-// and r's. A file without a footer wraps [branchline.ErrInvalid].
+// ReadFooter finds and parses the footer of a whole segment file of size bytes, with ParseFooter's errors
+// and r's. A file without a footer, or with only some of its fragments, wraps [branchline.ErrInvalid].
 func ReadFooter(r io.ReaderAt, size int64) (Footer, error) {
-	var end [trailerSize]byte
-	if size < trailerSize {
-		return Footer{}, fmt.Errorf("read footer: file of %d bytes: %w", size, branchline.ErrInvalid)
+	e, err := readEnding(r, size)
+	if err == nil && e.excerpt() {
+		err = fmt.Errorf("read footer: of an excerpt: %w", branchline.ErrInvalid)
 	}
-	if _, err := r.ReadAt(end[:], size-trailerSize); err != nil {
-		return Footer{}, fmt.Errorf("read footer: %w", err)
-	}
-	length := int64(binary.BigEndian.Uint32(end[:]))
-	if string(end[4:]) != footerMagic || length > min(size, maxFooter) {
-		return Footer{}, fmt.Errorf("read footer: none at the end of the file: %w", branchline.ErrInvalid)
-	}
-	box := make([]byte, length)
-	if _, err := r.ReadAt(box, size-length); err != nil {
-		return Footer{}, fmt.Errorf("read footer: %w", err)
-	}
-	f, err := ParseFooter(box)
-	if err == nil && f.End() != size-length {
-		return Footer{}, fmt.Errorf("read footer: fragments end at %d, footer starts at %d: %w",
-			f.End(), size-length, branchline.ErrInvalid)
-	}
-	return f, err
+	return e.Footer, err
 }
 
 // Verify checks the segment's hash, the signature by the footer's own key, and that init is the init

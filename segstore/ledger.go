@@ -26,6 +26,7 @@ import (
 //	O  stream -> the key G of its newest gap that is open
 //	M  camera -> sequence number of its change, camera
 //	T  stream -> its totals and end
+//	Z  segment -> size of its file, where that is not the segment's
 //
 // The feed stays as small as the state: a change that supersedes another (sealed after opened, a gap
 // that ended after the same gap open) replaces it in the feed. So a follower that comes late sees the
@@ -243,6 +244,9 @@ func (l *ledger) count(seg branchline.Segment, n int64) error {
 func (l *ledger) remove(id branchline.SegmentID, cause branchline.Cause) error {
 	seg, seq, err := find(l.tx, id)
 	if err != nil {
+		return err
+	}
+	if err := l.size(seg, seg.Size); err != nil { // so that count takes off what it added
 		return err
 	}
 	if err := l.tx.Delete(keySegment(seg)); err != nil {

@@ -47,6 +47,7 @@ type partial struct {
 	final   string                // where it is sealed
 	held    []branchline.Fragment // sorted by offset
 	fresh   []branchline.Fragment // held and not yet in the sidecar
+	lost    []branchline.Fragment // found damaged, which the sidecar does not know yet
 	dirty   bool                  // something is not synced
 	footer  *Footer               // stays as it is once the segment is complete, and so does box
 	box     []byte

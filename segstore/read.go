@@ -1,7 +1,9 @@
 package segstore
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -68,7 +70,7 @@ func (s *Store) Segments(ctx context.Context, stream branchline.StreamID,
 				}
 				continue
 			}
-			seg.Fragments = f.Fragments
+			seg.Fragments = f.kept
 		}
 		if !seg.Span.Overlaps(span) {
 			continue
@@ -163,44 +165,50 @@ func isDamage(err error) bool {
 	return false
 }
 
-// footer returns the footer of a sealed segment, verified.
-func (s *Store) footer(seg branchline.Segment) (Footer, error) {
+// footer returns the ending of a sealed segment's file, verified.
+func (s *Store) footer(seg branchline.Segment) (ending, error) {
 	s.mu.Lock()
-	f, ok := s.footers.get(seg.ID)
+	e, ok := s.footers.get(seg.ID)
 	s.mu.Unlock()
 	if ok {
-		return f, nil
+		return e, nil
 	}
 	r, err := os.Open(s.sealedPath(seg))
 	if err != nil {
-		return f, err
+		return e, err
 	}
 	defer r.Close()
-	f, size, err := verifiedFooter(r)
-	if err != nil {
-		return f, err
-	}
-	if f.Hash != seg.Hash || size != seg.Size {
-		return f, fmt.Errorf("segment %v: index says %v with %d bytes, file says %v with %d: %w", seg.ID, seg.Hash,
-			seg.Size, f.Hash, size, branchline.ErrMismatch)
-	}
-	s.mu.Lock()
-	s.footers.add(seg.ID, f)
-	s.mu.Unlock()
-	return f, nil
+	return s.endingOf(r, seg)
 }
 
-func readFooterFile(path string) (Footer, error) {
-	r, err := os.Open(path)
-	if err != nil {
-		return Footer{}, err
-	}
-	defer r.Close()
+// endingOf returns the verified ending of an open file of a sealed segment, from memory if that is of a
+// file of this size: there is another one after thinning.
+func (s *Store) endingOf(r *os.File, seg branchline.Segment) (ending, error) {
 	info, err := r.Stat()
 	if err != nil {
-		return Footer{}, err
+		return ending{}, err
 	}
-	return ReadFooter(r, info.Size())
+	s.mu.Lock()
+	e, ok := s.footers.get(seg.ID)
+	thins := s.thins
+	s.mu.Unlock()
+	if ok && e.size == info.Size() {
+		return e, nil
+	}
+	if e, err = verifiedEnding(r); err != nil {
+		return e, err
+	}
+	if e.Hash != seg.Hash || e.wholeSize() != seg.Size {
+		return e, fmt.Errorf("segment %v: index says %v with %d bytes, file says %v with %d: %w", seg.ID, seg.Hash,
+			seg.Size, e.Hash, e.wholeSize(), branchline.ErrMismatch)
+	}
+	s.mu.Lock()
+	if s.thins == thins {
+		s.footers.drop(seg.ID)
+		s.footers.add(seg.ID, e)
+	}
+	s.mu.Unlock()
+	return e, nil
 }
 
 // Tail is where a stream's recording stands, for who goes on with it.
@@ -352,11 +360,13 @@ func (s *Store) Stats() Stats {
 	return t
 }
 
-// Fetch returns a segment's bytes in the range. A range without an end goes on, on a segment that
-// still grows, until it is sealed, and includes the footer. It wraps [branchline.ErrNotFound],
-// [branchline.ErrGone] for a segment that was removed or whose file is found damaged, as Segments does,
-// [branchline.ErrInvalid] for a range outside it, [branchline.ErrUnavailable] for bytes that are not held,
-// and [branchline.ErrBusy] when too many readers are open. The caller closes the reader; its Read ends when ctx does.
+// Fetch returns a segment's bytes in the range, each fragment verified before any of it. A range without
+// an end goes on, on a segment that still grows, until it is sealed, and includes the footer. It wraps
+// [branchline.ErrNotFound], [branchline.ErrGone] for a segment that was removed or whose file is found
+// damaged, as Segments does, [branchline.ErrInvalid] for a range outside it, [branchline.ErrUnavailable]
+// for bytes that are not held or found damaged in a file that is not sealed, and [branchline.ErrBusy] when
+// too many readers are open. The caller closes the reader; its Read ends when ctx does, and has the same
+// errors.
 func (s *Store) Fetch(ctx context.Context, id branchline.SegmentID, bytes branchline.ByteRange) (io.ReadCloser, error) {
 	if bytes.Start < 0 || bytes.End != 0 && bytes.End < bytes.Start {
 		return nil, fmt.Errorf("fetch bytes %d to %d: %w", bytes.Start, bytes.End, branchline.ErrInvalid)
@@ -375,7 +385,7 @@ func (s *Store) Fetch(ctx context.Context, id branchline.SegmentID, bytes branch
 }
 
 func (s *Store) reader(ctx context.Context, id branchline.SegmentID, b branchline.ByteRange) (*reader, error) {
-	r := &reader{ctx: ctx, s: s, at: b.Start, end: b.End}
+	r := &reader{ctx: ctx, s: s, id: id, at: b.Start, end: b.End}
 	p, err := s.use(id)
 	if err != nil {
 		return nil, err
@@ -404,33 +414,63 @@ func (s *Store) reader(ctx context.Context, id branchline.SegmentID, b branchlin
 		return nil, fmt.Errorf("bytes %d to %d of segment %v with %d: %w", r.at, r.end, id, seg.Size,
 			branchline.ErrInvalid)
 	}
-	r.f, err = s.openSealed(seg)
-	return r, err
+	if err := r.openSealed(seg); err != nil {
+		return nil, err
+	}
+	if reach := r.sealed.reach(r.at); r.at < r.end && reach == 0 || b.End != 0 && r.at+reach < r.end {
+		r.f.Close()
+		return nil, fmt.Errorf("bytes %d to %d of segment %v were left out: %w", r.at, r.end, id, branchline.ErrGone)
+	}
+	if r.at < r.end { // so that who asks for what is damaged hears it now
+		if _, err := r.verified(); err != nil {
+			r.f.Close()
+			return nil, err
+		}
+	}
+	return r, nil
 }
 
 // openSealed opens a sealed segment's file after a look at whether it is whole.
-func (s *Store) openSealed(seg branchline.Segment) (*os.File, error) {
-	_, err := s.footer(seg)
-	var f *os.File
+func (r *reader) openSealed(seg branchline.Segment) error {
+	var err error
+	r.f, err = os.Open(r.s.sealedPath(seg))
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && !r.s.allPresent():
+		return fmt.Errorf("file of segment %v: its volume is absent: %w", seg.ID, branchline.ErrUnavailable)
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("file of segment %v: %w", seg.ID, branchline.ErrGone)
+	case err != nil:
+		return r.s.unreadable(seg.ID, err)
+	}
+	if r.sealed, err = r.s.endingOf(r.f, seg); err == nil {
+		r.init, r.box, err = r.sealed.frame(r.f)
+	}
+	r.content.file, r.content.end = r.f, &r.sealed
 	if err == nil {
-		f, err = os.Open(s.sealedPath(seg))
+		return nil
 	}
-	if errors.Is(err, fs.ErrNotExist) && !s.allPresent() {
-		return nil, fmt.Errorf("file of segment %v: its volume is absent: %w", seg.ID, branchline.ErrUnavailable)
+	r.f.Close()
+	return r.s.unreadable(seg.ID, err)
+}
+
+// frame returns a sealed file's init part and footer box if they are those of e, which may have been read
+// long ago.
+func (e ending) frame(r *os.File) (init, box []byte, err error) {
+	at := e.End()
+	if e.excerpt() {
+		last := len(e.kept) - 1
+		at = e.places[last] + e.kept[last].Length
 	}
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("file of segment %v: %w", seg.ID, branchline.ErrGone)
+	init, box = make([]byte, e.InitSize), make([]byte, e.boxSize())
+	if _, err := r.ReadAt(init, 0); err != nil {
+		return nil, nil, err
 	}
-	if err != nil {
-		return nil, s.unreadable(seg.ID, err)
+	if _, err := r.ReadAt(box, at); err != nil {
+		return nil, nil, err
 	}
-	info, err := f.Stat()
-	if err == nil && info.Size() != seg.Size { // since the footer was read
-		err = fmt.Errorf("%d bytes instead of %d: %w", info.Size(), seg.Size, branchline.ErrMismatch)
+	want, err := e.box()
+	if err == nil && (!bytes.Equal(box, want) || sha256.Sum256(init) != e.InitHash) {
+		err = fmt.Errorf("init part or footer of segment %v: %w", e.ID, branchline.ErrMismatch)
 	}
-	if err != nil {
-		f.Close()
-		return nil, s.unreadable(seg.ID, err)
-	}
-	return f, nil
+	return init, box, err
 }

@@ -161,10 +161,14 @@ func (s *Store) loadFiles(stream branchline.StreamID, path string) (*partial, []
 func (p *partial) readSidecar(records [][]byte) error {
 	for _, r := range records {
 		switch kind := r[0]; {
-		case kind == sideFragment && p.listed, kind == sideSynced && p.origin:
+		case kind == sideFragment && p.listed, kind == sideSynced && p.origin, kind == sideLost:
 			var f branchline.Fragment
 			if err := decode("sidecar", r[1:], func(c *codec) { c.fragment(&f) }); err != nil {
 				return err
+			}
+			if r[0] == sideLost {
+				p.held = slices.DeleteFunc(p.held, func(h branchline.Fragment) bool { return sameBytes(h, f) })
+				continue
 			}
 			if ok, err := p.fits(f); err != nil || !ok || checkRow(f) != nil {
 				continue

@@ -352,7 +352,7 @@ func TestKilledOrigin(t *testing.T) {
 	if len(list) != 2 || !list[1].Sealed || !slices.Equal(list[1].Fragments, b.fragments[:3]) {
 		t.Fatalf("segments %+v", list)
 	}
-	f, err := readFooterFile(Path(dir, testStream, b.start.ID, b.start.Start))
+	f, err := readEndingFile(Path(dir, testStream, b.start.ID, b.start.Start))
 	must(t, err)
 	if !f.Cut || f.Prev != a.seal.Hash || f.Verify(b.start.Init) != nil {
 		t.Errorf("footer cut %v, after %v", f.Cut, f.Prev)

@@ -15,6 +15,9 @@ import (
 
 // Reading a segment without its footer: box by box, a fragment at a time.
 
+// maxBoxes bounds the boxes of a fragment, of which there are four, so that no file is read for long.
+const maxBoxes = 64
+
 // errTorn: what follows in the file is no whole valid fragment.
 var errTorn = errors.New("no whole fragment")
 
@@ -132,22 +135,36 @@ func boxAt(r io.ReaderAt, at, limit int64) (string, int64, error) {
 	return string(head[4:]), n, nil
 }
 
-// fragmentAt reads the fragment at an offset and checks its checksum box. What is not a whole valid
-// fragment is errTorn; other errors are r's.
-func fragmentAt(r io.ReaderAt, t tracks, at, size int64) (branchline.Fragment, error) {
+// fragmentLength returns how long the boxes at an offset are up to the one that may be the checksum box.
+// What is not a whole fragment is errTorn; other errors are r's.
+func fragmentLength(r io.ReaderAt, at, size int64) (int64, error) {
 	end, limit := at, min(size, at+MaxFragment)
-	for kind := ""; kind != "uuid"; {
+	for kind, left := "", maxBoxes; kind != "uuid"; left-- {
 		var n int64
 		var err error
+		if left == 0 {
+			return 0, errTorn
+		}
 		if kind, n, err = boxAt(r, end, limit); err != nil {
-			return branchline.Fragment{}, err
+			return 0, err
 		}
 		end += n
 		if kind == "uuid" && (n != ChecksumSize || end == at+n) {
-			return branchline.Fragment{}, errTorn
+			return 0, errTorn
 		}
 	}
-	data := make([]byte, end-at)
+	return end - at, nil
+}
+
+// fragmentAt reads the fragment at an offset and checks its checksum box. What is not a whole valid
+// fragment is errTorn; other errors are r's.
+func fragmentAt(r io.ReaderAt, t tracks, at, size int64) (branchline.Fragment, error) {
+	n, err := fragmentLength(r, at, size)
+	if err != nil {
+		return branchline.Fragment{}, err
+	}
+	end := at + n
+	data := make([]byte, n)
 	if _, err := r.ReadAt(data, at); err != nil {
 		return branchline.Fragment{}, err
 	}

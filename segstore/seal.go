@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/branchline-video/branchline"
@@ -19,6 +20,7 @@ const (
 	sideFragment = 'f' // a fragment whose bytes are on stable storage
 	sideFooter   = 's' // the footer box
 	sideSynced   = 'o' // at the origin: a fragment that was synced, so that repair need not read it
+	sideLost     = 'd' // a fragment that was noted and is damaged: not held
 )
 
 // listsUnsynced is how many times the origin adds to a sidecar without a sync: what is lost of it at a power
@@ -64,18 +66,18 @@ func (p *partial) sync() error {
 		return nil
 	}
 	_, err := p.open()
-	f, fresh, box := p.file, p.fresh, p.box
+	f, fresh, lost, box := p.file, p.fresh, p.lost, p.box
 	var sealedAs branchline.Hash
 	if p.footer != nil {
 		sealedAs = p.footer.Hash
 	}
-	p.fresh, p.dirty = nil, false
+	p.fresh, p.lost, p.dirty = nil, nil, false
 	p.mu.Unlock()
 	if err == nil {
 		err = f.Sync()
 	}
 	if err == nil {
-		err = p.syncSidecar(fresh, box, sealedAs)
+		err = p.syncSidecar(lost, fresh, box, sealedAs)
 	}
 	if err == nil && !p.stepped {
 		err = errors.Join(p.fs.SyncDir(filepath.Dir(p.path)), p.fs.SyncDir(filepath.Dir(filepath.Dir(p.path))))
@@ -99,17 +101,20 @@ func (p *partial) breakOff(err error) error {
 	return fmt.Errorf("sync segment %v: %w", p.id, err)
 }
 
-// syncSidecar adds the fragments, and the footer once, to the sidecar and syncs it. Of several footers
-// there the last one counts.
-func (p *partial) syncSidecar(fresh []branchline.Fragment, box []byte, sealedAs branchline.Hash) error {
-	records := make([][]byte, 0, len(fresh)+1)
-	for i := range fresh {
-		row, err := encode(func(c *codec) { c.fragment(&fresh[i]) })
+// syncSidecar adds the fragments, lost and then fresh ones, and the footer once, to the sidecar and syncs
+// it. Of several footers there the last one counts.
+func (p *partial) syncSidecar(lost, fresh []branchline.Fragment, box []byte, sealedAs branchline.Hash) error {
+	records := make([][]byte, 0, len(lost)+len(fresh)+1)
+	for i, f := range slices.Concat(lost, fresh) {
+		row, err := encode(func(c *codec) { c.fragment(&f) })
 		if err != nil {
 			return err
 		}
 		kind := byte(sideFragment)
-		if !p.listed {
+		switch {
+		case i < len(lost):
+			kind = sideLost
+		case !p.listed:
 			kind = sideSynced
 		}
 		records = append(records, append([]byte{kind}, row...))
@@ -173,7 +178,7 @@ func (s *Store) finish(p *partial) error {
 		return fmt.Errorf("seal segment %v: %w", p.id, err)
 	}
 	s.mu.Lock()
-	s.footers.add(p.id, *p.footer)
+	s.footers.add(p.id, ending{Footer: *p.footer, kept: p.footer.Fragments, size: seg.Size})
 	s.mu.Unlock()
 	p.leave(sealed)
 	s.drop(p)

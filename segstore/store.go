@@ -95,6 +95,7 @@ type Store struct {
 	onDisk   int                                    // how many are on disk alone
 	uses     uint64
 	footers  footerCache
+	thins    uint64     // how many segments were thinned
 	opened   []*partial // whose files were opened, the longest ago first
 }
 

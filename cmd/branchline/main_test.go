@@ -63,6 +63,11 @@ func TestExitCodes(t *testing.T) {
 		{"seg rebuild of no store", []string{"seg", "rebuild", empty}, exitUsage, "not the directory of a node or a store"},
 		{"seg cat without a stream", []string{"seg", "cat", store}, exitUsage, "--stream"},
 		{"seg cat of nothing", []string{"seg", "cat", store, "--stream", "a.main"}, exitFailure, "not found"},
+		{"seg export without a stream", []string{"seg", "export", store, "-o", store + "/x"}, exitUsage, "--stream"},
+		{"seg export of nothing", []string{"seg", "export", store, "--stream", "a.main", "-o", store + "/x"}, exitFailure,
+			"not found"},
+		{"seg export over something", []string{"seg", "export", store, "--stream", "a.main", "-o", store}, exitUsage,
+			"is there already"},
 		{"seg check of a rotten file", []string{"seg", "check", rotten}, exitFailure, "1 of 1 files have problems"},
 		{"seg check of no file", []string{"seg", "check", "/none.mp4"}, exitUsage, "no such file"},
 		{"camera of no size", []string{"camera", "--size", "big"}, exitUsage, "640x360"},
@@ -122,6 +127,7 @@ func TestDemo(t *testing.T) {
 		strings.Count(out.String(), "\n") != 4 {
 		t.Errorf("seg ls: %s%s", &out, &errs)
 	}
+	exportProves(t, filepath.Join(dir, "berlin"))
 	film := filepath.Join(dir, "out.mp4")
 	args := []string{"seg", "cat", filepath.Join(dir, "berlin"), "--stream", "entrance.main", "--from", "1m", "-o", film}
 	if code := run(t.Context(), args, &out, &errs); code != 0 {

@@ -23,6 +23,7 @@ type segCommands struct {
 	Check   segCheckCommand   `cmd:"" help:"Verify segments: every fragment, footer, signature and the chain."`
 	Rebuild segRebuildCommand `cmd:"" help:"Make the index of a stopped node's store again from its files."`
 	Cat     segCatCommand     `cmd:"" help:"Write a range of a stream as one playable file to standard output."`
+	Export  segExportCommand  `cmd:"" help:"Write a range of a stream as a directory that proves what was recorded."`
 }
 
 // storeRange chooses segments of a store. The store may be in use.
@@ -112,9 +113,10 @@ type listedSegment struct {
 	Number    uint32    `json:"number"`
 	Start     time.Time `json:"start"`
 	End       time.Time `json:"end"`
-	Bytes     int64     `json:"bytes"`
+	Bytes     int64     `json:"bytes"` // of the file
 	Fragments int       `json:"fragments"`
 	Sealed    bool      `json:"sealed"`
+	Thinned   bool      `json:"thinned"` // only some fragments are left
 	Hash      string    `json:"hash,omitempty"`
 	Codecs    string    `json:"codecs"`
 }
@@ -131,6 +133,9 @@ func (c *segLsCommand) Run(t *terminal) error {
 	}
 	var bytes int64
 	for _, s := range list {
+		if thinned(s) {
+			s.Size = fileSize(segstore.File(c.dir(), s))
+		}
 		bytes += s.Size
 		if !c.JSON {
 			fmt.Fprintf(tab, "%s\t%s\t%.1f\t%d\t%d\t%d\t%d\t%s\t%s\n", s.Stream, readable(s.Span.Start),
@@ -139,7 +144,7 @@ func (c *segLsCommand) Run(t *terminal) error {
 		}
 		one := listedSegment{ID: s.ID.String(), Stream: string(s.Stream), Run: s.Run, Number: s.Number,
 			Start: s.Span.Start, End: s.Span.End, Bytes: s.Size, Fragments: len(s.Fragments), Sealed: s.Sealed,
-			Codecs: s.Codecs}
+			Thinned: thinned(s), Codecs: s.Codecs}
 		if s.Sealed {
 			one.Hash = s.Hash.String()
 		}
@@ -158,10 +163,24 @@ func (c *segLsCommand) Run(t *terminal) error {
 }
 
 func sealedOrNot(s branchline.Segment) string {
-	if s.Sealed {
+	switch {
+	case thinned(s):
+		return "thinned"
+	case s.Sealed:
 		return "sealed"
 	}
 	return "open"
+}
+
+func thinned(s branchline.Segment) bool { return s.Sealed && !segstore.Whole(s) }
+
+// fileSize is zero for a file that is not there any more.
+func fileSize(path string) int64 {
+	info, err := os.Stat(path)
+	if err != nil {
+		return 0
+	}
+	return info.Size()
 }
 
 type segCheckCommand struct {
@@ -192,6 +211,11 @@ func (c *segCheckCommand) Run(t *terminal) error {
 	}
 	missing := checkChains(reports)
 	bad := 0
+	for _, dir := range c.Paths {
+		if err := checkPackage(dir, reports); err != nil {
+			reports = append(reports, segstore.Report{Path: filepath.Join(dir, manifestName), Problems: []string{err.Error()}})
+		}
+	}
 	for _, r := range reports {
 		if !r.OK() {
 			bad++

@@ -211,6 +211,9 @@ func TestResumeOffsets(t *testing.T) {
 	for i := range long.Fragments {
 		long.Fragments[i].Key = i == 1
 	}
+	thinned, first := seg, seg // at the site
+	thinned.Fragments = []branchline.Fragment{seg.Fragments[0], seg.Fragments[2]}
+	first.Fragments, first.Size = seg.Fragments[:1], 1000
 	growing := seg
 	growing.Sealed, growing.Size = false, 60
 	for _, c := range []struct {
@@ -233,6 +236,9 @@ func TestResumeOffsets(t *testing.T) {
 		{"the span completes it", seg, takeSpan, span(4, 5), "0123", "50-60 60-65"},
 		{"only the footer", seg, takeFooter, span(0, 5), "01234", "60-65"},
 		{"no footer for a part", seg, takeFooter, span(0, 5), "0123", ""},
+		{"thinned", thinned, takeWhole, span(0, 5), "-", "0-10 10-20 30-40"},
+		{"thinned to its first", first, takeWhole, span(0, 5), "-", "0-10 10-20"},
+		{"thinned, all held", first, takeWhole, span(0, 5), "0", ""},
 		{"growing", growing, takeWhole, span(3, 9), "-", "0-10 40-50 50-60"},
 		{"growing, all held", growing, takeWhole, span(0, 9), "01234", ""},
 	} {

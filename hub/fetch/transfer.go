@@ -262,7 +262,7 @@ func (st *segmentTransfer) plan(here branchline.Segment) bool {
 	for _, fr := range here.Fragments {
 		have[fr.Offset] = true
 	}
-	complete := st.seg.Sealed && len(st.seg.Fragments) > 0
+	complete := st.seg.Sealed && segstore.Whole(st.seg) // what was thinned at the site is held in part for good
 	wanted := st.playable()
 	for _, fr := range st.seg.Fragments {
 		held := have[fr.Offset] || begun && here.Sealed

@@ -1,0 +1,67 @@
+package segstore
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"io"
+
+	"github.com/branchline-video/branchline"
+)
+
+// content gives the fragments of one open segment file, each verified by its row before any of its
+// bytes is given out. It is the only way to them. It keeps the fragment that was read last, so that who
+// reads on inside that one reads and hashes it once. It is not safe for concurrent use.
+type content struct {
+	file io.ReaderAt
+	end  *ending // of a sealed file: where each fragment is; nil: at its offset
+
+	row  branchline.Fragment // what data is; zero for nothing
+	data []byte
+}
+
+// fragment returns the plain bytes of the fragment that row describes, valid until the next call. It
+// wraps ErrMismatch if they are not those, and io.EOF if the file ends before.
+func (c *content) fragment(row branchline.Fragment) ([]byte, error) {
+	if c.row.Length > 0 && sameBytes(c.row, row) {
+		return c.data, nil
+	}
+	if err := checkRow(row); err != nil {
+		return nil, err
+	}
+	c.row = branchline.Fragment{}
+	at := row.Offset
+	if c.end != nil {
+		var err error
+		if at, err = c.end.place(row); err != nil {
+			return nil, err
+		}
+	}
+	if int64(cap(c.data)) < row.Length {
+		c.data = make([]byte, row.Length)
+	}
+	c.data = c.data[:row.Length]
+	if _, err := c.file.ReadAt(c.data, at); err != nil {
+		return nil, fmt.Errorf("read fragment at %d: %w", row.Offset, err)
+	}
+	if got := branchline.Hash(sha256.Sum256(c.data)); got != row.Hash {
+		return nil, fmt.Errorf("fragment at %d: hash is %v and should be %v: %w", row.Offset, got, row.Hash,
+			branchline.ErrMismatch)
+	}
+	c.row = row
+	return c.data, nil
+}
+
+// forget makes the next call read the file anew.
+func (c *content) forget() { c.row = branchline.Fragment{} }
+
+// rowAt returns the row of the fragment in which the byte at offset is.
+func rowAt(rows []branchline.Fragment, offset int64) (branchline.Fragment, bool) {
+	i, ok := findRow(rows, offset)
+	if !ok {
+		i--
+	}
+	if i < 0 || rows[i].End() <= offset {
+		return branchline.Fragment{}, false
+	}
+	return rows[i], true
+}
