@@ -50,7 +50,7 @@ func mayImport() map[string][]string {
 		"federation/members":  {"federation/link", "internal/clock"},
 		"federation":          {"federation/", "proto", "internal/clock", "internal/backoff"},
 		"edge/ingest":         {"internal/"},
-		"edge":                {"edge/ingest", "internal/", "segstore"},
+		"edge":                {"edge/ingest", "internal/", "segstore", "segstore/retain"},
 		"hub/policy":          {},
 		"hub/catalog":         {"segstore/index", "internal/clock"},
 		"hub/fetch":           {"hub/catalog", "hub/policy", "federation", "segstore/", "internal/"},

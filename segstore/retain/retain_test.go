@@ -229,12 +229,35 @@ func describe(p retain.Plan) string {
 	return strings.Join(out, " ")
 }
 
-func TestDecide(t *testing.T) {
-	const ten = "0-10 10-20 20-30 30-40 40-50 50-60 60-70 70-80 80-90 90-100"
-	for _, c := range []struct{ name, facts, want string }{
+type row struct{ name, facts, want string }
+
+// decide checks plans against what they should be.
+func decide(t *testing.T, rows []row) {
+	t.Helper()
+	for _, c := range rows {
+		plan := retain.Decide(parse(c.facts).facts)
+		if got := describe(plan); got != c.want {
+			t.Errorf("%s: %s\n\tgot  %q\n\twant %q", c.name, c.facts, got, c.want)
+		}
+		for _, a := range plan.Actions {
+			if a.Why == "" {
+				t.Errorf("%s: no explanation of %+v", c.name, a)
+			}
+		}
+	}
+}
+
+const ten = "0-10 10-20 20-30 30-40 40-50 50-60 60-70 70-80 80-90 90-100"
+
+func TestNoRules(t *testing.T) {
+	decide(t, []row{
 		{"no rules keep everything", "now 100; a: " + ten, ""},
 		{"nothing at all", "now 100", ""},
+	})
+}
 
+func TestAge(t *testing.T) {
+	decide(t, []row{
 		{"age", "now 100; a keep 70: " + ten, "x:a0 x:a10"},
 		{"age counts from a segment's end", "now 100; a keep 79: " + ten, "x:a0 x:a10"},
 		{"just of age is kept", "now 100; a keep 90: " + ten, ""},
@@ -242,7 +265,11 @@ func TestDecide(t *testing.T) {
 		{"age does not ask for pressure", "now 100; vol d 9/5; a keep 85: " + ten, "x:a0"},
 		{"age, oldest first over streams", "now 100; b keep 70: 0-10 15-20; a keep 70: 5-10 10-15",
 			"x:b0 x:a5 x:a10 x:b15"},
+	})
+}
 
+func TestLocks(t *testing.T) {
+	decide(t, []row{
 		{"a lock beats age", "now 100; a keep 70: " + ten + "; lock a 0-10", "x:a10"},
 		{"a lock that touches locks all of a segment", "now 100; a keep 55: " + ten + "; lock a 15-16", "x:a0 x:a20 x:a30"},
 		{"a lock to a segment's start does not touch it", "now 100; a keep 75: " + ten + "; lock a 5-10", "x:a10"},
@@ -251,10 +278,15 @@ func TestDecide(t *testing.T) {
 		{"a lock until later", "now 100; a keep 75: " + ten + "; lock a 0-20 until 101", ""},
 		{"one of two locks has ended", "now 100; a keep 70: " + ten + "; lock a 0-20 until 50; lock a 0-10", "x:a10"},
 		{"a lock of another stream", "now 100; a keep 90: 0-9; a/sub keep 90: 0-9; lock a/sub 0-9", "x:a0"},
+	})
+}
 
+func TestHolds(t *testing.T) {
+	decide(t, []row{
 		{"a hold postpones age", "now 100; a keep 70: " + ten + "; hold a 0-10 known 100 until 200", "x:a10"},
 		{"up to the lease's end", "now 100; a keep 70: " + ten + "; hold a 0-10 known 100 until 100", "x:a0 x:a10"},
-		{"not retrieved: no extension, no delay", "now 100; a keep 70: " + ten + "; hold a - known 10 until 200", "x:a0 x:a10"},
+		{"not retrieved: no extension, no delay",
+			"now 100; a keep 70: " + ten + "; hold a - known 10 until 200", "x:a0 x:a10"},
 		{"not retrieved: kept longer", "now 100; a keep 70 extend 10: " + ten + "; hold a - known 10 until 200", "x:a0"},
 		{"but not longer than the extension", "now 100; a keep 60 extend 10: " + ten + "; hold a - known 0 until 200",
 			"x:a0 x:a10"},
@@ -264,7 +296,11 @@ func TestDecide(t *testing.T) {
 		{"spans of an ended lease are not retrieved", "now 100; a keep 70 extend 20: " + ten +
 			"; hold a 10-20 known 60 until 90", "x:a0"},
 		{"recorded across known", "now 100; a keep 70 extend 20: " + ten + "; hold a - known 15 until 90", "x:a0"},
+	})
+}
 
+func TestQuota(t *testing.T) {
+	decide(t, []row{
 		{"store over its quota", "now 100; quota 8; a: " + ten, "e:a0 e:a10"},
 		{"store at its quota", "now 100; quota 10; a: " + ten, ""},
 		{"ahead of need", "now 100; quota 10 +2; a: " + ten, "e:a0 e:a10"},
@@ -275,7 +311,11 @@ func TestDecide(t *testing.T) {
 			"x:b10 x:b20"},
 		{"over its age and held, under pressure", "now 100; quota 1; a keep 50: 0-10 10-20; hold a 0-20 known 100 until 200",
 			"x:a0"},
+	})
+}
 
+func TestRanks(t *testing.T) {
+	decide(t, []row{
 		{"pressure spares what a hub waits for", "now 100; quota 8; a: " + ten + "; hold a 0-10,20-30 known 100 until 200",
 			"e:a10 e:a30"},
 		{"then what is not retrieved", "now 100; quota 2; a: 0-10 10-20 20-30 30-40; hold a 0-10 known 20 until 200",
@@ -287,12 +327,20 @@ func TestDecide(t *testing.T) {
 			"short 9 locked"},
 		{"nothing is left", "now 100; vol d 0/3; a: 0-10", "e:a0 short 2 empty"},
 		{"one stream's hold is not another's", "now 100; quota 1; a: 0-10; b: 5-15; hold a 0-10 known 100 until 200", "e:b5"},
+	})
+}
 
+func TestCameraQuota(t *testing.T) {
+	decide(t, []row{
 		{"camera over its quota", "now 100; cam a 2; a: 10-20 20-30 30-40; b: 0-10", "e:a10"},
 		{"its streams count together", "now 100; cam a 2; a: 10-20 20-30; a/sub: 5-15 25-30; b: 0-10", "e:a/sub5 e:a10"},
 		{"camera and store together", "now 100; cam a 2; quota 3; a: 10-20 20-30 30-40; b: 0-10", "e:a10"},
 		{"camera and store, both", "now 100; cam a 2; quota 2; a: 10-20 20-30 30-40; b: 0-10", "e:a10 e:b0"},
+	})
+}
 
+func TestVolumes(t *testing.T) {
+	decide(t, []row{
 		{"a volume's floor", "now 100; vol d 3/5; a: " + ten, "e:a0 e:a10"},
 		{"a volume's floor, ahead", "now 100; vol d 5/5 +1; a: " + ten, "e:a0"},
 		{"a volume with room", "now 100; vol d 5/5; a: " + ten, ""},
@@ -302,7 +350,11 @@ func TestDecide(t *testing.T) {
 		{"what the volume frees, the store need not", "now 100; vol d 9/9; vol e 4/5; quota 2; a: 0-10 10-20@e 20-30", "e:a10"},
 		{"but not what is older than what is removed", "now 100; vol d 4/5; quota 6; a: 0-10=1 10-20=5 20-30=2", "e:a0 e:a10"},
 		{"what turns out unneeded is spared", "now 100; vol e 4/5; cam a 1; a: 10-20=5@e 20-30; b: 0-10@e", "e:a10"},
+	})
+}
 
+func TestThinning(t *testing.T) {
+	decide(t, []row{
 		{"thinning", "now 100; a thin 70: " + ten, "t:a0 t:a10"},
 		{"already thinned", "now 100; a thin 55: " + ten + "; thinned a 0-20", "t:a20 t:a30"},
 		{"a lock beats thinning", "now 100; a thin 70: " + ten + "; lock a 5-6", "t:a10"},
@@ -311,24 +363,17 @@ func TestDecide(t *testing.T) {
 		{"removed is not thinned", "now 100; a keep 75 thin 55: " + ten, "x:a0 x:a10 t:a20 t:a30"},
 		{"thinned is removed all the same", "now 100; a keep 85 thin 60: " + ten + "; thinned a 0-40", "x:a0"},
 		{"pressure does not thin", "now 100; quota 9; a thin 95: " + ten, "e:a0"},
+	})
+}
 
+func TestBounds(t *testing.T) {
+	decide(t, []row{
 		{"no more than it may", "now 100; most 3; a keep 50: " + ten, "x:a0 x:a10 x:a20 more"},
 		{"pressure too", "now 100; most 2; quota 1; a: " + ten, "e:a0 e:a10 more"},
 		{"and thinning", "now 100; most 2; a thin 50: " + ten, "t:a0 t:a10 more"},
 		{"segments that overlap by a rounding", "now 100; a keep 70: 0-10.0003 10-20 20-30", "x:a0 x:a10"},
 		{"a lock as far as a rounding", "now 100; a keep 60: 0-10.5 10-20 20-30; lock a 10.2-10.3", "x:a20"},
-	} {
-		w := parse(c.facts)
-		plan := retain.Decide(w.facts)
-		if got := describe(plan); got != c.want {
-			t.Errorf("%s: %s\n\tgot  %q\n\twant %q", c.name, c.facts, got, c.want)
-		}
-		for _, a := range plan.Actions {
-			if a.Why == "" {
-				t.Errorf("%s: no explanation of %+v", c.name, a)
-			}
-		}
-	}
+	})
 }
 
 func TestExplanations(t *testing.T) {
