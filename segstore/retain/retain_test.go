@@ -349,7 +349,8 @@ func TestVolumes(t *testing.T) {
 		{"a volume without segments", "now 100; vol f 4/5; a: 0-10", "short 1 empty"},
 		{"what the volume frees, the store need not",
 			"now 100; vol d 9/9; vol e 4/5; quota 2; a: 0-10 10-20@e 20-30", "e:a10"},
-		{"but not what is older than what is removed", "now 100; vol d 4/5; quota 6; a: 0-10=1 10-20=5 20-30=2", "e:a0 e:a10"},
+		{"but not what is older than what is removed", "now 100; vol d 4/5; quota 6; a: 0-10=1 10-20=5 20-30=2",
+			"e:a0 e:a10"},
 		{"what turns out unneeded is spared", "now 100; vol e 4/5; cam a 1; a: 10-20=5@e 20-30; b: 0-10@e", "e:a10"},
 	})
 }
