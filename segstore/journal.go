@@ -9,7 +9,7 @@ import (
 	"github.com/branchline-video/branchline"
 )
 
-// The journal has every gap and camera as it was recorded, so that an index can be made again. What a
+// The journal has every gap, camera, lock and hold as it was recorded, so that an index can be made again. What a
 // later record supersedes is dropped when the journal has twice the size that it had after the last
 // time, but at least journalSlack and at most journalMost. Gaps are forgotten gapAge after their end;
 // and the oldest ones of a stream sooner while all that counts takes more than two thirds of journalMost,
@@ -20,20 +20,35 @@ const (
 	gapAge       = 400 * 24 * time.Hour
 )
 
-// note writes a change that is already in l to the journal, durably.
-func (s *Store) note(l *ledger, ch branchline.Change) error {
+// note writes changes that are already in l to the journal, durably and together.
+func (s *Store) note(l *ledger, changes ...branchline.Change) error {
+	records := make([][]byte, len(changes))
+	for i := range changes {
+		var err error
+		if records[i], err = encode(func(c *codec) { c.change(&changes[i]) }); err != nil {
+			return err
+		}
+	}
+	return s.noteRecords(l, records...)
+}
+
+// noteRecords is note of records as they stand in the journal.
+func (s *Store) noteRecords(l *ledger, records ...[]byte) error {
+	if len(records) == 0 {
+		return nil
+	}
 	if s.journal.size >= s.journalLimit {
 		live, err := l.facts()
 		if err != nil {
 			return err
 		}
-		return s.rewriteJournal(live)
+		claims, err := l.claims()
+		if err != nil {
+			return err
+		}
+		return s.rewriteJournal(live, claims...)
 	}
-	record, err := encode(func(c *codec) { c.change(&ch) })
-	if err != nil {
-		return err
-	}
-	if err := s.journal.append(record); err != nil {
+	if err := s.journal.append(records...); err != nil {
 		return err
 	}
 	return s.journal.sync()
@@ -74,6 +89,10 @@ func (l *ledger) fact(ch branchline.Change) (err error) {
 // replay enters what the journal has and the index has not. Of several records of one gap or camera
 // the last one counts.
 func (s *Store) replay(records [][]byte) error {
+	records, err := s.replayClaims(records)
+	if err != nil {
+		return err
+	}
 	var live []branchline.Change
 	place := make(map[string]int)
 	for _, r := range records {
@@ -119,15 +138,15 @@ func journalKey(ch branchline.Change) string {
 	return ""
 }
 
-// rewriteJournal replaces the journal by one with these changes alone.
-func (s *Store) rewriteJournal(live []branchline.Change) error {
+// rewriteJournal replaces the journal by one with these changes, and these locks and holds, alone.
+func (s *Store) rewriteJournal(live []branchline.Change, claims ...[]byte) error {
 	path := filepath.Join(s.dir, journalFile)
 	s.discard(path + ".new")
 	fresh, _, err := openLog(s.fs, path+".new")
 	if err != nil {
 		return err
 	}
-	err = fresh.fill(live)
+	err = fresh.fill(live, claims)
 	if err == nil {
 		err = s.fs.Rename(path+".new", path)
 	}
@@ -140,8 +159,8 @@ func (s *Store) rewriteJournal(live []branchline.Change) error {
 	return errors.Join(s.fs.SyncDir(s.dir), old.close())
 }
 
-// fill writes changes durably.
-func (l *recordLog) fill(live []branchline.Change) error {
+// fill writes changes and further records durably.
+func (l *recordLog) fill(live []branchline.Change, more [][]byte) error {
 	records := make([][]byte, len(live))
 	for i := range live {
 		var err error
@@ -149,7 +168,7 @@ func (l *recordLog) fill(live []branchline.Change) error {
 			return err
 		}
 	}
-	if err := l.append(records...); err != nil {
+	if err := l.append(append(records, more...)...); err != nil {
 		return err
 	}
 	return l.sync()

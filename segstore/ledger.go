@@ -23,6 +23,9 @@ import (
 //	O  stream -> the key G of its newest gap that is open
 //	M  camera -> sequence number of its change, camera
 //	T  stream -> its totals and end
+//	L  identifier -> evidence lock
+//	H  stream, holder -> hold
+//	N  stream -> the time in which its segments are thinned
 //
 // The feed stays as small as the state: a change that supersedes another (sealed after opened, a gap
 // that ended after the same gap open) replaces it in the feed. So a follower that comes late sees the
@@ -93,8 +96,11 @@ func readStream(tx *index.Tx, stream branchline.StreamID) (streamState, error) {
 }
 
 // commit changes the index durably and then tells the followers.
-func (s *Store) commit(change func(l *ledger) error) error {
-	err := s.ix.Update(func(tx *index.Tx) error {
+func (s *Store) commit(change func(l *ledger) error) error { return s.commitBy(s.ix.Update, change) }
+
+// commitBy is commit by the given kind of update.
+func (s *Store) commitBy(update func(func(tx *index.Tx) error) error, change func(l *ledger) error) error {
+	err := update(func(tx *index.Tx) error {
 		l := ledger{tx: tx, horizon: s.clock.Now().Add(-gapAge), crowded: s.journalLive > s.journalMost/3*2}
 		m, err := readMeta(tx)
 		l.meta = m

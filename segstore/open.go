@@ -27,7 +27,8 @@ func openWith(dir string, opt Options, fsys files) (*Store, error) {
 		readers: make(chan struct{}, maxReaders), closing: make(chan struct{}), synced: make(chan struct{}),
 		journalMost: journalMost,
 		loading:     make(chan struct{}, 1), limit: maxPartials,
-		partials: make(map[branchline.SegmentID]*partial),
+		partials:  make(map[branchline.SegmentID]*partial),
+		retention: newRetention(opt.Retention),
 	}
 	if s.trust == nil {
 		s.trust = anyKey
@@ -39,6 +40,7 @@ func openWith(dir string, opt Options, fsys files) (*Store, error) {
 		return nil, fmt.Errorf("open store %s: %w", dir, err)
 	}
 	go s.keepSynced()
+	go s.keepRetained()
 	return s, nil
 }
 
@@ -136,8 +138,14 @@ func (s *Store) emptyTrash() (map[branchline.SegmentID]branchline.Cause, error) 
 				continue
 			}
 		}
+		plain, leavesGap := strings.CutSuffix(string(cause), gapMark)
+		cause = branchline.Cause(plain)
 		causes[id] = cause
-		err = s.commit(func(l *ledger) error { return l.remove(id, cause) })
+		if leavesGap {
+			err = s.takeOutTrash(filepath.Join(dir, name), id, cause)
+		} else {
+			err = s.commit(func(l *ledger) error { return l.remove(id, cause) })
+		}
 		if err != nil && !errors.Is(err, branchline.ErrNotFound) && !errors.Is(err, branchline.ErrGone) {
 			return nil, err
 		}

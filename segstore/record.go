@@ -21,6 +21,9 @@ const (
 	kindRemoved
 	kindGap
 	kindCamera
+	kindLock // in the journal alone, as the two below
+	kindUnlock
+	kindHold
 )
 
 func (c *codec) segment(s *branchline.Segment) {

@@ -14,6 +14,7 @@ import (
 	"github.com/branchline-video/branchline"
 	"github.com/branchline-video/branchline/internal/clock"
 	"github.com/branchline-video/branchline/segstore/index"
+	"github.com/branchline-video/branchline/segstore/retain"
 )
 
 // Limits of a store.
@@ -50,6 +51,9 @@ type Options struct {
 	// it. It is called by Seal and while opening, from several goroutines, and must not call the store.
 	// Nil trusts any key, and then a signature shows only that a footer was not changed since.
 	Trust func(stream branchline.StreamID, key ed25519.PublicKey) error
+	// Retention says what is kept. The zero value keeps all that there is room for: when the volume has
+	// less free than [retain.Rules.Floor] says, the oldest goes that no lock covers.
+	Retention retain.Rules
 }
 
 // Store is an open store. Its methods may be called concurrently.
@@ -64,6 +68,8 @@ type Store struct {
 	lock   func() error
 	ix     *index.DB
 	feed   bell
+
+	retention *retention
 
 	journal      *recordLog // used only inside commit, where nobody else is, as the three below
 	journalLimit int64      // size from which superseded records are dropped
@@ -98,6 +104,7 @@ func (s *Store) Close() error {
 	s.mu.Unlock()
 	close(s.closing)
 	<-s.synced
+	<-s.retention.done
 	var errs []error
 	for _, p := range all {
 		p.take()
@@ -193,6 +200,7 @@ func (s *Store) begin(p *partial, stream branchline.StreamID, start branchline.S
 func (s *Store) room() error {
 	free, err := s.free(s.dir)
 	if err == nil && free < minFree {
+		s.retention.rouse()
 		err = fmt.Errorf("%d bytes free and %d needed: %w: %w", free, int64(minFree), syscall.ENOSPC,
 			branchline.ErrUnavailable)
 	}

@@ -1,0 +1,176 @@
+package segstore
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"os"
+
+	"github.com/branchline-video/branchline"
+)
+
+// A segment that retention removes leaves a gap, in the same update of the index and with one record in
+// the journal. What a crash leaves of that:
+//
+//	renamed to trash/                             the next start removes it and enters the gap
+//	the gap in the journal                        the same; the gap is there already
+//	the index updated                             the next start unlinks the file
+//
+// A file in trash/ that is to leave a gap says so in its name.
+
+// gapMark ends the cause in the name of such a file.
+const gapMark = ".gap"
+
+// vacate enters the gap that a removed segment leaves: where nothing else is told of its time. It extends
+// the gap before if that touches and has the same cause, and reaches to the neighbours over holes of
+// roundings. It returns what has changed.
+func (l *ledger) vacate(seg branchline.Segment, cause branchline.Cause) ([]branchline.Change, error) {
+	around := branchline.TimeRange{Start: seg.Span.Start.Add(-joinWithin), End: seg.Span.End.Add(joinWithin)}
+	gaps, err := l.gapsTouching(seg.Stream, around)
+	if err != nil {
+		return nil, err
+	}
+	taken, err := l.segmentsTouching(seg, around)
+	if err != nil {
+		return nil, err
+	}
+	for _, g := range gaps {
+		taken = append(taken, g.Span)
+	}
+	var changes []branchline.Change
+	for _, free := range (branchline.Spans{around}).Minus(branchline.NewSpans(taken...)) {
+		if free.Start.Equal(around.Start) {
+			free.Start = seg.Span.Start
+		}
+		if free.End.Equal(around.End) {
+			free.End = seg.Span.End
+		}
+		if free.Duration() < joinWithin || !free.Overlaps(seg.Span) {
+			continue
+		}
+		g := branchline.Gap{Stream: seg.Stream, Span: free, Cause: cause}
+		for _, before := range gaps {
+			if before.Span.End.Equal(free.Start) && before.Cause == cause && !before.Open {
+				g.Span.Start = before.Span.Start
+			}
+		}
+		if _, err := l.gap(g); err != nil {
+			return nil, err
+		}
+		changes = append(changes, branchline.Change{Gap: &g})
+	}
+	return changes, nil
+}
+
+// segmentsTouching returns the spans of the stream's sealed segments but seg that touch the range.
+func (l *ledger) segmentsTouching(seg branchline.Segment, r branchline.TimeRange) ([]branchline.TimeRange, error) {
+	var all []branchline.TimeRange
+	for _, v := range l.tx.Scan(keyLine('S', seg.Stream), keyAt('S', seg.Stream, r.Start.Add(-MaxSpan))) {
+		var other branchline.Segment
+		var seq uint64
+		if err := decode("segment", v, sequenced(&seq, func(c *codec) { c.segment(&other) })); err != nil {
+			return nil, err
+		}
+		if !other.Span.Start.Before(r.End) {
+			break
+		}
+		if other.ID != seg.ID && other.Sealed && other.Span.Overlaps(r) {
+			all = append(all, other.Span)
+		}
+	}
+	return all, nil
+}
+
+// gapsTouching returns the stream's gaps that share an instant or an end with the range.
+func (l *ledger) gapsTouching(stream branchline.StreamID, r branchline.TimeRange) ([]branchline.Gap, error) {
+	var all []branchline.Gap
+	add := func(v []byte) (branchline.Gap, error) {
+		var g branchline.Gap
+		var seq uint64
+		err := decode("gap", v, sequenced(&seq, func(c *codec) { c.gap(&g) }))
+		if !g.Span.Empty() && !g.Span.End.Before(r.Start) {
+			all = append(all, g)
+		}
+		return g, err
+	}
+	start := keyAt('G', stream, r.Start)
+	for k, v := range l.tx.ScanReverse(keyLine('G', stream), start) {
+		if bytes.Equal(k, start) {
+			continue // found below
+		}
+		g, err := add(v)
+		if err != nil {
+			return nil, err
+		}
+		if !g.Span.Empty() {
+			break
+		}
+	}
+	for _, v := range l.tx.Scan(keyLine('G', stream), start) {
+		g, err := add(v)
+		if err != nil {
+			return nil, err
+		}
+		if !g.Span.Start.Before(r.End) {
+			break
+		}
+	}
+	return all, nil
+}
+
+// takeOut replaces a segment by a tombstone, and with the mark on its cause by a gap as well.
+func (s *Store) takeOut(l *ledger, id branchline.SegmentID, cause branchline.Cause) ([]branchline.Change, error) {
+	seg, _, err := find(l.tx, id)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.remove(id, cause); err != nil || seg.Span.Empty() {
+		return nil, err
+	}
+	return l.vacate(seg, cause)
+}
+
+// takeOutTrash is takeOut of a file that a crash has left in trash/. Of a segment that a lost index does
+// not know any more the gap is entered by what the file says, where it is the origin's own.
+func (s *Store) takeOutTrash(path string, id branchline.SegmentID, cause branchline.Cause) error {
+	return s.commitBy(s.ix.Relieve, func(l *ledger) error {
+		changes, err := s.takeOut(l, id, cause)
+		if errors.Is(err, branchline.ErrNotFound) && s.signer != nil {
+			seg, e := readTrash(path)
+			if e != nil {
+				s.log.Error("what was being removed is not readable, and leaves no gap", "path", path, "cause", e)
+				return err
+			}
+			changes, err = l.vacate(seg, cause)
+		}
+		if err != nil {
+			return err
+		}
+		return s.note(l, changes...)
+	})
+}
+
+// readTrash describes the file of a segment as its origin calls it.
+func readTrash(path string) (branchline.Segment, error) {
+	f, err := readFooterFile(path)
+	if err != nil {
+		return branchline.Segment{}, err
+	}
+	return f.Segment(f.Stream, 0), nil
+}
+
+// empty frees the space of a file in trash/ and leaves its name, which a crash needs.
+func (s *Store) empty(path string) error {
+	f, err := s.fs.Open(path, os.O_RDWR)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	err = f.Truncate(0)
+	if e := f.Close(); err == nil {
+		err = e
+	}
+	return err
+}
