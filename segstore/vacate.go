@@ -62,7 +62,7 @@ func (l *ledger) vacate(seg branchline.Segment, cause branchline.Cause) ([]branc
 	return changes, nil
 }
 
-// segmentsTouching returns the spans of the stream's sealed segments but seg that touch the range.
+// segmentsTouching returns the spans of the stream's segments but seg that touch the range.
 func (l *ledger) segmentsTouching(seg branchline.Segment, r branchline.TimeRange) ([]branchline.TimeRange, error) {
 	var all []branchline.TimeRange
 	for _, v := range l.tx.Scan(keyLine('S', seg.Stream), keyAt('S', seg.Stream, r.Start.Add(-MaxSpan))) {
@@ -74,7 +74,10 @@ func (l *ledger) segmentsTouching(seg branchline.Segment, r branchline.TimeRange
 		if !other.Span.Start.Before(r.End) {
 			break
 		}
-		if other.ID != seg.ID && other.Sealed && other.Span.Overlaps(r) {
+		if !other.Sealed { // where it ends is not known yet; that it begins here is enough
+			other.Span.End = other.Span.Start.Add(2 * joinWithin)
+		}
+		if other.ID != seg.ID && other.Span.Overlaps(r) {
 			all = append(all, other.Span)
 		}
 	}
