@@ -201,7 +201,9 @@ func (s *Store) sealedAfter(stream branchline.StreamID, from time.Time, failed *
 }
 
 // page returns sealed segments of a stream from a key on, and the key after them, nil at the end.
-func (s *Store) page(stream branchline.StreamID, at []byte, size int) (page []branchline.Segment, next []byte, err error) {
+func (s *Store) page(
+	stream branchline.StreamID, at []byte, size int,
+) (page []branchline.Segment, next []byte, err error) {
 	err = s.ix.View(func(tx *index.Tx) error {
 		seen := 0
 		for k, v := range tx.Scan(keyLine('S', stream), at) {

@@ -154,7 +154,8 @@ func TestLocksAndHoldsAreChecked(t *testing.T) {
 		{"no stream", branchline.Hold{Holder: "hub", Until: until}, branchline.ErrInvalid},
 		{"a time of no place", branchline.Hold{Holder: "hub", Stream: testStream, Until: until.AddDate(1000, 0, 0)},
 			branchline.ErrInvalid},
-		{"too many spans", branchline.Hold{Holder: "hub", Stream: testStream, Spans: many, Until: until}, branchline.ErrTooLarge},
+		{"too many spans", branchline.Hold{Holder: "hub", Stream: testStream, Spans: many, Until: until},
+			branchline.ErrTooLarge},
 		{"as many as may be", branchline.Hold{Holder: "hub", Stream: testStream, Spans: many[1:], Until: until}, nil},
 	} {
 		if err := s.Hold(t.Context(), c.hold); !errors.Is(err, c.want) || (err == nil) != (c.want == nil) {

@@ -136,8 +136,20 @@ func TestSegmentsAndGapsCoverAll(t *testing.T) {
 				}
 				from := rapid.IntRange(0, most).Draw(rt, "from") * rapid.IntRange(0, 1).Draw(rt, "not oldest")
 				to := rapid.IntRange(from, most).Draw(rt, "to") + 1
-				cause := rapid.SampledFrom([]branchline.Cause{branchline.CauseExpired, branchline.CauseRemovedEarly}).Draw(rt, "cause")
-				there = retireSome(t, s, there, from, to, cause, locks)
+				cause := branchline.CauseExpired
+				if rapid.Bool().Draw(rt, "early") {
+					cause = branchline.CauseRemovedEarly
+				}
+				var left []testSegment
+				for i, seg := range there {
+					isLocked := func(l branchline.Lock) bool { return l.Span.Overlaps(span(seg)) }
+					if i < from || i >= to || slices.ContainsFunc(locks, isLocked) {
+						left = append(left, seg)
+					}
+				}
+				retireSome(t, s, there[from:to], cause)
+				there = left
+				checkThere(t, s, there)
 			case 5:
 				l := branchline.Lock{ID: fmt.Sprint(stream, len(locks)), Stream: stream, Reason: "case", Span: branchline.TimeRange{
 					Start: testStart().Add(time.Duration(rapid.IntRange(0, 20).Draw(rt, "lock")) * time.Second)}}
@@ -163,27 +175,23 @@ func TestSegmentsAndGapsCoverAll(t *testing.T) {
 	}
 }
 
-// retireSome removes there[from:to] but what is locked, and returns what is left.
-func retireSome(t testing.TB, s *Store, there []testSegment, from, to int, cause branchline.Cause,
-	locks []branchline.Lock) (left []testSegment) {
+// retireSome removes segments, but what is locked.
+func retireSome(t testing.TB, s *Store, segs []testSegment, cause branchline.Cause) {
 	t.Helper()
 	var batch []retain.Action
-	for i, seg := range there {
-		if i >= from && i < to {
-			batch = append(batch, removal(seg, cause))
-		}
-		locked := slices.ContainsFunc(locks, func(l branchline.Lock) bool { return l.Span.Overlaps(span(seg)) })
-		if i < from || i >= to || locked {
-			left = append(left, seg)
-		}
+	for _, seg := range segs {
+		batch = append(batch, removal(seg, cause))
 	}
 	must(t, s.retire(batch))
-	for _, seg := range left {
+}
+
+func checkThere(t testing.TB, s *Store, segs []testSegment) {
+	t.Helper()
+	for _, seg := range segs {
 		if known, err := s.lookup(seg.start.ID); err != nil || !known.Sealed {
 			t.Errorf("segment at %s is gone: %v", seconds(seg.start.Start), err)
 		}
 	}
-	return left
 }
 
 // TestGapsOfRemovalsGrow writes down gaps after removals in several orders.
@@ -259,8 +267,9 @@ func stopRetentionAt(t *testing.T, k int, full, lost bool) (finished bool) {
 	d.mu.Lock()
 	d.left = k
 	d.mu.Unlock()
-	finished = s.retire([]retain.Action{removal(segs[0], branchline.CauseExpired), removal(segs[1], branchline.CauseExpired)}) == nil &&
-		s.retire([]retain.Action{removal(segs[2], branchline.CauseExpired)}) == nil
+	one, two, three := removal(segs[0], branchline.CauseExpired), removal(segs[1], branchline.CauseExpired),
+		removal(segs[2], branchline.CauseExpired)
+	finished = s.retire([]retain.Action{one, two}) == nil && s.retire([]retain.Action{three}) == nil
 	s.Close()
 	d.mu.Lock()
 	finished = finished && d.left > 0
@@ -308,7 +317,8 @@ func TestQuotaIsKept(t *testing.T) {
 		st.Bytes[branchline.CauseRemovedEarly] != uint64(int64(n)*one) {
 		t.Errorf("stats %+v, %d removals, want %d", st, len(last), n)
 	}
-	if why := last[0].Why; !strings.Contains(why, "over its quota of") || last[0].Segment.Span.Start.Before(last[1].Segment.Span.Start) {
+	if !strings.Contains(last[0].Why, "over its quota of") ||
+		last[0].Segment.Span.Start.Before(last[1].Segment.Span.Start) {
 		t.Errorf("last removal %+v", last[0])
 	}
 }
