@@ -349,3 +349,41 @@ func TestRetentionPlan(t *testing.T) {
 		t.Errorf("feed %s", got)
 	}
 }
+
+// TestDroppedAndGivenAgain: a replica tells what it has dropped, until it is given that again.
+func TestDroppedAndGivenAgain(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir, false)
+	var segs []testSegment
+	for i := range 4 {
+		segs = append(segs, segmentOf(testStream, uint32(i), day(float64(2*i), 0).Start, 4))
+		recordSegment(t, s, segs[i])
+	}
+	must(t, s.RecordGap(gap(20, 30, branchline.CauseUnreachable, false)))
+	retireSome(t, s, segs, branchline.CauseRemovedEarly)
+	for _, c := range []struct {
+		again int
+		want  string
+	}{{-1, "0-8"}, {1, "0-2 4-8"}, {0, "4-8"}, {3, "4-6"}, {2, ""}} {
+		if c.again >= 0 {
+			recordSegment(t, s, segs[c.again])
+		}
+		for _, lost := range []bool{false, true} {
+			dropped, err := s.Dropped(testStream, day(-5, 50))
+			must(t, err)
+			var got []string
+			for _, r := range dropped {
+				got = append(got, between(r))
+			}
+			if strings.Join(got, " ") != c.want {
+				t.Errorf("after segment %d, index lost %v: dropped %q, want %q", c.again, lost, got, c.want)
+			}
+			checkCoverage(t, s, testStream, day(0, 8))
+			must(t, s.Close())
+			if lost {
+				must(t, os.RemoveAll(filepath.Join(dir, indexDir)))
+			}
+			s = openStore(t, dir, false)
+		}
+	}
+}

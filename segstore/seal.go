@@ -157,7 +157,7 @@ func (s *Store) finish(p *partial) error {
 		return fmt.Errorf("seal segment %v: %w", p.id, err)
 	}
 	seg := p.footer.Segment(p.stream, p.footer.End()+int64(len(p.box)))
-	if err := s.commit(func(l *ledger) error { return l.segment(seg) }); err != nil {
+	if err := s.commit(func(l *ledger) error { return s.enterSealed(l, seg) }); err != nil {
 		return fmt.Errorf("seal segment %v: %w", p.id, err)
 	}
 	s.mu.Lock()

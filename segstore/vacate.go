@@ -3,10 +3,12 @@ package segstore
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 
 	"github.com/branchline-video/branchline"
+	"github.com/branchline-video/branchline/segstore/index"
 )
 
 // A segment that retention removes leaves a gap, in the same update of the index and with one record in
@@ -176,4 +178,70 @@ func (s *Store) empty(path string) error {
 		err = e
 	}
 	return err
+}
+
+// byRetention reports whether the cause is that retention has removed something.
+func byRetention(cause branchline.Cause) bool {
+	return cause == branchline.CauseExpired || cause == branchline.CauseRemovedEarly
+}
+
+// Dropped returns the spans in the range that were here and were removed by retention, in order.
+func (s *Store) Dropped(stream branchline.StreamID, span branchline.TimeRange) (branchline.Spans, error) {
+	var dropped []branchline.TimeRange
+	err := s.ix.View(func(tx *index.Tx) error {
+		l := ledger{tx: tx}
+		gaps, err := l.gapsTouching(stream, span)
+		for _, g := range gaps {
+			if byRetention(g.Cause) {
+				dropped = append(dropped, g.Span.Intersect(span))
+			}
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list dropped spans: %w", err)
+	}
+	return branchline.NewSpans(dropped...), nil
+}
+
+// reclaim takes the time of a segment that a replica was given again out of the gaps that its removal left.
+// A gap that begins with it stays without length: what stands in the feed is not unsaid.
+func (l *ledger) reclaim(seg branchline.Segment) ([]branchline.Change, error) {
+	gaps, err := l.gapsTouching(seg.Stream, seg.Span)
+	if err != nil {
+		return nil, err
+	}
+	var changes []branchline.Change
+	for _, g := range gaps {
+		if !byRetention(g.Cause) || !g.Span.Overlaps(seg.Span) {
+			continue
+		}
+		parts := []branchline.TimeRange{{Start: g.Span.Start, End: seg.Span.Start}, {Start: seg.Span.End, End: g.Span.End}}
+		if parts[0].Empty() {
+			parts[0].End = parts[0].Start
+		}
+		for i, part := range parts {
+			if i > 0 && part.Empty() {
+				continue
+			}
+			cut := branchline.Gap{Stream: g.Stream, Span: part, Cause: g.Cause}
+			if _, err := l.gap(cut); err != nil {
+				return nil, err
+			}
+			changes = append(changes, branchline.Change{Gap: &cut})
+		}
+	}
+	return changes, nil
+}
+
+// enterSealed enters a segment that was sealed just now.
+func (s *Store) enterSealed(l *ledger, seg branchline.Segment) error {
+	if err := l.segment(seg); err != nil || s.signer != nil {
+		return err
+	}
+	changes, err := l.reclaim(seg)
+	if err != nil {
+		return err
+	}
+	return s.note(l, changes...)
 }
