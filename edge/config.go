@@ -10,6 +10,7 @@ import (
 	"github.com/branchline-video/branchline"
 	"github.com/branchline-video/branchline/edge/ingest"
 	"github.com/branchline-video/branchline/internal/clock"
+	"github.com/branchline-video/branchline/segstore/retain"
 )
 
 // The labels of a camera's streams.
@@ -34,6 +35,7 @@ type Config struct {
 	Cameras       []CameraConfig
 	SegmentLength time.Duration      // zero: one minute
 	Signer        ed25519.PrivateKey // signs segments
+	Retention     retain.Rules       // what is kept; see [segstore.Options]
 	Clock         clock.Clock
 	Logger        *slog.Logger // nil: nothing is logged
 }

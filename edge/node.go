@@ -34,7 +34,7 @@ func Open(cfg Config) (*Node, error) {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	store, err := segstore.Open(cfg.Dir, segstore.Options{
-		Volumes: cfg.Volumes, Clock: cfg.Clock, Logger: cfg.Logger, Signer: cfg.Signer,
+		Volumes: cfg.Volumes, Clock: cfg.Clock, Logger: cfg.Logger, Signer: cfg.Signer, Retention: cfg.Retention,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("open edge: %w", err)

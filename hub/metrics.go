@@ -6,6 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/branchline-video/branchline/hub/fetch"
+	"github.com/branchline-video/branchline/segstore"
 )
 
 // register makes the hub's figures known to a registry. They are read when it is asked.
@@ -62,3 +63,6 @@ func (n *Node) activeJobs() float64 {
 	}
 	return float64(active)
 }
+
+// Retention returns what retention has done to the hub's store, and what it could not do.
+func (n *Node) Retention() segstore.RetentionStats { return n.store.RetentionStats() }

@@ -25,6 +25,7 @@ import (
 	"github.com/branchline-video/branchline/internal/live"
 	"github.com/branchline-video/branchline/segstore"
 	"github.com/branchline-video/branchline/segstore/index"
+	"github.com/branchline-video/branchline/segstore/retain"
 )
 
 // Config is what a hub needs. Only Dir must be set.
@@ -34,6 +35,8 @@ type Config struct {
 	Listen   string          // UDP address for the sites; empty: links come by Attach alone
 	Policies []policy.Policy // the first that matches a stream counts; a zero Since is when the hub first had it
 	Software string          // told to the sites, for people
+	// Retention says what is kept at the hub; see [segstore.Options].
+	Retention retain.Rules
 	// ListenPacket opens the socket; nil means the system's.
 	ListenPacket func(addr string) (net.PacketConn, error)
 	// CatalogChanged and JobChanged, if set, are told what lists of sites, cameras and jobs and what
@@ -102,7 +105,8 @@ func (n *Node) open() (err error) {
 		return err
 	}
 	n.store, err = segstore.Open(dir("store"), segstore.Options{
-		Volumes: n.cfg.Volumes, Clock: n.cfg.Clock, Logger: n.log, Trust: n.keys.trust})
+		Volumes: n.cfg.Volumes, Clock: n.cfg.Clock, Logger: n.log, Trust: n.keys.trust,
+		Retention: n.cfg.Retention})
 	if err != nil {
 		return err
 	}

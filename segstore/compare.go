@@ -235,6 +235,13 @@ func (s *Store) dropMissing(seg branchline.Segment, cause branchline.Cause) (boo
 	if s.partial(seg.ID) != nil || !s.allPresent() {
 		return false, nil
 	}
+	if err := s.retention.take(context.Background()); err != nil { // which moves files, too
+		return false, err
+	}
+	defer s.retention.give()
+	if err := s.finishRetired(); err != nil {
+		return false, err
+	}
 	defer s.seize(seg.ID)()
 	now, err := s.lookup(seg.ID)
 	switch {
@@ -256,12 +263,12 @@ func (s *Store) dropMissing(seg branchline.Segment, cause branchline.Cause) (boo
 	if now.Sealed {
 		s.log.Error("file of a sealed segment is missing", "segment", now.ID, "stream", now.Stream)
 	}
-	err = s.commit(func(l *ledger) error { return l.remove(now.ID, cause) })
+	err = s.commit(func(l *ledger) error { return l.takeOut(now.ID, cause) })
 	return err == nil, err
 }
 
 // readSealed returns the segment that the file at path contains, without its fragments, after
-// verifying its footer.
+// verifying its footer. Without a stream it is called as at its edge.
 func readSealed(path string, stream branchline.StreamID) (branchline.Segment, error) {
 	r, err := os.Open(path)
 	if err != nil {
@@ -272,7 +279,7 @@ func readSealed(path string, stream branchline.StreamID) (branchline.Segment, er
 	if err != nil {
 		return branchline.Segment{}, err
 	}
-	seg := f.Segment(stream, size)
+	seg := f.Segment(cmp.Or(stream, f.Stream), size)
 	seg.Fragments = nil
 	return seg, nil
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/branchline-video/branchline/segstore/index"
 )
 
-// The journal has every gap, camera and run as it was recorded, so that an index can be made again. It
+// The journal has every gap, camera, run, lock and hold as it was recorded, so that an index can be made again. It
 // begins with a random generation, and the index knows up to where of which generation it has it; so at
 // opening only what came after is entered. What a later record supersedes is dropped when the journal has
 // twice the size that it had after the last time, but at least journalSlack and at most journalMost. Gaps
@@ -45,21 +45,27 @@ func (c *codec) run(r *lineRun) {
 	c.instant(&r.start)
 }
 
-// note writes a change that is already in l to the journal, durably.
-func (s *Store) note(l *ledger, ch branchline.Change) error {
-	record, err := encode(func(c *codec) { c.change(&ch) })
-	if err != nil {
-		return err
+// note writes changes that are already in l to the journal, durably and together.
+func (s *Store) note(l *ledger, changes ...branchline.Change) error {
+	records := make([][]byte, len(changes))
+	for i := range changes {
+		var err error
+		if records[i], err = encode(func(c *codec) { c.change(&changes[i]) }); err != nil {
+			return err
+		}
 	}
-	return s.noteRecord(l, record)
+	return s.noteRecords(l, records...)
 }
 
-// noteRecord is note of a record whose content is already in l.
-func (s *Store) noteRecord(l *ledger, record []byte) error {
+// noteRecords is note of records as they stand in the journal.
+func (s *Store) noteRecords(l *ledger, records ...[]byte) error {
+	if len(records) == 0 {
+		return nil
+	}
 	if s.journal.size >= s.journalLimit && len(s.later) == 0 {
 		return s.rewriteJournal(l)
 	}
-	if err := s.journal.append(record); err != nil {
+	if err := s.journal.append(records...); err != nil {
 		return err
 	}
 	if err := s.journal.sync(); err != nil {
@@ -76,7 +82,7 @@ func (s *Store) mark(l *ledger) {
 	}
 }
 
-// facts returns a record of each gap, camera and newest run, for a new journal.
+// facts returns a record of each gap, camera, newest run, lock and hold, for a new journal.
 func (l *ledger) facts() ([][]byte, error) {
 	var live [][]byte
 	for _, kind := range []struct {
@@ -105,7 +111,8 @@ func (l *ledger) facts() ([][]byte, error) {
 		}
 		live = append(live, append([]byte{noteRun}, record...))
 	}
-	return live, nil
+	claims, err := l.claims()
+	return append(live, claims...), err
 }
 
 // begun enters a run that this node begins to make, and notes it in the journal.
@@ -118,7 +125,7 @@ func (s *Store) begun(l *ledger, r lineRun) error {
 	if err != nil {
 		return err
 	}
-	return s.noteRecord(l, append([]byte{noteRun}, record...))
+	return s.noteRecords(l, append([]byte{noteRun}, record...))
 }
 
 // run enters a run if it is newer than all of its stream.
@@ -136,8 +143,23 @@ type entry struct {
 	key    string // of several records with one key the last one counts
 	change branchline.Change
 	run    *lineRun
+	claim  *claim // a lock or hold
+	most   int    // of claims of its kind; zero takes it away
 }
 
+// parseEntry reads a record of the journal.
+func (s *Store) parseEntry(record []byte) (entry, error) {
+	c, most, err := s.readClaim(record)
+	switch {
+	case err != nil:
+		return entry{}, err
+	case c == nil:
+		return parseEntry(record)
+	}
+	return entry{key: string(c.key), claim: c, most: most}, nil
+}
+
+// parseEntry reads a record that is no lock and no hold.
 func parseEntry(record []byte) (entry, error) {
 	var e entry
 	if record[0] == noteRun {
@@ -162,6 +184,10 @@ func parseEntry(record []byte) (entry, error) {
 func (l *ledger) enter(e entry, since uint64) (err error) {
 	if e.run != nil {
 		_, err = l.run(*e.run)
+		return err
+	}
+	if e.claim != nil {
+		_, err = l.claim(*e.claim, e.most)
 		return err
 	}
 	if v, err := l.tx.Get([]byte(e.key)); err == nil && len(v) >= 8 && binary.BigEndian.Uint64(v) > since {
@@ -222,7 +248,7 @@ func (s *Store) setLater(records [][]byte, skip, head uint64) {
 		if at <= skip {
 			continue
 		}
-		e, err := parseEntry(r)
+		e, err := s.parseEntry(r)
 		if err != nil {
 			s.log.Error("journal entry is not readable", "cause", err)
 			continue

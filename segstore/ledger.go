@@ -27,6 +27,9 @@ import (
 //	M  camera -> sequence number of its change, camera
 //	T  stream -> its totals and end
 //	Z  segment -> size of its file, where that is not the segment's
+//	L  identifier -> evidence lock
+//	H  stream, holder -> hold
+//	N  stream -> the time in which its segments are thinned
 //
 // The feed stays as small as the state: a change that supersedes another (sealed after opened, a gap
 // that ended after the same gap open) replaces it in the feed. So a follower that comes late sees the
@@ -41,8 +44,10 @@ const maxTombstones = 100_000
 type ledger struct {
 	tx      *index.Tx
 	meta    meta
-	horizon time.Time // gaps that ended before are forgotten
-	crowded bool      // older ones are forgotten even so
+	horizon time.Time           // gaps that ended before are forgotten
+	crowded bool                // older ones are forgotten even so
+	origin  bool                // of segments: what is lost leaves gaps
+	noted   []branchline.Change // gaps made by the way, for the journal
 }
 
 type meta struct {
@@ -101,9 +106,13 @@ func readStream(tx *index.Tx, stream branchline.StreamID) (streamState, error) {
 }
 
 // commit changes the index durably and then tells the followers.
-func (s *Store) commit(change func(l *ledger) error) error {
-	err := s.ix.Update(func(tx *index.Tx) error {
-		l := ledger{tx: tx, horizon: s.clock.Now().Add(-gapAge), crowded: s.journalLive > s.journalMost/3*2}
+func (s *Store) commit(change func(l *ledger) error) error { return s.commitBy(s.ix.Update, change) }
+
+// commitBy is commit by the given kind of update.
+func (s *Store) commitBy(update func(func(tx *index.Tx) error) error, change func(l *ledger) error) error {
+	err := update(func(tx *index.Tx) error {
+		l := ledger{tx: tx, horizon: s.clock.Now().Add(-gapAge), crowded: s.journalLive > s.journalMost/3*2,
+			origin: s.signer != nil}
 		m, err := readMeta(tx)
 		l.meta = m
 		if errors.Is(err, branchline.ErrNotFound) {
@@ -113,6 +122,9 @@ func (s *Store) commit(change func(l *ledger) error) error {
 			return err
 		}
 		if err := change(&l); err != nil {
+			return err
+		}
+		if err := s.note(&l, l.noted...); err != nil {
 			return err
 		}
 		if l.meta == m {
@@ -219,6 +231,11 @@ func (l *ledger) segment(seg branchline.Segment) error {
 	}
 	if err := l.tx.Set(keyID(seg.ID), keySegment(seg)); err != nil {
 		return err
+	}
+	if seg.Sealed {
+		if err := l.takePlace(seg); err != nil {
+			return err
+		}
 	}
 	return l.count(seg, 1)
 }

@@ -35,6 +35,7 @@ func openWith(dir string, opt Options, fsys files) (*Store, error) {
 		s.work.Go(func() { s.keepSynced(v) })
 	}
 	s.work.Go(s.settle)
+	s.work.Go(s.keepRetained)
 	return s, nil
 }
 
@@ -47,6 +48,7 @@ func openStill(dir string, opt Options, fsys files) (*Store, error) {
 		mend: make(chan struct{}, 1), journalMost: journalMost,
 		loading: make(chan struct{}, 1), limit: maxPartials,
 		partials: make(map[branchline.SegmentID]*partial), moving: make(map[branchline.SegmentID]chan struct{}),
+		retention: newRetention(opt.Retention),
 	}
 	if s.trust == nil {
 		s.trust = anyKey

@@ -21,6 +21,9 @@ const (
 	kindRemoved
 	kindGap
 	kindCamera
+	kindLock // in the journal alone, as the two below
+	kindUnlock
+	kindHold
 	kindSegment = 16 // in the feed alone: the key of a segment that was opened or sealed
 )
 

@@ -327,7 +327,7 @@ func (s *Store) withdraw(id branchline.SegmentID, cause branchline.Cause,
 			return seg, "", err
 		}
 	}
-	if err := s.commit(func(l *ledger) error { return l.remove(id, cause) }); err != nil {
+	if err := s.commitBy(s.ix.Relieve, func(l *ledger) error { return l.takeOut(id, cause) }); err != nil {
 		return seg, "", err
 	}
 	if p != nil {

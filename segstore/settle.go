@@ -147,6 +147,10 @@ func Rebuild(ctx context.Context, dir string, opt Options, told func(segments in
 
 // refill replaces a damaged index by an empty one and enters what the files do not tell.
 func (s *Store) refill(cause error) error {
+	if err := s.retention.take(context.Background()); err != nil { // locks and holds are entered anew
+		return err
+	}
+	defer s.retention.give()
 	if err := s.ix.Reset(cause); err != nil {
 		return err
 	}
@@ -250,16 +254,15 @@ func (s *Store) finishRemoval(id branchline.SegmentID, cause branchline.Cause, t
 		return nil // it was finished meanwhile
 	}
 	seg, err := s.lookup(id)
-	if err == nil && s.partial(id) == nil {
-		path := s.sealedPath(seg)
-		if !seg.Sealed {
-			path = s.growingPath(seg.Stream, id)
-		}
-		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-			err := s.commit(func(l *ledger) error { return l.remove(id, cause) })
-			if err != nil && !errors.Is(err, branchline.ErrNotFound) && !errors.Is(err, branchline.ErrGone) {
-				return err
-			}
+	path := s.sealedPath(seg)
+	if err == nil && !seg.Sealed {
+		path = s.growingPath(seg.Stream, id)
+	}
+	_, there := os.Stat(path)
+	if s.partial(id) == nil && (err != nil || errors.Is(there, fs.ErrNotExist)) && cause != thinnedName {
+		err := s.takeOutTrash(trash, id, cause)
+		if err != nil && !errors.Is(err, branchline.ErrNotFound) && !errors.Is(err, branchline.ErrGone) {
+			return err
 		}
 	}
 	s.discard(trash)

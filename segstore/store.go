@@ -13,6 +13,7 @@ import (
 	"github.com/branchline-video/branchline"
 	"github.com/branchline-video/branchline/internal/clock"
 	"github.com/branchline-video/branchline/segstore/index"
+	"github.com/branchline-video/branchline/segstore/retain"
 )
 
 // Limits of a store.
@@ -53,6 +54,9 @@ type Options struct {
 	// it. It is called by Seal and while opening, from several goroutines, and must not call the store.
 	// Nil trusts any key, and then a signature shows only that a footer was not changed since.
 	Trust func(stream branchline.StreamID, key ed25519.PublicKey) error
+	// Retention says what is kept. The zero value keeps all that there is room for: when the volume has
+	// less free than [retain.Rules.Floor] says, the oldest goes that no lock covers.
+	Retention retain.Rules
 }
 
 // Store is an open store. Its methods may be called concurrently.
@@ -67,6 +71,8 @@ type Store struct {
 	lock   func() error
 	ix     *index.DB
 	feed   bell
+
+	retention *retention
 
 	volumes []*volume // the last one is dir
 	past    []explained

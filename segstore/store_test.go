@@ -94,7 +94,7 @@ func TestFeed(t *testing.T) {
 		{"rename", func() error { cam.Name = "Gate"; return s.PutCamera(cam) },
 			"camera entrance Gate", "gap -9-0 camera unreachable, sealed 0-2, camera entrance Gate"},
 		{"remove", func() error { return s.Remove(a.start.ID, branchline.CauseExpired) }, "removed 0-2 expired",
-			"gap -9-0 camera unreachable, camera entrance Gate, removed 0-2 expired"},
+			"gap -9-0 camera unreachable, camera entrance Gate, removed 0-2 expired, gap 0-2 expired"},
 	} {
 		must(t, c.do())
 		must(t, s.PutCamera(cam)) // nothing new, so not in the feed

@@ -172,7 +172,7 @@ func TestStopThinningAtEveryStep(t *testing.T) {
 	for k, finished := 0, false; !finished; k++ {
 		dir := t.TempDir()
 		d := &stopping{left: 1 << 30}
-		s, err := openWith(dir, Options{Signer: testKey()}, d)
+		s, err := openStill(dir, Options{Signer: testKey()}, d)
 		must(t, err)
 		record(t, s, seg)
 		d.mu.Lock()

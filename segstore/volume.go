@@ -271,17 +271,29 @@ func weight(stream branchline.StreamID, dir string) uint64 {
 	return h.Sum64()
 }
 
+// least is how much must be free on the volume for segments to be written.
+func (v *volume) least() int64 {
+	if v.home {
+		return minFree
+	}
+	return minFreeOnVolume
+}
+
+// leastFloor is how much retention keeps free on the volume whatever the rules say.
+func (v *volume) leastFloor() int64 { return v.least() + untilLooked }
+
 // room returns an error while the volume, or that of the index, is too full for segments.
 func (s *Store) room(v *volume) error {
 	if err := s.roomOn(s.dir, minFree); err != nil || v.home {
 		return err
 	}
-	return s.roomOn(v.dir, minFreeOnVolume)
+	return s.roomOn(v.dir, v.least())
 }
 
 func (s *Store) roomOn(dir string, least int64) error {
 	free, err := s.free(dir)
 	if err == nil && free < least {
+		s.retention.rouse()
 		err = fmt.Errorf("%d bytes free in %s and %d needed: %w: %w", free, dir, least, syscall.ENOSPC,
 			branchline.ErrUnavailable)
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/branchline-video/branchline"
 	"github.com/branchline-video/branchline/hub/policy"
 	"github.com/branchline-video/branchline/segstore"
+	"github.com/branchline-video/branchline/segstore/retain"
 )
 
 // maxConfig bounds a configuration file, in bytes: some thousand cameras.
@@ -105,7 +106,10 @@ type edgeFile struct {
 	Segment string       `yaml:"segment"` // a Go duration, "1m"
 	Cameras []cameraFile `yaml:"cameras"`
 
+	Retention *retentionFile `yaml:"retention"`
+
 	segment time.Duration // Segment, parsed
+	retain  retain.Rules  // Retention and that of the cameras, parsed
 }
 
 // cameraFile is one camera of an edge.
@@ -115,6 +119,8 @@ type cameraFile struct {
 	URL   string `yaml:"url"`
 	Sub   string `yaml:"sub"`
 	Audio *bool  `yaml:"audio"`
+
+	Retention *limitsFile `yaml:"retention"`
 }
 
 // The bounds of a segment's length: shorter ones cost a sync each, longer ones delay what follows a
@@ -158,6 +164,38 @@ func (c *edgeFile) check() error {
 		}
 		seen[c.Cameras[i].ID] = i
 	}
+	return c.checkRetention()
+}
+
+// checkRetention fills in retain: cameras with limits of their own first.
+func (c *edgeFile) checkRetention() error {
+	if c.Retention != nil && c.Retention.Streams != nil {
+		return wrong("$.retention.streams", "is for a hub: say it under the camera, as cameras[].retention")
+	}
+	rules, err := c.Retention.rules("$.retention")
+	if err != nil {
+		return err
+	}
+	general := c.Retention
+	if general == nil {
+		general = &retentionFile{}
+	}
+	c.retain = retain.Rules{Quota: rules.Quota, Free: rules.Free}
+	for i, camera := range c.Cameras {
+		if camera.Retention == nil {
+			continue
+		}
+		at := fmt.Sprintf("$.cameras[%d].retention", i)
+		if camera.Retention.Streams != "" {
+			return wrong(at+".streams", "is for a hub: this is for the streams of the camera anyhow")
+		}
+		rule, err := general.limit(camera.Retention, camera.ID+".*", at)
+		if err != nil {
+			return err
+		}
+		c.retain.Rules = append(c.retain.Rules, rule)
+	}
+	c.retain.Rules = append(c.retain.Rules, rules.Rules...)
 	return nil
 }
 
@@ -234,6 +272,10 @@ type hubFile struct {
 	HTTP     string       `yaml:"http"`
 	TLS      *tlsFile     `yaml:"tls"`
 	Policies []policyFile `yaml:"policies"`
+
+	Retention *retentionFile `yaml:"retention"`
+
+	retain retain.Rules // Retention, parsed
 }
 
 type tlsFile struct {
@@ -291,5 +333,7 @@ func (c *hubFile) check() error {
 			return wrong(at+".streams", "%q is no pattern: * stands for any text, [ must be closed", p.Streams)
 		}
 	}
-	return nil
+	var err error
+	c.retain, err = c.Retention.rules("$.retention")
+	return err
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/branchline-video/branchline/federation"
 	"github.com/branchline-video/branchline/federation/identity"
 	"github.com/branchline-video/branchline/internal/clock"
+	"github.com/branchline-video/branchline/segstore/retain"
 )
 
 type edgeCommand struct {
@@ -40,7 +41,7 @@ func (c *edgeCommand) Run(t *terminal) error {
 	}
 	branch, err := openBranch(branchConfig{
 		dir: file.Dir, volumes: file.Volumes, cameras: file.cameras(), segment: file.segment, token: c.Token,
-		hubs: c.Hub, log: t.log,
+		hubs: c.Hub, retention: file.retain, log: t.log,
 	})
 	if err != nil {
 		return err
@@ -94,6 +95,8 @@ type branchConfig struct {
 	hubs    []string
 	listen  func(addr string) (net.PacketConn, error) // nil: the system's
 	log     *slog.Logger
+
+	retention retain.Rules
 }
 
 // branch is an edge node with its identity and its uplink.
@@ -113,7 +116,7 @@ func openBranch(c branchConfig) (*branch, error) {
 	}
 	node, err := edge.Open(edge.Config{
 		Dir: filepath.Join(c.dir, "store"), Volumes: c.volumes, Cameras: c.cameras, SegmentLength: c.segment,
-		Signer: who.Key(), Logger: c.log,
+		Signer: who.Key(), Retention: c.retention, Logger: c.log,
 	})
 	if err != nil {
 		return nil, err

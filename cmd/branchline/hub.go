@@ -107,11 +107,13 @@ func openCentre(c centreConfig) (_ *centre, err error) {
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	h.node, err = hub.Open(hub.Config{
 		Dir: c.Dir, Volumes: c.Volumes, Listen: c.Listen, Policies: c.policies(), Software: "branchline " + version,
+		Retention:      c.retain,
 		CatalogChanged: feed.Catalog, JobChanged: feed.Job, Registry: registry, Logger: c.log,
 	})
 	if err != nil {
 		return nil, err
 	}
+	registry.MustRegister(retained{"hub", h.node.Retention})
 	if err := h.listen(c); err != nil {
 		return nil, err
 	}

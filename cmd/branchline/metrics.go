@@ -9,15 +9,17 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/branchline-video/branchline/edge"
+	"github.com/branchline-video/branchline/internal/clock"
 )
 
-// edgeHandler answers /healthz and /metrics of an edge.
+// edgeHandler answers /healthz, /metrics and /retention of an edge.
 func edgeHandler(b *branch) http.Handler {
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), branchCollector{b},
+	registry.MustRegister(collectors.NewGoCollector(), branchCollector{b}, retained{"edge", b.node.Store().RetentionStats},
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /retention", retentionHandler(b.node.Store(), clock.Clock{}.Now))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		for _, s := range b.node.Metrics() {
 			if !s.Recording {

@@ -223,7 +223,8 @@ func (f *Fetcher) facts(stream branchline.StreamID, r branchline.TimeRange) (pol
 	for _, o := range known.Outages {
 		facts.Outages = append(facts.Outages, o.Span)
 	}
-	return facts, nil
+	facts.Dropped, err = f.store.Dropped(stream, r)
+	return facts, err
 }
 
 // held returns what the hub holds of the stream where it matters: in the hull of exists.

@@ -96,6 +96,7 @@ type Facts struct {
 	Exists  branchline.Spans // recorded at the edge, as far as the hub was told
 	Held    branchline.Spans // at the hub
 	Outages branchline.Spans // of the site's link
+	Dropped branchline.Spans // held once, and removed by the hub's retention
 	// Settled is the time up to which live recording has had its chance: later recordings are on
 	// their way anyhow and no policy fetches them.
 	Settled time.Time
@@ -107,7 +108,8 @@ type Facts struct {
 // stream comes back with the first key frame after the link.
 const OutageMargin = 5 * time.Second
 
-// Wants returns what the policies want of the stream. It knows nothing of what is held.
+// Wants returns what the policies want of the stream. It knows nothing of what is held; what the hub has
+// dropped is not wanted again, or it would be fetched and removed for ever.
 func Wants(policies []Policy, f Facts) []Want {
 	p := For(policies, f.Stream)
 	since := branchline.TimeRange{Start: p.Since, End: f.Settled}
@@ -116,7 +118,11 @@ func Wants(policies []Policy, f Facts) []Want {
 	}
 	switch p.Kind {
 	case Always:
-		return []Want{{Stream: f.Stream, Span: since, Priority: Bulk, Reason: string(Always)}}
+		var wants []Want
+		for _, span := range (branchline.Spans{since}).Minus(f.Dropped) {
+			wants = append(wants, Want{Stream: f.Stream, Span: span, Priority: Bulk, Reason: string(Always)})
+		}
+		return wants
 	case Backfill:
 		var widened []branchline.TimeRange
 		for _, o := range f.Outages {
@@ -124,7 +130,7 @@ func Wants(policies []Policy, f Facts) []Want {
 				Start: o.Start.Add(-OutageMargin), End: o.End.Add(OutageMargin)}.Intersect(since))
 		}
 		var wants []Want
-		for _, span := range branchline.NewSpans(widened...) {
+		for _, span := range branchline.NewSpans(widened...).Minus(f.Dropped) {
 			wants = append(wants, Want{Stream: f.Stream, Span: span, Priority: Bulk, Reason: string(Backfill)})
 		}
 		return wants

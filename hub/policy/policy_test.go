@@ -58,6 +58,7 @@ func TestWants(t *testing.T) {
 		name     string
 		policies []policy.Policy
 		outages  string
+		dropped  string
 		settled  int64
 		want     string
 	}{
@@ -76,10 +77,14 @@ func TestWants(t *testing.T) {
 			outages: "150-160 170-180", settled: 300, want: "145-185"},
 		{name: "an outage from before the policy", policies: []policy.Policy{{"*", policy.Backfill, since}},
 			outages: "50-60 80-120", settled: 125, want: "100-125"},
+		{name: "not what was dropped", policies: []policy.Policy{{"*", policy.Always, since}},
+			dropped: "0-150 200-210", settled: 300, want: "150-200 210-300"},
+		{name: "not what was dropped of an outage", policies: []policy.Policy{{"*", policy.Backfill, since}},
+			outages: "150-160", dropped: "100-150", settled: 300, want: "150-165"},
 		{name: "no outage", policies: []policy.Policy{{"*", policy.Backfill, since}}, settled: 300, want: ""},
 	} {
 		wants := policy.Wants(c.policies, policy.Facts{
-			Stream: stream, Outages: spans(c.outages), Settled: time.Unix(c.settled, 0)})
+			Stream: stream, Outages: spans(c.outages), Dropped: spans(c.dropped), Settled: time.Unix(c.settled, 0)})
 		var got []branchline.TimeRange
 		for _, w := range wants {
 			got = append(got, w.Span)

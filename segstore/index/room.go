@@ -88,3 +88,12 @@ func FreeSpace(dir string) (int64, error) {
 	}
 	return int64(s.Bavail) * int64(s.Bsize), nil //nolint:unconvert // 32 bits wide on some machines
 }
+
+// VolumeSize returns the size in bytes of dir's volume.
+func VolumeSize(dir string) (int64, error) {
+	var s syscall.Statfs_t
+	if err := syscall.Statfs(dir, &s); err != nil {
+		return 0, err
+	}
+	return int64(s.Blocks) * int64(s.Bsize), nil //nolint:unconvert // 32 bits wide on some machines
+}

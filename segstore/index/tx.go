@@ -40,14 +40,16 @@ func (db *DB) View(read func(tx *Tx) error) error {
 // error. Updates wait for one another, so change must be quick and must not call Update. It wraps
 // [branchline.ErrUnavailable] and ENOSPC while the disk is too full and [branchline.ErrTooLarge] when one update
 // changes more than fits the engine's memory (some thousand keys).
-func (db *DB) Update(change func(tx *Tx) error) error {
+func (db *DB) Update(change func(tx *Tx) error) error { return db.update(db.room, change) }
+
+func (db *DB) update(room func() error, change func(tx *Tx) error) error {
 	if err := db.enter(); err != nil {
 		return err
 	}
 	defer db.calls.Done()
 	db.turn <- struct{}{}
 	defer func() { <-db.turn }()
-	if err := db.room(); err != nil {
+	if err := room(); err != nil {
 		return fmt.Errorf("update index: %w", err)
 	}
 	txn := db.db.NewTransaction(true)
