@@ -18,8 +18,12 @@
 //   - After a failed sync a file is never trusted again: it takes no more data and is not sealed
 //     until the store is opened anew, which reads back what is really there.
 //   - While the volume is almost full no segment is begun or goes on; all else works, and recording
-//     goes on with space. A sealed file that is found damaged when asked for is moved to quarantine and
-//     announced as removed because the disk failed.
+//     goes on with space.
+//   - A sealed file that is found damaged, when asked for or by the scrub, is moved to quarantine and
+//     announced as removed because the disk failed; at the origin a gap takes its place in the same
+//     update. A file that is away, of a newer version or signed by a key that is not trusted is not damaged.
+//     A whole copy of what was lost comes back by Restore or by way of restore/, verified, and takes the
+//     place of the gap.
 //   - A removed file leaves by way of trash/, in this order: rename, sync, index, unlink.
 //   - Any number of segments may stay in part at a replica. Those that nobody works with are on disk
 //     alone; memory and limits are for those that are written or read.
@@ -36,5 +40,6 @@
 //	growing/<stream>/<id>.mp4, <id>.part      growing and partial segments with their sidecars
 //	segments/<stream>/<yyyymmdd>/<id>.mp4     sealed segments by the day (UTC) of their start
 //	trash/                                    on the way out
+//	restore/                                  copies of lost segments, to be taken in
 //	quarantine/                               differing and damaged copies, kept until somebody deletes them
 package segstore

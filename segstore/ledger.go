@@ -37,8 +37,10 @@ const maxTombstones = 100_000
 type ledger struct {
 	tx      *index.Tx
 	meta    meta
-	horizon time.Time // gaps that ended before are forgotten
-	crowded bool      // older ones are forgotten even so
+	horizon time.Time           // gaps that ended before are forgotten
+	crowded bool                // older ones are forgotten even so
+	origin  bool                // of segments: what is lost leaves gaps
+	noted   []branchline.Change // made by the way, for the journal
 }
 
 type meta struct {
@@ -95,7 +97,8 @@ func readStream(tx *index.Tx, stream branchline.StreamID) (streamState, error) {
 // commit changes the index durably and then tells the followers.
 func (s *Store) commit(change func(l *ledger) error) error {
 	err := s.ix.Update(func(tx *index.Tx) error {
-		l := ledger{tx: tx, horizon: s.clock.Now().Add(-gapAge), crowded: s.journalLive > s.journalMost/3*2}
+		l := ledger{tx: tx, horizon: s.clock.Now().Add(-gapAge), crowded: s.journalLive > s.journalMost/3*2,
+			origin: s.signer != nil}
 		m, err := readMeta(tx)
 		l.meta = m
 		if errors.Is(err, branchline.ErrNotFound) {
@@ -106,6 +109,11 @@ func (s *Store) commit(change func(l *ledger) error) error {
 		}
 		if err := change(&l); err != nil {
 			return err
+		}
+		for _, ch := range l.noted {
+			if err := s.note(&l, ch); err != nil {
+				return err
+			}
 		}
 		if l.meta == m {
 			return nil
@@ -188,6 +196,11 @@ func (l *ledger) segment(seg branchline.Segment) error {
 	}
 	if err := l.tx.Set(keyID(seg.ID), keySegment(seg)); err != nil {
 		return err
+	}
+	if seg.Sealed && l.origin {
+		if err := l.takePlace(seg); err != nil {
+			return err
+		}
 	}
 	return l.count(seg, 1)
 }

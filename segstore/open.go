@@ -39,6 +39,7 @@ func openWith(dir string, opt Options, fsys files) (*Store, error) {
 		return nil, fmt.Errorf("open store %s: %w", dir, err)
 	}
 	go s.keepSynced()
+	s.startChores(opt)
 	return s, nil
 }
 

@@ -140,7 +140,7 @@ func (s *Store) dropMissing(stream branchline.StreamID, causes map[branchline.Se
 					cause = branchline.CauseDiskFailed
 					s.log.Error("file of a sealed segment is missing", "segment", seg.ID, "stream", stream)
 				}
-				if err := l.remove(seg.ID, cmp.Or(causes[seg.ID], cause)); err != nil {
+				if err := l.removeLeaving(seg.ID, cmp.Or(causes[seg.ID], cause)); err != nil {
 					return err
 				}
 			}

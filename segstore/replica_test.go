@@ -451,7 +451,7 @@ func TestFilesLostAndFound(t *testing.T) {
 	junk := Path(dir, testStream, branchline.SegmentID{}, b.start.Start)
 	must(t, os.WriteFile(junk, b.file, 0o644))
 	s = openStore(t, dir, true)
-	if got := allChanges(t, s); got != "sealed 2-4, removed 0-2 disk failed" {
+	if got := allChanges(t, s); got != "sealed 2-4, removed 0-2 disk failed, gap 0-2 disk failed" {
 		t.Errorf("feed: %s", got)
 	}
 	if _, err := os.Stat(junk); err != nil {

@@ -226,7 +226,7 @@ func (p *partial) writeFooter() error {
 // wraps [branchline.ErrNotFound], or [branchline.ErrGone] if it was removed before.
 func (s *Store) Remove(id branchline.SegmentID, cause branchline.Cause) error {
 	trash := filepath.Join(s.dir, trashDir, trashName(id, cause))
-	if _, err := s.withdraw(id, cause, trash); err != nil {
+	if _, err := s.withdraw(id, trash, func(l *ledger) error { return l.remove(id, cause) }); err != nil {
 		return fmt.Errorf("remove segment %v: %w", id, err)
 	}
 	s.discard(trash)
@@ -235,7 +235,7 @@ func (s *Store) Remove(id branchline.SegmentID, cause branchline.Cause) error {
 
 // Quarantine moves a segment's file aside, into quarantine/, where it stays until somebody looks into
 // it, and announces the segment as removed because it [branchline.CauseFailed]; then it may begin anew,
-// with other bytes or another footer. It is durable on return. It has Remove's errors, and wraps
+// with other bytes or another footer. At the origin a gap takes its place on the time line. It is durable on return. It has Remove's errors, and wraps
 // [branchline.ErrBusy] when there are maxQuarantined files; then nothing is changed.
 func (s *Store) Quarantine(id branchline.SegmentID, reason string) error {
 	return s.quarantine(id, branchline.CauseFailed, reason)
@@ -251,10 +251,11 @@ func (s *Store) quarantine(id branchline.SegmentID, cause branchline.Cause, reas
 		return fmt.Errorf("quarantine segment %v: %w", id, err)
 	}
 	path := filepath.Join(dir, fmt.Sprintf("%v.%d.mp4", id, s.clock.Now().UnixNano()))
-	seg, err := s.withdraw(id, cause, path)
+	seg, err := s.withdraw(id, path, func(l *ledger) error { return l.removeLeaving(id, cause) })
 	if err != nil {
 		return fmt.Errorf("quarantine segment %v: %w", id, err)
 	}
+	s.moved.Add(1)
 	s.log.Error("segment moved to quarantine", "segment", id, "stream", seg.Stream, "sealed", seg.Sealed,
 		"hash", seg.Hash, "reason", reason, "path", path)
 	return nil
@@ -270,7 +271,8 @@ func checkRoom(quarantine string) error {
 
 // withdraw takes a segment out of the store, in this order: its file goes to the given path, the
 // directories are synced, the index forgets it. It returns what the index had.
-func (s *Store) withdraw(id branchline.SegmentID, cause branchline.Cause, to string) (branchline.Segment, error) {
+func (s *Store) withdraw(id branchline.SegmentID, to string,
+	forget func(l *ledger) error) (branchline.Segment, error) {
 	p, err := s.use(id)
 	if err != nil {
 		return branchline.Segment{}, err
@@ -303,7 +305,7 @@ func (s *Store) withdraw(id branchline.SegmentID, cause branchline.Cause, to str
 			return seg, err
 		}
 	}
-	if err := s.commit(func(l *ledger) error { return l.remove(id, cause) }); err != nil {
+	if err := s.commit(forget); err != nil {
 		return seg, err
 	}
 	if p != nil {

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -50,6 +51,8 @@ type Options struct {
 	// it. It is called by Seal and while opening, from several goroutines, and must not call the store.
 	// Nil trusts any key, and then a signature shows only that a footer was not changed since.
 	Trust func(stream branchline.StreamID, key ed25519.PublicKey) error
+	// Scrub reads all sealed files again and again, and puts damaged ones into quarantine.
+	Scrub Scrub
 }
 
 // Store is an open store. Its methods may be called concurrently.
@@ -75,6 +78,9 @@ type Store struct {
 	limit   int           // of partials in memory
 	closing chan struct{} // closed by Close
 	synced  chan struct{} // closed when the syncing goroutine has ended
+	chores  sync.WaitGroup
+	scrub   *scrubber     // nil if there is none
+	moved   atomic.Uint64 // how often something went to quarantine
 
 	mu       sync.Mutex
 	closed   bool
@@ -98,6 +104,7 @@ func (s *Store) Close() error {
 	s.mu.Unlock()
 	close(s.closing)
 	<-s.synced
+	s.chores.Wait()
 	var errs []error
 	for _, p := range all {
 		p.take()
