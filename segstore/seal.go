@@ -235,8 +235,9 @@ func (s *Store) Remove(id branchline.SegmentID, cause branchline.Cause) error {
 
 // Quarantine moves a segment's file aside, into quarantine/, where it stays until somebody looks into
 // it, and announces the segment as removed because it [branchline.CauseFailed]; then it may begin anew,
-// with other bytes or another footer. At the origin a gap takes its place on the time line. It is durable on return. It has Remove's errors, and wraps
-// [branchline.ErrBusy] when there are maxQuarantined files; then nothing is changed.
+// with other bytes or another footer. At the origin a gap takes its place on the time line. It is durable on
+// return. It has Remove's errors, and wraps [branchline.ErrBusy] when there are maxQuarantined files; then
+// nothing is changed.
 func (s *Store) Quarantine(id branchline.SegmentID, reason string) error {
 	return s.quarantine(id, branchline.CauseFailed, reason)
 }
