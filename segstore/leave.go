@@ -103,10 +103,7 @@ func (l *ledger) covered(stream branchline.StreamID, span branchline.TimeRange) 
 		if !seg.Span.Start.Before(span.End) {
 			break
 		}
-		if !seg.Sealed {
-			seg.Span.End = span.End // how far it has grown stands in its file
-		}
-		parts = append(parts, seg.Span)
+		parts = append(parts, seg.Span) // one that grows takes its part when it is sealed
 	}
 	return branchline.NewSpans(parts...), nil
 }
