@@ -40,6 +40,7 @@ type Config struct {
 	CatalogChanged func(catalog.Notice)
 	JobChanged     func(fetch.Job)
 	Registry       prometheus.Registerer // optional; for the metrics of docs/reference/metrics.md
+	Scrub          segstore.Scrub        // of what is held; the zero value: it is not read again
 	Clock          clock.Clock
 	Logger         *slog.Logger // optional
 }
@@ -101,7 +102,7 @@ func (n *Node) open() (err error) {
 		return err
 	}
 	n.store, err = segstore.Open(dir("store"), segstore.Options{
-		Clock: n.cfg.Clock, Logger: n.log, Trust: n.keys.trust})
+		Clock: n.cfg.Clock, Logger: n.log, Trust: n.keys.trust, Scrub: n.cfg.Scrub})
 	if err != nil {
 		return err
 	}
