@@ -10,6 +10,7 @@ import (
 	"github.com/branchline-video/branchline"
 	"github.com/branchline-video/branchline/edge/ingest"
 	"github.com/branchline-video/branchline/internal/clock"
+	"github.com/branchline-video/branchline/segstore"
 )
 
 // The labels of a camera's streams.
@@ -33,6 +34,7 @@ type Config struct {
 	Cameras       []CameraConfig
 	SegmentLength time.Duration      // zero: one minute
 	Signer        ed25519.PrivateKey // signs segments
+	Scrub         segstore.Scrub     // of the recordings; the zero value: they are not read again
 	Clock         clock.Clock
 	Logger        *slog.Logger // nil: nothing is logged
 }

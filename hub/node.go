@@ -133,7 +133,7 @@ func (n *Node) open() (err error) {
 	n.peers, err = federation.OpenPeers(federation.PeersConfig{
 		Addr: n.cfg.Listen, Authority: n.authority, Software: n.cfg.Software,
 		ListenPacket: n.cfg.ListenPacket, Clock: n.cfg.Clock, Logger: n.log,
-		Linked: n.linkUp,
+		Linked: n.linkUp, Copies: n.copyFor,
 	})
 	return err
 }

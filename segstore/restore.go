@@ -28,8 +28,8 @@ const (
 	restoreEvery = 30 * time.Second
 	// maxRestored bounds the files that are taken in at a look.
 	maxRestored = 1000
-	// maxRestoredSize bounds a file that Restore takes, in bytes: half an hour of the fastest cameras.
-	maxRestoredSize = 16 << 30
+	// maxRestoredSize bounds a file that Restore takes, in bytes: half an hour of a camera of 16 Mbit/s.
+	maxRestoredSize = 4 << 30
 
 	incomingExt = ".new"     // being written
 	refusedExt  = ".refused" // see the log
