@@ -16,6 +16,7 @@ import (
 
 	"github.com/branchline-video/branchline"
 	"github.com/branchline-video/branchline/hub/policy"
+	"github.com/branchline-video/branchline/segstore"
 )
 
 // maxConfig bounds a configuration file, in bytes: some thousand cameras.
@@ -99,9 +100,11 @@ type edgeFile struct {
 	Dir     string       `yaml:"dir"`
 	Listen  string       `yaml:"http"`
 	Segment string       `yaml:"segment"` // a Go duration, "1m"
+	Scrub   *scrubFile   `yaml:"scrub"`
 	Cameras []cameraFile `yaml:"cameras"`
 
-	segment time.Duration // Segment, parsed
+	segment time.Duration  // Segment, parsed
+	scrub   segstore.Scrub // Scrub, parsed
 }
 
 // cameraFile is one camera of an edge.
@@ -134,6 +137,10 @@ func (c *edgeFile) check() error {
 	}
 	if c.segment < minSegment || c.segment > maxSegment {
 		return wrong("$.segment", "%v is not between %v and %v", c.segment, minSegment, maxSegment)
+	}
+	var err error
+	if c.scrub, err = c.Scrub.plan("$.scrub"); err != nil {
+		return err
 	}
 	if c.Listen != "" {
 		if err := checkAddress("$.http", c.Listen); err != nil {
@@ -206,7 +213,10 @@ type hubFile struct {
 	Public   []string     `yaml:"public"`
 	HTTP     string       `yaml:"http"`
 	TLS      *tlsFile     `yaml:"tls"`
+	Scrub    *scrubFile   `yaml:"scrub"`
 	Policies []policyFile `yaml:"policies"`
+
+	scrub segstore.Scrub // Scrub, parsed
 }
 
 type tlsFile struct {
@@ -239,6 +249,10 @@ func (c *hubFile) check() error {
 		return err
 	}
 	if err := checkAddress("$.http", c.HTTP); err != nil {
+		return err
+	}
+	var err error
+	if c.scrub, err = c.Scrub.plan("$.scrub"); err != nil {
 		return err
 	}
 	for i, a := range c.Public {

@@ -18,6 +18,7 @@ import (
 	"github.com/branchline-video/branchline/federation"
 	"github.com/branchline-video/branchline/federation/identity"
 	"github.com/branchline-video/branchline/internal/clock"
+	"github.com/branchline-video/branchline/segstore"
 )
 
 type edgeCommand struct {
@@ -39,7 +40,8 @@ func (c *edgeCommand) Run(t *terminal) error {
 		}
 	}
 	branch, err := openBranch(branchConfig{
-		dir: file.Dir, cameras: file.cameras(), segment: file.segment, token: c.Token, hubs: c.Hub, log: t.log,
+		dir: file.Dir, cameras: file.cameras(), segment: file.segment, scrub: file.scrub, token: c.Token,
+		hubs: c.Hub, log: t.log,
 	})
 	if err != nil {
 		return err
@@ -88,6 +90,7 @@ type branchConfig struct {
 	dir     string
 	cameras []edge.CameraConfig
 	segment time.Duration
+	scrub   segstore.Scrub
 	token   string
 	hubs    []string
 	listen  func(addr string) (net.PacketConn, error) // nil: the system's
@@ -111,13 +114,13 @@ func openBranch(c branchConfig) (*branch, error) {
 	}
 	node, err := edge.Open(edge.Config{
 		Dir: filepath.Join(c.dir, "store"), Cameras: c.cameras, SegmentLength: c.segment,
-		Signer: who.Key(), Logger: c.log,
+		Signer: who.Key(), Scrub: c.scrub, Logger: c.log,
 	})
 	if err != nil {
 		return nil, err
 	}
 	uplink := federation.NewUplink(federation.UplinkConfig{
-		Node: who, Source: node, Hubs: c.hubs, Token: c.token, Software: "branchline " + version,
+		Node: who, Source: node, Restore: node, Hubs: c.hubs, Token: c.token, Software: "branchline " + version,
 		ListenPacket: c.listen, Logger: c.log,
 	})
 	linked := who.Site() != "" || c.token != ""

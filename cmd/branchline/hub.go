@@ -108,10 +108,12 @@ func openCentre(c centreConfig) (_ *centre, err error) {
 	h.node, err = hub.Open(hub.Config{
 		Dir: c.Dir, Listen: c.Listen, Policies: c.policies(), Software: "branchline " + version,
 		CatalogChanged: feed.Catalog, JobChanged: feed.Job, Registry: registry, Logger: c.log,
+		Scrub: c.scrub,
 	})
 	if err != nil {
 		return nil, err
 	}
+	registry.MustRegister(scrubCollector{"branchline_hub_scrub_", h.node.Store().ScrubStats})
 	if err := h.listen(c); err != nil {
 		return nil, err
 	}

@@ -19,9 +19,10 @@ import (
 )
 
 type segCommands struct {
-	Ls    segLsCommand    `cmd:"" help:"List the segments of a store."`
-	Check segCheckCommand `cmd:"" help:"Verify segments: every fragment, footer, signature and the chain."`
-	Cat   segCatCommand   `cmd:"" help:"Write a range of a stream as one playable file to standard output."`
+	Ls      segLsCommand      `cmd:"" help:"List the segments of a store."`
+	Check   segCheckCommand   `cmd:"" help:"Verify segments: every fragment, footer, signature and the chain."`
+	Restore segRestoreCommand `cmd:"" help:"Put copies of lost segments back into a store."`
+	Cat     segCatCommand     `cmd:"" help:"Write a range of a stream as one playable file to standard output."`
 }
 
 // storeRange chooses segments of a store. The store may be in use.
