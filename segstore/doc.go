@@ -14,7 +14,8 @@
 //     once; a hub puts any fragments in any order, from several writers at a time, and whichever
 //     call brings the last missing piece seals. Both end in the same bytes.
 //   - Nothing unverified is accepted: a fragment is held against its hash when it is put, and a
-//     footer against its hash, its signature and all fragments held before anything is sealed.
+//     footer against its hash, its signature and all fragments held before anything is sealed. What was held
+//     in part since before the store was opened, or left to the disk, is read again before it is sealed.
 //   - After a failed sync a file is never trusted again: it takes no more data and is not sealed
 //     until the store is opened anew, which reads back what is really there.
 //   - While the volume is almost full no segment is begun or goes on; all else works, and recording

@@ -44,6 +44,7 @@ type partial struct {
 	final   string                // where it is sealed
 	held    []branchline.Fragment // sorted by offset
 	fresh   []branchline.Fragment // held and not yet in the sidecar
+	loaded  []branchline.Fragment // held as the sidecar said when it was read: nobody has looked at the bytes since
 	dirty   bool                  // something is not synced
 	footer  *Footer               // stays as it is once the segment is complete, and so does box
 	box     []byte

@@ -267,6 +267,7 @@ func (p *partial) readSidecar(records [][]byte) error {
 			}
 		}
 	}
+	p.loaded = slices.Clone(p.held)
 	return nil
 }
 
@@ -288,7 +289,10 @@ func (s *Store) restore(p *partial) error {
 		}
 	}
 	if p.complete() {
-		return s.finish(p)
+		if err := s.finish(p); !errors.Is(err, errRotten) {
+			return err
+		}
+		return nil
 	}
 	s.drop(p)
 	s.onDisk++

@@ -141,6 +141,9 @@ func (p *partial) leave(end state) {
 // finish seals a complete segment: footer, sync, rename, directories, index, and only then the news.
 // After an error other than of a sync it may be called again.
 func (s *Store) finish(p *partial) error {
+	if err := s.checkLoaded(p); err != nil {
+		return fmt.Errorf("seal segment %v: %w", p.id, err)
+	}
 	p.take()
 	defer p.give()
 	p.mu.Lock()

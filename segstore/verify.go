@@ -1,6 +1,7 @@
 package segstore
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -61,6 +62,59 @@ func (s *Store) verifySealed(seg branchline.Segment, pace func(bytes int64) erro
 	}
 	if err := s.trust(seg.Stream, f.PublicKey); err != nil {
 		return fmt.Errorf("%w: segment %v, key %x: %w", errUntrusted, seg.ID, f.PublicKey, err)
+	}
+	return nil
+}
+
+// errRotten wraps [branchline.ErrUnavailable]: what was held is in quarantine, and all is to be put again.
+var errRotten = fmt.Errorf("what was held in part is damaged and put aside: %w", branchline.ErrUnavailable)
+
+// checkLoaded reads what a complete partial holds from a former life, for months perhaps. If it is damaged the
+// partial goes to quarantine, and the error wraps errRotten.
+func (s *Store) checkLoaded(p *partial) error {
+	p.mu.Lock()
+	path := p.where()
+	rows := slices.DeleteFunc(slices.Clone(p.loaded), func(row branchline.Fragment) bool {
+		i, ok := findRow(p.held, row.Offset)
+		return !ok || !sameBytes(p.held[i], row)
+	})
+	if p.state != growing || p.renamed {
+		rows = nil
+	}
+	p.mu.Unlock()
+	if len(rows) == 0 {
+		return nil
+	}
+	err := checkRows(path, rows)
+	if !isDamage(err) {
+		if err == nil {
+			p.mu.Lock()
+			p.loaded = nil
+			p.mu.Unlock()
+		}
+		return err
+	}
+	if e := s.quarantine(p.id, branchline.CauseDiskFailed, err.Error()); e != nil {
+		return errors.Join(err, e)
+	}
+	return fmt.Errorf("%w: %s", errRotten, err.Error())
+}
+
+// checkRows verifies some fragments of the file at path.
+func checkRows(path string, rows []branchline.Fragment) error {
+	r, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	for _, row := range rows {
+		data := make([]byte, row.Length)
+		if _, err := r.ReadAt(data, row.Offset); err != nil {
+			return fmt.Errorf("read fragment at %d: %w", row.Offset, err)
+		}
+		if err := checkFragment(row, data); err != nil {
+			return fmt.Errorf("fragment at %d: %w", row.Offset, err)
+		}
 	}
 	return nil
 }
