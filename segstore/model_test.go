@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"slices"
 	"testing"
@@ -227,7 +228,12 @@ func (r *replica) reopen() {
 // kill goes on with a copy of the directory as it stands. What was not synced may be there and may not.
 func (r *replica) kill() {
 	dir := r.t.TempDir()
-	must(r.t, os.CopyFS(dir, os.DirFS(r.dir)))
+	err := os.CopyFS(dir, os.DirFS(r.dir))
+	for errors.Is(err, fs.ErrNotExist) { // the index's engine has just merged some of its files
+		dir = r.t.TempDir()
+		err = os.CopyFS(dir, os.DirFS(r.dir))
+	}
+	must(r.t, err)
 	must(r.t, r.s.Close())
 	must(r.t, os.RemoveAll(r.dir))
 	r.dir = dir
