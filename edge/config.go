@@ -10,6 +10,7 @@ import (
 	"github.com/branchline-video/branchline"
 	"github.com/branchline-video/branchline/edge/ingest"
 	"github.com/branchline-video/branchline/internal/clock"
+	"github.com/branchline-video/branchline/segstore"
 	"github.com/branchline-video/branchline/segstore/retain"
 )
 
@@ -36,6 +37,7 @@ type Config struct {
 	SegmentLength time.Duration      // zero: one minute
 	Signer        ed25519.PrivateKey // signs segments
 	Retention     retain.Rules       // what is kept; see [segstore.Options]
+	Scrub         segstore.Scrub     // of the recordings; the zero value: they are not read again
 	Clock         clock.Clock
 	Logger        *slog.Logger // nil: nothing is logged
 }

@@ -35,6 +35,7 @@ func Open(cfg Config) (*Node, error) {
 	}
 	store, err := segstore.Open(cfg.Dir, segstore.Options{
 		Volumes: cfg.Volumes, Clock: cfg.Clock, Logger: cfg.Logger, Signer: cfg.Signer, Retention: cfg.Retention,
+		Scrub: cfg.Scrub,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("open edge: %w", err)

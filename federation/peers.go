@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"slices"
@@ -41,6 +42,8 @@ type PeersConfig struct {
 	// context ends, which is when the link does. For one site it is never called again before it has
 	// returned.
 	Linked func(ctx context.Context, site branchline.SiteID, src *Remote)
+	// Copies, if set, gives sites back what they have lost.
+	Copies CopyFunc
 	// Software describes this node to its sites, for people.
 	Software string
 	// ListenPacket opens the socket; nil means the system's.
@@ -205,6 +208,11 @@ func (p *Peers) link(ctx context.Context, conn link.Conn) error {
 		s := &server{conn: conn, renew: func(csr []byte) (identity.Certificate, error) {
 			return p.cfg.Authority.Renew(site, csr)
 		}}
+		if p.cfg.Copies != nil {
+			s.copies = func(ctx context.Context, id branchline.SegmentID, b branchline.ByteRange) (io.ReadCloser, error) {
+				return p.cfg.Copies(ctx, site, id, b)
+			}
+		}
 		return s.run(ctx)
 	})
 	g.Go(func() error { return p.verifying(ctx, conn) })

@@ -54,6 +54,8 @@ type server struct {
 	conn  link.Conn
 	src   branchline.Source                              // nil: this side has nothing to give
 	renew func(csr []byte) (identity.Certificate, error) // nil: this side is no authority
+	// copies gives the peer what it has lost; nil: nothing.
+	copies func(ctx context.Context, id branchline.SegmentID, bytes branchline.ByteRange) (io.ReadCloser, error)
 
 	mu   sync.Mutex
 	busy [link.KindGossip + 1]int // calls by kind
@@ -187,6 +189,9 @@ func (s *server) answer(a *answer, kind link.Kind, req *wire.Request) error {
 	if r := req.GetRenew(); r != nil && kind == link.KindControl && s.renew != nil {
 		return s.certificate(a, r)
 	}
+	if call := req.GetFetch(); call != nil && kind == link.KindFetch && s.copies != nil {
+		return s.fetch(a, call, s.copies)
+	}
 	if s.src == nil {
 		return fmt.Errorf("a hub has no answer to this: %w", branchline.ErrDenied)
 	}
@@ -205,7 +210,7 @@ func (s *server) answer(a *answer, kind link.Kind, req *wire.Request) error {
 		}
 	case *wire.Request_Fetch:
 		if kind == link.KindFetch {
-			return s.fetch(a, call.Fetch)
+			return s.fetch(a, call.Fetch, s.src.Fetch)
 		}
 	case *wire.Request_Live:
 		if kind == link.KindLive {
@@ -284,7 +289,8 @@ func (s *server) live(a *answer, r *wire.LiveRequest) error {
 	return fmt.Errorf("the stream ended: %w", branchline.ErrUnavailable)
 }
 
-func (s *server) fetch(a *answer, r *wire.FetchRequest) error {
+func (s *server) fetch(a *answer, r *wire.FetchRequest,
+	from func(context.Context, branchline.SegmentID, branchline.ByteRange) (io.ReadCloser, error)) error {
 	id, err := decodeSegmentID(r.GetSegment())
 	if err != nil {
 		return err
@@ -293,7 +299,7 @@ func (s *server) fetch(a *answer, r *wire.FetchRequest) error {
 	if want.Start < 0 || want.End < 0 || want.End != 0 && want.End < want.Start {
 		return invalid("bytes %d to %d", want.Start, want.End)
 	}
-	body, err := s.src.Fetch(a.ctx, id, want)
+	body, err := from(a.ctx, id, want)
 	if err != nil {
 		return err
 	}

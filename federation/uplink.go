@@ -38,6 +38,8 @@ const (
 type UplinkConfig struct {
 	Node   *identity.Node
 	Source branchline.Source
+	// Restore, if set, gets back from the hub what its disk has lost and the hub holds.
+	Restore Restorer
 	// Hubs are host:port; empty means those that came with the token.
 	Hubs []string
 	// Token enrols the node, if it is not enrolled yet or the hub does not accept its certificate any
@@ -206,6 +208,7 @@ func (u *Uplink) linked(ctx context.Context, hub string, conn link.Conn) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return Serve(ctx, conn, u.cfg.Source) })
 	g.Go(func() error { return u.renewing(ctx, conn) })
+	g.Go(func() error { return u.restoring(ctx, conn) })
 	return g.Wait()
 }
 

@@ -44,6 +44,7 @@ type Config struct {
 	CatalogChanged func(catalog.Notice)
 	JobChanged     func(fetch.Job)
 	Registry       prometheus.Registerer // optional; for the metrics of docs/reference/metrics.md
+	Scrub          segstore.Scrub        // of what is held; the zero value: it is not read again
 	Clock          clock.Clock
 	Logger         *slog.Logger // optional
 }
@@ -106,7 +107,7 @@ func (n *Node) open() (err error) {
 	}
 	n.store, err = segstore.Open(dir("store"), segstore.Options{
 		Volumes: n.cfg.Volumes, Clock: n.cfg.Clock, Logger: n.log, Trust: n.keys.trust,
-		Retention: n.cfg.Retention})
+		Retention: n.cfg.Retention, Scrub: n.cfg.Scrub})
 	if err != nil {
 		return err
 	}
@@ -137,7 +138,7 @@ func (n *Node) open() (err error) {
 	n.peers, err = federation.OpenPeers(federation.PeersConfig{
 		Addr: n.cfg.Listen, Authority: n.authority, Software: n.cfg.Software,
 		ListenPacket: n.cfg.ListenPacket, Clock: n.cfg.Clock, Logger: n.log,
-		Linked: n.linkUp,
+		Linked: n.linkUp, Copies: n.copyFor,
 	})
 	return err
 }

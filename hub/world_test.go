@@ -41,6 +41,7 @@ type world struct {
 	*testing.T
 	dir      string
 	policies []policy.Policy
+	scrub    segstore.Scrub
 	told     func(fetch.Job) // of the hub's jobs, if set
 	node     *hub.Node
 	stopNode func()
@@ -74,7 +75,7 @@ func (w *world) open() {
 	if testing.Verbose() {
 		log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
-	node, err := hub.Open(hub.Config{Dir: w.dir, Policies: w.policies, Logger: log,
+	node, err := hub.Open(hub.Config{Dir: w.dir, Policies: w.policies, Logger: log, Scrub: w.scrub,
 		JobChanged: func(j fetch.Job) {
 			if w.told != nil {
 				w.told(j)
@@ -267,18 +268,7 @@ func newEdge(t *testing.T, dir string) *edge {
 	if err != nil {
 		t.Fatal(err)
 	}
-	mux, err := media.NewMuxer(media.MuxerConfig{
-		Stream: local, Run: 1, Start: e.began, SegmentLength: segmentLength,
-		Tracks: []media.Track{{Codec: media.H264, ClockRate: media.VideoClockRate,
-			SPS: []byte{0x67, 0x42, 0xc0, 0x1f, 0xd9, 0x00, 0xf0, 0x11, 0x7e, 0xf0, 0x11, 0x00, 0x00, 0x03, 0x00,
-				0x01, 0x00, 0x00, 0x03, 0x00, 0x30, 0x8f, 0x18, 0x32, 0x48},
-			PPS: []byte{0x68, 0xcb, 0x8c, 0xb2}}},
-		Format: media.Format{Checksum: segstore.ChecksumBox,
-			Seal: func(r media.SealRequest) ([]byte, branchline.Hash, error) {
-				return segstore.SealFooter(segstore.Footer{ID: r.ID, Stream: r.Stream, Run: r.Run, Number: r.Number,
-					Codecs: r.Codecs, Fragments: r.Fragments, Prev: r.Prev}, r.Init, key)
-			}},
-	})
+	mux, err := media.NewMuxer(muxerConfig(e.began, segmentLength, key))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -291,6 +281,22 @@ func newEdge(t *testing.T, dir string) *edge {
 	})
 	e.work.Go(func() { e.shoot(t, mux) })
 	return e
+}
+
+// muxerConfig is for the first run of the stream.
+func muxerConfig(start time.Time, length time.Duration, key ed25519.PrivateKey) media.MuxerConfig {
+	return media.MuxerConfig{
+		Stream: local, Run: 1, Start: start, SegmentLength: length,
+		Tracks: []media.Track{{Codec: media.H264, ClockRate: media.VideoClockRate,
+			SPS: []byte{0x67, 0x42, 0xc0, 0x1f, 0xd9, 0x00, 0xf0, 0x11, 0x7e, 0xf0, 0x11, 0x00, 0x00, 0x03, 0x00,
+				0x01, 0x00, 0x00, 0x03, 0x00, 0x30, 0x8f, 0x18, 0x32, 0x48},
+			PPS: []byte{0x68, 0xcb, 0x8c, 0xb2}}},
+		Format: media.Format{Checksum: segstore.ChecksumBox,
+			Seal: func(r media.SealRequest) ([]byte, branchline.Hash, error) {
+				return segstore.SealFooter(segstore.Footer{ID: r.ID, Stream: r.Stream, Run: r.Run, Number: r.Number,
+					Codecs: r.Codecs, Fragments: r.Fragments, Prev: r.Prev}, r.Init, key)
+			}},
+	}
 }
 
 // shoot makes ten frames a second, of which each tenth is a key frame.

@@ -139,7 +139,7 @@ func TestDamageWhileGrowing(t *testing.T) {
 	if n, err := open.Read(make([]byte, 10)); n > 0 || !errors.Is(err, branchline.ErrGone) {
 		t.Errorf("read %d bytes after the seal: %v", n, err)
 	}
-	if got := allChanges(t, s); !strings.HasSuffix(got, "removed 0-1 "+string(branchline.CauseDiskFailed)) {
+	if got := allChanges(t, s); !strings.HasSuffix(got, "removed 0-1 disk failed, gap 0-1 disk failed") {
 		t.Errorf("feed: %s", got)
 	}
 }

@@ -67,7 +67,7 @@ func TestDamagedFileIsGone(t *testing.T) {
 					t.Errorf("fetch: %v", err)
 				}
 			}
-			if got := allChanges(t, s); !strings.HasSuffix(got, "removed 2-4 "+string(branchline.CauseDiskFailed)) {
+			if got := allChanges(t, s); !strings.HasSuffix(got, "removed 2-4 disk failed, gap 2-4 disk failed") {
 				t.Errorf("feed: %s", got)
 			}
 			if kept, _ := filepath.Glob(filepath.Join(dir, quarantineDir, id.String()+".*.mp4")); len(kept) != 1 {

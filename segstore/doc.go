@@ -14,15 +14,20 @@
 //     once; a hub puts any fragments in any order, from several writers at a time, and whichever
 //     call brings the last missing piece seals. Both end in the same bytes.
 //   - Nothing unverified is accepted: a fragment is held against its hash when it is put, and a
-//     footer against its hash, its signature and all fragments held before anything is sealed.
+//     footer against its hash, its signature and all fragments held before anything is sealed. What a replica
+//     held in part since before the store was opened, or left to the disk, is read again before it is sealed.
 //   - Nothing unverified is given out: a fragment is read whole and held against its hash before any of its
 //     bytes leave. One that is damaged in a sealed file makes that file so; one that a replica holds in
 //     part is held no longer, and may be put again.
 //   - After a failed sync a file is never trusted again: it takes no more data and is not sealed
 //     until the store is opened anew, which reads back what is really there.
 //   - While the volume is almost full no segment is begun or goes on; all else works, and recording
-//     goes on with space. A sealed file that is found damaged when asked for is moved to quarantine and
-//     announced as removed because the disk failed.
+//     goes on with space.
+//   - A sealed file that is found damaged, when asked for or by the scrub, is moved to quarantine and
+//     announced as removed because the disk failed; at the origin a gap takes its place in the same
+//     update. A file that is away, of a newer version or signed by a key that is not trusted is not damaged.
+//     A whole copy of what was lost comes back by Restore or by way of restore/, verified, and takes the
+//     place of the gap.
 //   - A thinned segment keeps its key fragments, footer, size and hash. Its file is written anew in trash/
 //     and takes the place of the old one by a rename. What was left out is gone for who asks.
 //   - A removed file leaves by way of trash/, in this order: rename, sync, index, unlink.
@@ -41,5 +46,6 @@
 //	growing/<stream>/<id>.mp4, <id>.part      growing and partial segments with their sidecars
 //	segments/<stream>/<yyyymmdd>/<id>.mp4     sealed segments by the day (UTC) of their start
 //	trash/                                    on the way out
+//	restore/                                  copies of lost segments, to be taken in
 //	quarantine/                               differing and damaged copies, kept until somebody deletes them
 package segstore

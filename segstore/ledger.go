@@ -26,6 +26,7 @@ import (
 //	O  stream -> the key G of its newest gap that is open
 //	M  camera -> sequence number of its change, camera
 //	T  stream -> its totals and end
+//	W  where the scrub is
 //	Z  segment -> size of its file, where that is not the segment's
 //	L  identifier -> evidence lock
 //	H  stream, holder -> hold

@@ -36,6 +36,7 @@ func openWith(dir string, opt Options, fsys files) (*Store, error) {
 	}
 	s.work.Go(s.settle)
 	s.work.Go(s.keepRetained)
+	s.startChores(opt)
 	return s, nil
 }
 

@@ -48,6 +48,7 @@ type partial struct {
 	held    []branchline.Fragment // sorted by offset
 	fresh   []branchline.Fragment // held and not yet in the sidecar
 	lost    []branchline.Fragment // found damaged, which the sidecar does not know yet
+	loaded  []branchline.Fragment // held as the sidecar said when it was read: nobody has looked at the bytes since
 	dirty   bool                  // something is not synced
 	footer  *Footer               // stays as it is once the segment is complete, and so does box
 	box     []byte

@@ -186,6 +186,7 @@ func (p *partial) readSidecar(records [][]byte) error {
 			}
 		}
 	}
+	p.loaded = slices.Clone(p.held)
 	return nil
 }
 

@@ -158,6 +158,9 @@ func (p *partial) leave(end state) {
 // finish seals a complete segment: footer, sync, rename, directories, index, and only then the news.
 // After an error other than of a sync it may be called again.
 func (s *Store) finish(p *partial) error {
+	if err := s.checkLoaded(p); err != nil {
+		return fmt.Errorf("seal segment %v: %w", p.id, err)
+	}
 	p.take()
 	defer p.give()
 	p.mu.Lock()
@@ -252,8 +255,9 @@ func (s *Store) Remove(id branchline.SegmentID, cause branchline.Cause) error {
 
 // Quarantine moves a segment's file aside, into quarantine/, where it stays until somebody looks into
 // it, and announces the segment as removed because it [branchline.CauseFailed]; then it may begin anew,
-// with other bytes or another footer. It is durable on return. It has Remove's errors, and wraps
-// [branchline.ErrBusy] when there are maxQuarantined files; then nothing is changed.
+// with other bytes or another footer. At the origin a gap takes its place on the time line. It is durable on
+// return. It has Remove's errors, and wraps [branchline.ErrBusy] when there are maxQuarantined files; then
+// nothing is changed.
 func (s *Store) Quarantine(id branchline.SegmentID, reason string) error {
 	return s.quarantine(id, branchline.CauseFailed, reason)
 }
@@ -267,24 +271,30 @@ func (s *Store) quarantine(id branchline.SegmentID, cause branchline.Cause, reas
 	if err != nil {
 		return fmt.Errorf("quarantine segment %v: %w", id, err)
 	}
+	s.moved.Add(1)
 	s.log.Error("segment moved to quarantine", "segment", id, "stream", seg.Stream, "sealed", seg.Sealed,
 		"hash", seg.Hash, "reason", reason, "path", path)
 	return nil
 }
 
 func (s *Store) roomInQuarantine() error {
-	n := 0
+	names, err := s.quarantined()
+	if err == nil && len(names) >= maxQuarantined {
+		err = fmt.Errorf("%d files are in quarantine: %w", len(names), branchline.ErrBusy)
+	}
+	return err
+}
+
+// quarantined returns the names of the files in quarantine on all volumes.
+func (s *Store) quarantined() (all []string, err error) {
 	for _, v := range s.volumes {
 		names, err := readNames(filepath.Join(v.dir, quarantineDir))
 		if err != nil && v.present() {
-			return err
+			return nil, err
 		}
-		n += len(names)
+		all = append(all, names...)
 	}
-	if n >= maxQuarantined {
-		return fmt.Errorf("%d files are in quarantine: %w", n, branchline.ErrBusy)
-	}
-	return nil
+	return all, nil
 }
 
 // withdraw takes a segment out of the store, in this order: its file goes to the given path of its volume,

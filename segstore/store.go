@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/branchline-video/branchline"
@@ -57,6 +58,8 @@ type Options struct {
 	// Retention says what is kept. The zero value keeps all that there is room for: when the volume has
 	// less free than [retain.Rules.Floor] says, the oldest goes that no lock covers.
 	Retention retain.Rules
+	// Scrub reads all sealed files again and again, and puts damaged ones into quarantine.
+	Scrub Scrub
 }
 
 // Store is an open store. Its methods may be called concurrently.
@@ -93,6 +96,8 @@ type Store struct {
 	settled chan struct{} // closed when what is in the background of opening is done
 	mend    chan struct{} // holds a token when the index or a volume wants to be looked at
 	work    sync.WaitGroup
+	scrub   *scrubber     // nil if there is none
+	moved   atomic.Uint64 // how often something went to quarantine
 
 	mu       sync.Mutex
 	closed   bool

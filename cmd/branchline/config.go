@@ -104,12 +104,14 @@ type edgeFile struct {
 	Volumes []string     `yaml:"volumes"`
 	Listen  string       `yaml:"http"`
 	Segment string       `yaml:"segment"` // a Go duration, "1m"
+	Scrub   *scrubFile   `yaml:"scrub"`
 	Cameras []cameraFile `yaml:"cameras"`
 
 	Retention *retentionFile `yaml:"retention"`
 
-	segment time.Duration // Segment, parsed
-	retain  retain.Rules  // Retention and that of the cameras, parsed
+	segment time.Duration  // Segment, parsed
+	retain  retain.Rules   // Retention and that of the cameras, parsed
+	scrub   segstore.Scrub // Scrub, parsed
 }
 
 // cameraFile is one camera of an edge.
@@ -147,6 +149,10 @@ func (c *edgeFile) check() error {
 	}
 	if c.segment < minSegment || c.segment > maxSegment {
 		return wrong("$.segment", "%v is not between %v and %v", c.segment, minSegment, maxSegment)
+	}
+	var err error
+	if c.scrub, err = c.Scrub.plan("$.scrub"); err != nil {
+		return err
 	}
 	if c.Listen != "" {
 		if err := checkAddress("$.http", c.Listen); err != nil {
@@ -271,11 +277,13 @@ type hubFile struct {
 	Public   []string     `yaml:"public"`
 	HTTP     string       `yaml:"http"`
 	TLS      *tlsFile     `yaml:"tls"`
+	Scrub    *scrubFile   `yaml:"scrub"`
 	Policies []policyFile `yaml:"policies"`
 
 	Retention *retentionFile `yaml:"retention"`
 
-	retain retain.Rules // Retention, parsed
+	retain retain.Rules   // Retention, parsed
+	scrub  segstore.Scrub // Scrub, parsed
 }
 
 type tlsFile struct {
@@ -313,6 +321,10 @@ func (c *hubFile) check() error {
 	if err := checkAddress("$.http", c.HTTP); err != nil {
 		return err
 	}
+	var err error
+	if c.scrub, err = c.Scrub.plan("$.scrub"); err != nil {
+		return err
+	}
 	for i, a := range c.Public {
 		if err := checkAddress(fmt.Sprintf("$.public[%d]", i), a); err != nil {
 			return err
@@ -333,7 +345,6 @@ func (c *hubFile) check() error {
 			return wrong(at+".streams", "%q is no pattern: * stands for any text, [ must be closed", p.Streams)
 		}
 	}
-	var err error
 	c.retain, err = c.Retention.rules("$.retention")
 	return err
 }

@@ -4,6 +4,9 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/branchline-video/branchline/segstore"
 )
 
 func TestConfigErrorsNameFileLineAndField(t *testing.T) {
@@ -27,6 +30,15 @@ func TestConfigErrorsNameFileLineAndField(t *testing.T) {
 		{"volume twice", "dir: /data\nvolumes: [/mnt/a, /mnt/a/]\n", "e.yaml:2: volumes[1]: \"/mnt/a/\" is there twice"},
 		{"volume is dir", "dir: /data\nvolumes: [/data]\n", "e.yaml:2: volumes[0]: \"/data\" is dir itself"},
 		{"not YAML", "dir: [\n", "e.yaml:1:"},
+		{"no scrub", "dir: /data\nscrub: off\n", ""},
+		{"scrub, rarely", "dir: /data\nscrub: {every: 90d}\n", ""},
+		{"scrub, no word", "dir: /data\nscrub: on\n", "e.yaml:2: scrub: \"on\" is neither"},
+		{"scrub, unknown key", "dir: /data\nscrub:\n  speed: 3\n", "e.yaml:3:3: unknown field \"speed\""},
+		{"scrub, no time", "dir: /data\nscrub:\n  every: month\n", "e.yaml:3: scrub.every: \"month\" is no time"},
+		{"scrub, too often", "dir: /data\nscrub: {every: 1m}\n", "e.yaml:2: scrub.every: 1m is not between"},
+		{"scrub, no rate", "dir: /data\nscrub: {rate: fast}\n", "e.yaml:2: scrub.rate: \"fast\" is no rate"},
+		{"scrub, too slow", "dir: /data\nscrub: {rate: 1kB/s}\n", "e.yaml:2: scrub.rate: 1kB/s is less than"},
+		{"scrub, a huge rate", "dir: /data\nscrub: {rate: 99999999999GB/s}\n", "e.yaml:2: scrub.rate:"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			err := parseConfig("e.yaml", []byte(c.text), &edgeFile{})
@@ -81,6 +93,31 @@ func TestDeployedExamplesAreValid(t *testing.T) {
 	} {
 		if err := readConfig(path, c); err != nil {
 			t.Error(err)
+		}
+	}
+}
+
+func TestScrubPlan(t *testing.T) {
+	const day = 24 * time.Hour
+	for _, c := range []struct {
+		text string
+		want segstore.Scrub
+	}{
+		{"", segstore.Scrub{Every: 30 * day, Rate: segstore.DefaultScrubRate}},
+		{"scrub: off", segstore.Scrub{}},
+		{"scrub: {every: 7d}", segstore.Scrub{Every: 7 * day, Rate: segstore.DefaultScrubRate}},
+		{"scrub: {every: 36h, rate: 5MB/s}", segstore.Scrub{Every: 36 * time.Hour, Rate: 5e6}},
+		{"scrub: {rate: 2GB/s}", segstore.Scrub{Every: 30 * day, Rate: 2e9}},
+	} {
+		var e edgeFile
+		var h hubFile
+		for _, into := range []configuration{&e, &h} {
+			if err := parseConfig("x.yaml", []byte("dir: /data\n"+c.text+"\n"), into); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if e.scrub != c.want || h.scrub != c.want {
+			t.Errorf("%q: %+v and %+v, want %+v", c.text, e.scrub, h.scrub, c.want)
 		}
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/branchline-video/branchline/federation"
 	"github.com/branchline-video/branchline/federation/identity"
 	"github.com/branchline-video/branchline/internal/clock"
+	"github.com/branchline-video/branchline/segstore"
 	"github.com/branchline-video/branchline/segstore/retain"
 )
 
@@ -41,7 +42,7 @@ func (c *edgeCommand) Run(t *terminal) error {
 	}
 	branch, err := openBranch(branchConfig{
 		dir: file.Dir, volumes: file.Volumes, cameras: file.cameras(), segment: file.segment, token: c.Token,
-		hubs: c.Hub, retention: file.retain, log: t.log,
+		hubs: c.Hub, retention: file.retain, scrub: file.scrub, log: t.log,
 	})
 	if err != nil {
 		return err
@@ -91,6 +92,7 @@ type branchConfig struct {
 	volumes []string
 	cameras []edge.CameraConfig
 	segment time.Duration
+	scrub   segstore.Scrub
 	token   string
 	hubs    []string
 	listen  func(addr string) (net.PacketConn, error) // nil: the system's
@@ -116,13 +118,13 @@ func openBranch(c branchConfig) (*branch, error) {
 	}
 	node, err := edge.Open(edge.Config{
 		Dir: filepath.Join(c.dir, "store"), Volumes: c.volumes, Cameras: c.cameras, SegmentLength: c.segment,
-		Signer: who.Key(), Retention: c.retention, Logger: c.log,
+		Signer: who.Key(), Retention: c.retention, Scrub: c.scrub, Logger: c.log,
 	})
 	if err != nil {
 		return nil, err
 	}
 	uplink := federation.NewUplink(federation.UplinkConfig{
-		Node: who, Source: node, Hubs: c.hubs, Token: c.token, Software: "branchline " + version,
+		Node: who, Source: node, Restore: node, Hubs: c.hubs, Token: c.token, Software: "branchline " + version,
 		ListenPacket: c.listen, Logger: c.log,
 	})
 	linked := who.Site() != "" || c.token != ""

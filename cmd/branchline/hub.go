@@ -109,11 +109,13 @@ func openCentre(c centreConfig) (_ *centre, err error) {
 		Dir: c.Dir, Volumes: c.Volumes, Listen: c.Listen, Policies: c.policies(), Software: "branchline " + version,
 		Retention:      c.retain,
 		CatalogChanged: feed.Catalog, JobChanged: feed.Job, Registry: registry, Logger: c.log,
+		Scrub: c.scrub,
 	})
 	if err != nil {
 		return nil, err
 	}
 	registry.MustRegister(retained{"hub", h.node.Retention})
+	registry.MustRegister(scrubCollector{"branchline_hub_scrub_", h.node.Store().ScrubStats})
 	if err := h.listen(c); err != nil {
 		return nil, err
 	}

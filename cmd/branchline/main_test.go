@@ -69,6 +69,8 @@ func TestExitCodes(t *testing.T) {
 		{"seg export over something", []string{"seg", "export", store, "--stream", "a.main", "-o", store}, exitUsage,
 			"is there already"},
 		{"seg check of a rotten file", []string{"seg", "check", rotten}, exitFailure, "1 of 1 files have problems"},
+		{"seg restore to no store", []string{"seg", "restore", empty, rotten}, exitFailure, "is no store"},
+		{"seg restore of a rotten file", []string{"seg", "restore", store, rotten}, exitFailure, "damaged or not sealed"},
 		{"seg check of no file", []string{"seg", "check", "/none.mp4"}, exitUsage, "no such file"},
 		{"camera of no size", []string{"camera", "--size", "big"}, exitUsage, "640x360"},
 		{"too many cameras", []string{"camera", "--count", "1000"}, exitUsage, "between 1 and 64"},

@@ -16,6 +16,7 @@ import (
 func edgeHandler(b *branch) http.Handler {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), branchCollector{b}, retained{"edge", b.node.Store().RetentionStats},
+		scrubCollector{"branchline_edge_scrub_", b.node.Store().ScrubStats},
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))

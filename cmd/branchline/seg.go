@@ -24,6 +24,7 @@ type segCommands struct {
 	Rebuild segRebuildCommand `cmd:"" help:"Make the index of a stopped node's store again from its files."`
 	Cat     segCatCommand     `cmd:"" help:"Write a range of a stream as one playable file to standard output."`
 	Export  segExportCommand  `cmd:"" help:"Write a range of a stream as a directory that proves what was recorded."`
+	Restore segRestoreCommand `cmd:"" help:"Put copies of lost segments back into a store."`
 }
 
 // storeRange chooses segments of a store. The store may be in use.

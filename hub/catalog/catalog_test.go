@@ -214,6 +214,10 @@ func TestFeedBecomesSpans(t *testing.T) {
 			"remove b 60.0005-120 expired", "gap 0-120 expired"},
 		{"removed while it grew", "open a 90; remove a 90-95 disk failed", "gap 90-95 disk failed"},
 		{"a removal told as a gap too", "seal a 0-60; remove a 0-60 expired; gap 0-60 expired", "gap 0-60 expired"},
+		{"lost and back", "seal a 0-60; seal b 60-120; seal c 120-180; remove b 60-120 disk failed; " +
+			"gap 60-120 disk failed; seal b 60-120; gap 60-60 disk failed", "0-180"},
+		{"two lost and one back", "seal a 0-60; seal b 60-120; seal c 120-180; remove b 60-120 disk failed; " +
+			"remove a 0-60 disk failed; seal b 60-120", "60-180, gap 0-60 disk failed"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			f := newFixture(t)

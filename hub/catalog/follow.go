@@ -348,6 +348,9 @@ func applySealed(tx *index.Tx, g generation, seg branchline.Segment) error {
 	if err := endGrowing(tx, g, seg.Stream, seg.ID); err != nil || seg.Span.Empty() {
 		return err
 	}
+	if err := cutGaps(tx, g.gaps(seg.Stream), seg.Span); err != nil {
+		return err
+	}
 	return join(tx, g.spans(seg.Stream), entry{TimeRange: seg.Span})
 }
 
@@ -412,6 +415,28 @@ func addGap(tx *index.Tx, gaps []byte, e entry) error {
 	for _, left := range (branchline.Spans{e.TimeRange}).Minus(branchline.NewSpans(others...)) {
 		if err := join(tx, gaps, entry{TimeRange: left, Cause: e.Cause}); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// cutGaps takes a sealed segment's span out of the gaps that have ended: it was lost at the edge and came back.
+func cutGaps(tx *index.Tx, gaps []byte, span branchline.TimeRange) error {
+	rows, err := touching(tx, gaps, span)
+	if err != nil {
+		return err
+	}
+	for _, row := range rows {
+		if row.Open || !row.Overlaps(span) {
+			continue
+		}
+		if err := remove(tx, gaps, row); err != nil {
+			return err
+		}
+		for _, left := range (branchline.Spans{row.TimeRange}).Minus(branchline.Spans{span}) {
+			if err := put(tx, gaps, entry{left, false, row.Cause}); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

@@ -16,6 +16,9 @@ func (l *link) plan(ctx context.Context, now time.Time) error {
 		return nil
 	}
 	l.planned, l.wakened = now, false
+	if err := l.f.learnLost(); err != nil {
+		return err
+	}
 	streams, err := l.streams()
 	if err != nil {
 		return err
@@ -32,7 +35,7 @@ func (l *link) plan(ctx context.Context, now time.Time) error {
 		if err != nil {
 			return err
 		}
-		l.queue = append(l.queue, unsealed...)
+		l.queue = append(append(l.queue, unsealed...), l.lostTasks(stream)...)
 		f, err := l.wanted(stream)
 		if err != nil {
 			return err
@@ -138,6 +141,12 @@ func (l *link) finishBulk(r result) {
 		return
 	}
 	delete(l.retry, t.stream)
+	if t.only != (branchline.SegmentID{}) {
+		if len(l.damages(t, now)) == 0 {
+			l.finishLost(t)
+		}
+		return
+	}
 	// What the edge has listed beyond the span shows that nothing more will come inside it.
 	span := branchline.NewSpans(t.span)
 	if r.end.Before(t.span.End) && now.Sub(t.span.End) < Window {

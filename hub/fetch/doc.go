@@ -10,6 +10,8 @@
 //     against its hash by the store before it counts. A segment whose every fragment is held gets its
 //     footer and is sealed by the same store that keeps live recordings.
 //   - Nothing counts as done before it is on stable storage.
+//   - What went to quarantine here is fetched anew as a whole while its site has it, whatever had brought it.
+//     A copy held in part goes there, too, if one of its fragments is not what the site has sealed.
 //   - A segment is sealed only as the edge's feed has told it to be durable there, soon after that. A
 //     copy that was sealed otherwise is put into quarantine and fetched anew.
 //   - At one site only the most urgent class of work runs. A request cancels bulk transfers at once;

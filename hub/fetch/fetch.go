@@ -64,6 +64,9 @@ type Fetcher struct {
 	jobs   map[string]*Job
 	newest uint64 // the highest number of a job
 	sites  map[branchline.SiteID]*site
+
+	learned     bool   // what was lost is in the sites
+	quarantined uint64 // how often the store had put something aside by then
 }
 
 // site is what is known of the work at one site, whether it is linked or not. The fetcher's mutex
@@ -81,6 +84,8 @@ type site struct {
 	sealed map[branchline.StreamID]branchline.Spans
 	// news is segments that the edge has just sealed, to be held against the hub's copies.
 	news map[branchline.SegmentID]*news
+	// lost is segments that the hub held and has put into quarantine.
+	lost map[branchline.SegmentID]*loss
 }
 
 // Open returns a fetcher with the jobs that are kept in opt.DB.
@@ -175,6 +180,7 @@ func (f *Fetcher) siteLocked(id branchline.SiteID) *site {
 			refused: make(map[branchline.StreamID]branchline.Spans),
 			sealed:  make(map[branchline.StreamID]branchline.Spans),
 			news:    make(map[branchline.SegmentID]*news),
+			lost:    make(map[branchline.SegmentID]*loss),
 		}
 		f.sites[id] = s
 	}
@@ -265,6 +271,11 @@ func (f *Fetcher) Transfers(
 		if part := j.part(stream); part != nil && !j.State.Final() && !part.Complete {
 			wants = append(wants, policy.Want{
 				Stream: stream, Span: j.Span, Priority: j.Priority, Reason: j.Reason})
+		}
+	}
+	for _, r := range s.lost {
+		if r.Stream == stream && !r.asked {
+			wants = append(wants, policy.Want{Stream: stream, Span: r.Span, Priority: policy.Bulk, Reason: reasonLost})
 		}
 	}
 	facts.Held = facts.Held.Union(s.checked[stream]).Union(s.refused[stream])

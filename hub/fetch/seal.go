@@ -117,6 +117,9 @@ func (l *link) sealOne(ctx context.Context, n *news) (bool, error) {
 		t := &task{stream: n.Stream, span: n.Span, take: takeWhole, priority: policy.Event,
 			reason: "differs", memory: l.memory}
 		_, err := f.bring(ctx, src, t)
+		if err == nil && len(t.damage) > 0 {
+			err = t.damage[0].err // and so it waits before it tries again
+		}
 		return false, err
 	case !begun:
 		return true, nil
@@ -162,8 +165,12 @@ func (f *Fetcher) fetchFooter(
 		return false, fmt.Errorf("fetch footer: %w", err)
 	}
 	f.counters.bytes.Add(int64(len(footer)))
-	if _, err := segstore.ParseFooter(footer); err != nil {
+	parsed, err := segstore.ParseFooter(footer)
+	if err != nil {
 		return false, nil
+	}
+	if parsed.ID != n.ID || parsed.Hash != n.Hash { // no reason to doubt what is held
+		return false, fmt.Errorf("%w: its footer says %v, and it told of %v", errSite, parsed.Hash, n.Hash)
 	}
 	err = f.store.Seal(n.ID, branchline.SegmentSeal{ID: n.ID, Hash: n.Hash, Footer: footer, Size: n.Size})
 	return err == nil, err

@@ -92,10 +92,16 @@ func (l *link) begin() error {
 	if err != nil {
 		return err
 	}
+	if err := l.f.learnLost(); err != nil {
+		return err
+	}
 	l.f.mu.Lock()
 	defer l.f.mu.Unlock()
 	l.site.linked = true
 	clear(l.site.refused)
+	for _, r := range l.site.lost {
+		r.asked = false
+	}
 	for _, s := range streams {
 		l.site.noteSealed(s, branchline.TimeRange{Start: since, End: now})
 	}

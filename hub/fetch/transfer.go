@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -43,6 +44,7 @@ const (
 type task struct {
 	stream   branchline.StreamID
 	span     branchline.TimeRange
+	only     branchline.SegmentID // if set, of all listed segments this one alone
 	take     taking
 	priority policy.Priority
 	reason   string
@@ -115,6 +117,12 @@ func listedEnd(seg branchline.Segment) time.Time {
 func (f *Fetcher) bringSegments(
 	ctx context.Context, src branchline.Source, t *task, listed []branchline.Segment,
 ) error {
+	if t.only != (branchline.SegmentID{}) {
+		other := func(seg branchline.Segment) bool { return seg.ID != t.only }
+		if listed = slices.DeleteFunc(slices.Clone(listed), other); len(listed) == 0 {
+			return nil
+		}
+	}
 	span := branchline.TimeRange{Start: listed[0].Span.Start, End: listedEnd(listed[len(listed)-1])}
 	for _, seg := range listed {
 		if e := listedEnd(seg); e.After(span.End) {
@@ -131,8 +139,7 @@ func (f *Fetcher) bringSegments(
 	for i, seg := range listed {
 		st := &segmentTransfer{f: f, src: src, task: t, seg: seg}
 		all[i] = st
-		if copied := here[seg.ID]; copied.Sealed && seg.Sealed && copied.Hash != seg.Hash {
-			reason := fmt.Sprintf("its site has %v, and held is %v", seg.Hash, copied.Hash)
+		if reason := differs(here[seg.ID], seg); reason != "" {
 			if err := f.store.Quarantine(seg.ID, reason); err != nil {
 				return errors.Join(err, group.Wait())
 			}
@@ -384,9 +391,7 @@ func (st *segmentTransfer) store(p part, data []byte) error {
 		st.partial = err == nil
 		return err
 	case p.footer:
-		return st.f.store.Seal(seg.ID, branchline.SegmentSeal{
-			ID: seg.ID, Hash: seg.Hash, Footer: data, Size: seg.Size,
-		})
+		return st.seal(data)
 	}
 	if err := st.f.store.Put(seg.ID, p.fragment, data); err != nil {
 		return err
@@ -395,4 +400,20 @@ func (st *segmentTransfer) store(p part, data []byte) error {
 	st.f.counters.fragments.Add(1)
 	st.f.progressed(st.task)
 	return nil
+}
+
+// seal gives the hub's copy its footer. If that contradicts the copy and yet is the one that the site has
+// listed, the copy is wrong, although its fragments are not: it is put aside, to be fetched anew.
+func (st *segmentTransfer) seal(footer []byte) error {
+	seg := st.seg
+	err := st.f.store.Seal(seg.ID, branchline.SegmentSeal{ID: seg.ID, Hash: seg.Hash, Footer: footer, Size: seg.Size})
+	if !errors.Is(err, branchline.ErrMismatch) {
+		return err
+	}
+	f, bad := segstore.ParseFooter(footer)
+	if bad != nil || f.ID != seg.ID || f.Hash != seg.Hash || !slices.Equal(f.Fragments, seg.Fragments) {
+		return fmt.Errorf("%w: %w", errSite, err)
+	}
+	st.partial = false
+	return errors.Join(err, st.f.store.Quarantine(seg.ID, err.Error()))
 }

@@ -1,6 +1,7 @@
 package index
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -34,7 +35,8 @@ const (
 	// updatesToOpen is how many Updates after Open may write into the reserve: what a node enters when it
 	// starts, a few MB.
 	updatesToOpen   = 2000
-	maxOpenings     = 3 // attempts that never finished before the database counts as damaged
+	verifiedAtOnce  = 48 << 20 // of tables, in bytes, before a lazy opening returns: a tenth of a second
+	maxOpenings     = 3        // attempts that never finished before the database counts as damaged
 	defaultMemoryMB = 24
 	valueLogSize    = 32 << 20
 )
@@ -43,8 +45,8 @@ const (
 type Options struct {
 	Logger   *slog.Logger // nil: nothing is logged
 	MemoryMB int          // what tables in memory and caches may take together; 24 if zero
-	// Lazy opens without reading all tables, so in a time that does not grow with them. The caller then
-	// calls Verify, and until that returns must not take what is missing for never entered.
+	// Lazy opens with reading only the newest tables, so in a time that does not grow with them. The
+	// caller then calls Verify, and until that returns must not take what is missing for never entered.
 	Lazy bool
 }
 
@@ -207,6 +209,14 @@ func (db *DB) open() error {
 		db.fresh = true
 	}
 	db.db, err = openBadger(db.path(), db.opt, db.log)
+	if err == nil && db.opt.Lazy {
+		// What the engine cannot read in a table is for it as if it had never been. So at least the newest
+		// tables are read at once, in which there is what changes often.
+		err = verifyTables(context.Background(), db.path(), newestFirst(db.db.Tables()), verifiedAtOnce)
+		if err != nil {
+			err = errors.Join(err, closeDamaged(db.db))
+		}
+	}
 	if err != nil && !db.fresh && !isEnvironment(err) {
 		if err := db.setAside(err); err != nil {
 			return err

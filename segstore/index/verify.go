@@ -1,14 +1,18 @@
 package index
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
+	"slices"
 
+	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/options"
 	"github.com/dgraph-io/badger/v4/table"
 	"github.com/dgraph-io/badger/v4/y"
@@ -25,14 +29,35 @@ func (db *DB) Verify(ctx context.Context) error {
 	if err := db.enter(); err != nil {
 		return err
 	}
-	tables := db.db.Tables()
+	tables := newestFirst(db.db.Tables())
 	db.calls.Done()
+	if err := verifyTables(ctx, db.path(), tables, math.MaxInt64); err != nil {
+		return fmt.Errorf("verify index %s: %w", db.dir, err)
+	}
+	if err := db.opened(); err != nil {
+		return fmt.Errorf("verify index %s: %w", db.dir, err)
+	}
+	return nil
+}
+
+// newestFirst sorts tables by level: what changes often has its newest state in the first ones.
+func newestFirst(tables []badger.TableInfo) []badger.TableInfo {
+	slices.SortFunc(tables, func(a, b badger.TableInfo) int {
+		return cmp.Or(cmp.Compare(a.Level, b.Level), cmp.Compare(b.ID, a.ID))
+	})
+	return tables
+}
+
+// verifyTables reads tables, in order, as long as they have no more bytes than most.
+func verifyTables(ctx context.Context, dir string, tables []badger.TableInfo, most int64) error {
 	for _, t := range tables {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		path := filepath.Join(db.path(), table.IDToFilename(t.ID))
-		data, err := os.ReadFile(path)
+		if most -= int64(t.OnDiskSize); most < 0 {
+			return nil
+		}
+		data, err := os.ReadFile(filepath.Join(dir, table.IDToFilename(t.ID)))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // merged with others meanwhile
 		}
@@ -40,11 +65,8 @@ func (db *DB) Verify(ctx context.Context) error {
 			err = verifyTable(data, true)
 		}
 		if err != nil {
-			return fmt.Errorf("verify index %s: table %d: %w: %w", db.dir, t.ID, ErrDamaged, err)
+			return fmt.Errorf("table %d: %w: %w", t.ID, ErrDamaged, err)
 		}
-	}
-	if err := db.opened(); err != nil {
-		return fmt.Errorf("verify index %s: %w", db.dir, err)
 	}
 	return nil
 }
