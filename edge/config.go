@@ -10,6 +10,7 @@ import (
 	"github.com/branchline-video/branchline"
 	"github.com/branchline-video/branchline/edge/ingest"
 	"github.com/branchline-video/branchline/internal/clock"
+	"github.com/branchline-video/branchline/segstore/crypt"
 )
 
 // The labels of a camera's streams.
@@ -35,6 +36,8 @@ type Config struct {
 	Signer        ed25519.PrivateKey // signs segments
 	Clock         clock.Clock
 	Logger        *slog.Logger // nil: nothing is logged
+	Keys          *crypt.Keys  // optional; encrypt recordings on disk, see segstore.Options
+	Plain         bool         // Keys only open
 }
 
 // CameraConfig describes one camera.

@@ -33,7 +33,8 @@ func Open(cfg Config) (*Node, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	store, err := segstore.Open(cfg.Dir, segstore.Options{Clock: cfg.Clock, Logger: cfg.Logger, Signer: cfg.Signer})
+	store, err := segstore.Open(cfg.Dir, segstore.Options{Clock: cfg.Clock, Logger: cfg.Logger, Signer: cfg.Signer,
+		Keys: cfg.Keys, Plain: cfg.Plain})
 	if err != nil {
 		return nil, fmt.Errorf("open edge: %w", err)
 	}

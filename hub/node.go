@@ -24,6 +24,7 @@ import (
 	"github.com/branchline-video/branchline/internal/clock"
 	"github.com/branchline-video/branchline/internal/live"
 	"github.com/branchline-video/branchline/segstore"
+	"github.com/branchline-video/branchline/segstore/crypt"
 	"github.com/branchline-video/branchline/segstore/index"
 )
 
@@ -42,6 +43,8 @@ type Config struct {
 	Registry       prometheus.Registerer // optional; for the metrics of docs/reference/metrics.md
 	Clock          clock.Clock
 	Logger         *slog.Logger // optional
+	Keys           *crypt.Keys  // optional; encrypt recordings on disk, see segstore.Options
+	Plain          bool         // Keys only open
 }
 
 // Node is a hub. Its methods may be called concurrently, between Open and Close.
@@ -101,7 +104,7 @@ func (n *Node) open() (err error) {
 		return err
 	}
 	n.store, err = segstore.Open(dir("store"), segstore.Options{
-		Clock: n.cfg.Clock, Logger: n.log, Trust: n.keys.trust})
+		Clock: n.cfg.Clock, Logger: n.log, Trust: n.keys.trust, Keys: n.cfg.Keys, Plain: n.cfg.Plain})
 	if err != nil {
 		return err
 	}

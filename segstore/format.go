@@ -204,11 +204,12 @@ func ParseFooter(box []byte) (Footer, error) {
 }
 
 // ReadFooter finds and parses the footer of a whole segment file of size bytes, with ParseFooter's errors
-// and r's. A file without a footer, or with only some of its fragments, wraps [branchline.ErrInvalid].
+// and r's. A file without a footer, with only some of its fragments, or encrypted, wraps
+// [branchline.ErrInvalid].
 func ReadFooter(r io.ReaderAt, size int64) (Footer, error) {
 	e, err := readEnding(r, size)
-	if err == nil && e.excerpt() {
-		err = fmt.Errorf("read footer: of an excerpt: %w", branchline.ErrInvalid)
+	if err == nil && (e.excerpt() || e.key != nil) {
+		err = fmt.Errorf("read footer: of an excerpt, or encrypted: %w", branchline.ErrInvalid)
 	}
 	return e.Footer, err
 }

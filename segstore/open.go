@@ -27,7 +27,7 @@ func openWith(dir string, opt Options, fsys files) (*Store, error) {
 		readers: make(chan struct{}, maxReaders), closing: make(chan struct{}), synced: make(chan struct{}),
 		journalMost: journalMost,
 		loading:     make(chan struct{}, 1), limit: maxPartials,
-		moving:   make(chan struct{}, 1),
+		moving: make(chan struct{}, 1), keys: opt.Keys, plain: opt.Plain,
 		partials: make(map[branchline.SegmentID]*partial),
 	}
 	if s.trust == nil {

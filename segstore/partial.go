@@ -30,6 +30,7 @@ type partial struct {
 	turn     chan struct{}   // holds a token while taken
 	path     string          // where it grows
 	listed   bool            // the sidecar lists what is held; not at the origin, where the file shows it
+	cipher   *cipher         // how its fragments stand in the file; nil: in plain
 	stepped  bool            // guarded by turn: its directory entries are durable
 	recorded branchline.Hash // guarded by turn: of the footer that stands in the sidecar
 
@@ -165,6 +166,9 @@ func (p *partial) put(f branchline.Fragment, data []byte) (complete, opened bool
 		return false, false, err
 	}
 	if opened, err = p.open(); err != nil {
+		return false, opened, err
+	}
+	if data, err = p.cipher.encrypt(data, f.Offset); err != nil {
 		return false, opened, err
 	}
 	if _, err := p.file.WriteAt(data, f.Offset); err != nil {

@@ -105,7 +105,8 @@ func (s *Store) writeThinned(seg branchline.Segment, path, fresh string) (size i
 	if err != nil {
 		return 0, err
 	}
-	size, err = writeExcerpt(io.NewOffsetWriter(w, 0), r, e, keep)
+	c := content{file: r, end: &e, open: e.cipher(s.keys)}
+	size, err = writeExcerpt(io.NewOffsetWriter(w, 0), c, keep, true)
 	if err == nil {
 		err = w.Sync()
 	}

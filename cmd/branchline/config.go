@@ -101,6 +101,8 @@ type edgeFile struct {
 	Segment string       `yaml:"segment"` // a Go duration, "1m"
 	Cameras []cameraFile `yaml:"cameras"`
 
+	Encryption *encryptionFile `yaml:"encryption"`
+
 	segment time.Duration // Segment, parsed
 }
 
@@ -139,6 +141,9 @@ func (c *edgeFile) check() error {
 		if err := checkAddress("$.http", c.Listen); err != nil {
 			return err
 		}
+	}
+	if err := c.Encryption.check(); err != nil {
+		return err
 	}
 	seen := map[string]int{}
 	for i := range c.Cameras {
@@ -207,6 +212,8 @@ type hubFile struct {
 	HTTP     string       `yaml:"http"`
 	TLS      *tlsFile     `yaml:"tls"`
 	Policies []policyFile `yaml:"policies"`
+
+	Encryption *encryptionFile `yaml:"encryption"`
 }
 
 type tlsFile struct {
@@ -239,6 +246,9 @@ func (c *hubFile) check() error {
 		return err
 	}
 	if err := checkAddress("$.http", c.HTTP); err != nil {
+		return err
+	}
+	if err := c.Encryption.check(); err != nil {
 		return err
 	}
 	for i, a := range c.Public {

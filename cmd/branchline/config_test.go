@@ -22,6 +22,9 @@ func TestConfigErrorsNameFileLineAndField(t *testing.T) {
 		{"bad id", "dir: /data\ncameras:\n  - id: Front Door\n    url: rtsp://x\n", "e.yaml:3: cameras[0].id:"},
 		{"twice", "dir: /data\n" + camera + "  - id: door\n    url: rtsp://x\n",
 			"e.yaml:5: cameras[1].id: camera \"door\" is already"},
+		{"encrypted", "dir: /data\nencryption: {key_file: /k, only_read: true}\n", ""},
+		{"no key", "dir: /data\nencryption:\n  only_read: true\n", "e.yaml:3: encryption: needs key_file"},
+		{"two keys", "dir: /data\nencryption: {key_file: a, credential: b}\n", "e.yaml:2: encryption: needs key_file"},
 		{"not YAML", "dir: [\n", "e.yaml:1:"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -43,6 +46,7 @@ func TestHubConfig(t *testing.T) {
 		{"bad pattern", "dir: /data\npolicies:\n  - {streams: \"[\", keep: never}\n", "h.yaml:3: policies[0].streams:"},
 		{"bad port", "dir: /data\nlisten: :99999\n", "h.yaml:2: listen: \":99999\" is no address"},
 		{"bad address", "dir: /data\nlisten: here\n", "h.yaml:2: listen: \"here\" is no address"},
+		{"no key", "dir: /data\nencryption: {}\n", "h.yaml:2: encryption: needs key_file"},
 		{"half TLS", "dir: /data\ntls:\n  key: k.pem\n", "h.yaml:3: tls: needs both"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -18,6 +18,7 @@ import (
 	"github.com/branchline-video/branchline/federation"
 	"github.com/branchline-video/branchline/federation/identity"
 	"github.com/branchline-video/branchline/internal/clock"
+	"github.com/branchline-video/branchline/segstore/crypt"
 )
 
 type edgeCommand struct {
@@ -38,7 +39,12 @@ func (c *edgeCommand) Run(t *terminal) error {
 			return usageError{fmt.Errorf("--token: %w", err)}
 		}
 	}
+	keys, onlyRead, err := file.Encryption.keys()
+	if err != nil {
+		return err
+	}
 	branch, err := openBranch(branchConfig{
+		keys: keys, onlyRead: onlyRead,
 		dir: file.Dir, cameras: file.cameras(), segment: file.segment, token: c.Token, hubs: c.Hub, log: t.log,
 	})
 	if err != nil {
@@ -92,6 +98,9 @@ type branchConfig struct {
 	hubs    []string
 	listen  func(addr string) (net.PacketConn, error) // nil: the system's
 	log     *slog.Logger
+
+	keys     *crypt.Keys // of recordings that are encrypted, and to be unless onlyRead
+	onlyRead bool
 }
 
 // branch is an edge node with its identity and its uplink.
@@ -111,7 +120,7 @@ func openBranch(c branchConfig) (*branch, error) {
 	}
 	node, err := edge.Open(edge.Config{
 		Dir: filepath.Join(c.dir, "store"), Cameras: c.cameras, SegmentLength: c.segment,
-		Signer: who.Key(), Logger: c.log,
+		Signer: who.Key(), Logger: c.log, Keys: c.keys, Plain: c.onlyRead,
 	})
 	if err != nil {
 		return nil, err
