@@ -104,6 +104,10 @@ func (x *exporter) export(list []branchline.Segment) error {
 		return err
 	}
 	text, err := json.MarshalIndent(x.manifest, "", "  ")
+	if err == nil && len(text) >= maxManifest {
+		err = fmt.Errorf("%d files are more than a manifest has: take a shorter range: %w", len(x.manifest.Files),
+			branchline.ErrTooLarge)
+	}
 	if err != nil {
 		return err
 	}

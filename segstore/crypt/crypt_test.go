@@ -130,6 +130,19 @@ func TestKeys(t *testing.T) {
 	}
 }
 
+// FuzzParse reads any bytes as a file of keys.
+func FuzzParse(f *testing.F) {
+	f.Add([]byte(New()))
+	f.Add([]byte("# old\n" + base64.StdEncoding.EncodeToString(make([]byte, 32)) + "\n"))
+	f.Add(bytes.Repeat([]byte("k"), keySize))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		k, err := Parse("x", text)
+		if err == nil && (len(k.all) == 0 || len(k.all) > maxKeys) {
+			t.Errorf("%d keys", len(k.all))
+		}
+	})
+}
+
 func TestFind(t *testing.T) {
 	one, two := testKey(1), testKey(2)
 	path := filepath.Join(t.TempDir(), "keys")
