@@ -151,9 +151,12 @@ func sizeOf(tx *index.Tx, seg branchline.Segment) (int64, error) {
 	return int64(binary.BigEndian.Uint64(b)), nil
 }
 
-// noteSize enters the size that the segment's file has now.
+// noteSize enters the size that the segment's file has now. One that is not there is missed elsewhere.
 func (s *Store) noteSize(l *ledger, seg branchline.Segment) error {
 	info, err := os.Stat(s.sealedPath(seg))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
