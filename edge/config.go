@@ -11,6 +11,7 @@ import (
 	"github.com/branchline-video/branchline/edge/ingest"
 	"github.com/branchline-video/branchline/internal/clock"
 	"github.com/branchline-video/branchline/segstore"
+	"github.com/branchline-video/branchline/segstore/crypt"
 	"github.com/branchline-video/branchline/segstore/retain"
 )
 
@@ -40,6 +41,8 @@ type Config struct {
 	Scrub         segstore.Scrub     // of the recordings; the zero value: they are not read again
 	Clock         clock.Clock
 	Logger        *slog.Logger // nil: nothing is logged
+	Keys          *crypt.Keys  // optional; encrypt recordings on disk, see segstore.Options
+	Plain         bool         // Keys only open
 }
 
 // CameraConfig describes one camera.

@@ -35,7 +35,7 @@ func Open(cfg Config) (*Node, error) {
 	}
 	store, err := segstore.Open(cfg.Dir, segstore.Options{
 		Volumes: cfg.Volumes, Clock: cfg.Clock, Logger: cfg.Logger, Signer: cfg.Signer, Retention: cfg.Retention,
-		Scrub: cfg.Scrub,
+		Scrub: cfg.Scrub, Keys: cfg.Keys, Plain: cfg.Plain,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("open edge: %w", err)

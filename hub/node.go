@@ -24,6 +24,7 @@ import (
 	"github.com/branchline-video/branchline/internal/clock"
 	"github.com/branchline-video/branchline/internal/live"
 	"github.com/branchline-video/branchline/segstore"
+	"github.com/branchline-video/branchline/segstore/crypt"
 	"github.com/branchline-video/branchline/segstore/index"
 	"github.com/branchline-video/branchline/segstore/retain"
 )
@@ -47,6 +48,8 @@ type Config struct {
 	Scrub          segstore.Scrub        // of what is held; the zero value: it is not read again
 	Clock          clock.Clock
 	Logger         *slog.Logger // optional
+	Keys           *crypt.Keys  // optional; encrypt recordings on disk, see segstore.Options
+	Plain          bool         // Keys only open
 }
 
 // Node is a hub. Its methods may be called concurrently, between Open and Close.
@@ -107,7 +110,7 @@ func (n *Node) open() (err error) {
 	}
 	n.store, err = segstore.Open(dir("store"), segstore.Options{
 		Volumes: n.cfg.Volumes, Clock: n.cfg.Clock, Logger: n.log, Trust: n.keys.trust,
-		Retention: n.cfg.Retention, Scrub: n.cfg.Scrub})
+		Retention: n.cfg.Retention, Scrub: n.cfg.Scrub, Keys: n.cfg.Keys, Plain: n.cfg.Plain})
 	if err != nil {
 		return err
 	}

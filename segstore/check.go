@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/branchline-video/branchline"
+	"github.com/branchline-video/branchline/segstore/crypt"
 )
 
 // Report is what Check found in a file. Its JSON names are a contract with scripts.
@@ -35,7 +36,8 @@ type Report struct {
 	Cut       bool      `json:"cut"`  // closed by repair after a crash
 	Hash      string    `json:"hash,omitempty"`
 	Previous  string    `json:"previous,omitempty"`
-	Key       string    `json:"key,omitempty"` // the Ed25519 public key that signed
+	Key       string    `json:"key,omitempty"`       // the Ed25519 public key that signed
+	Encrypted string    `json:"encrypted,omitempty"` // the identifier of the key with which it is
 	Problems  []string  `json:"problems,omitempty"`
 }
 
@@ -66,6 +68,9 @@ func (r Report) String() string {
 		fmt.Fprintf(&b, "of %d ", r.Of)
 	}
 	fmt.Fprintf(&b, "fragments, %d bytes", r.Size)
+	if r.Encrypted != "" {
+		b.WriteString(", encrypted")
+	}
 	if !r.Start.IsZero() {
 		fmt.Fprintf(&b, ", %s to %s", r.Start.Format(time.RFC3339Nano), r.End.Format(time.RFC3339Nano))
 	}
@@ -79,11 +84,20 @@ func (r *Report) problem(format string, args ...any) {
 	r.Problems = append(r.Problems, fmt.Sprintf(format, args...))
 }
 
+// Files reads segment files, wherever they are, by their paths. The zero value reads what is in plain.
+type Files struct {
+	Keys *crypt.Keys // for what is encrypted; may be nil
+}
+
+// Check is [Files.Check] without keys.
+func Check(path string) (Report, error) { return Files{}.Check(path) }
+
 // Check reads a whole segment file and verifies all of it: boxes, the checksum and hash of each
 // fragment, the footer's hash and signature. Of a file that a replica holds in part it verifies the
 // fragments that the sidecar lists; between them there may be nothing. What is wrong stands in the
-// report; the error is for a file that cannot be read at all or that is of a newer version ([ErrNewer]).
-func Check(path string) (Report, error) {
+// report, as does that a key is missing; the error is for a file that cannot be read at all or that is of a
+// newer version ([ErrNewer]).
+func (f Files) Check(path string) (Report, error) {
 	report := Report{Path: path}
 	r, err := os.Open(path)
 	if err != nil {
@@ -104,14 +118,12 @@ func Check(path string) (Report, error) {
 	switch {
 	case err == nil:
 		report.describe(e)
-		report.checkSealed(r, e, init)
+		report.checkSealed(content{file: r, end: &e, open: e.cipher(f.Keys)}, init)
 	case errors.Is(err, ErrNewer):
 		return report, fmt.Errorf("check segment %s: %w", path, err)
 	default:
-		if rows := partRows(path); len(rows) > 0 {
-			report.Part = true
-			report.checkRows(&content{file: r}, rows, init)
-			report.Start, report.End = rows[0].Start, rows[len(rows)-1].Span().End
+		if p := f.partAt(path); p != nil && (len(p.held) > 0 || p.cipher != nil) {
+			report.checkPart(p, r)
 		} else {
 			report.checkGrowing(r, init, err)
 		}
@@ -119,18 +131,29 @@ func Check(path string) (Report, error) {
 	return report, nil
 }
 
-// partRows returns the fragments that the sidecar of a store's incomplete segment lists; none if path is
-// no such file.
-func partRows(path string) []branchline.Fragment {
+// partAt returns a store's incomplete segment with what its sidecar lists; nil if path is no such file.
+func (f Files) partAt(path string) *partial {
 	if full, err := filepath.Abs(path); err == nil {
 		path = full
 	}
 	home := filepath.Dir(path)
-	p, err := partOf(filepath.Dir(filepath.Dir(home)), branchline.StreamID(filepath.Base(home)), path)
+	p, err := partOf(filepath.Dir(filepath.Dir(home)), branchline.StreamID(filepath.Base(home)), path, f.Keys)
 	if err != nil {
 		return nil
 	}
-	return p.held
+	return p
+}
+
+// checkPart verifies the fragments that a sidecar lists.
+func (r *Report) checkPart(p *partial, file io.ReaderAt) {
+	r.Part = true
+	if p.cipher != nil {
+		r.Encrypted = p.cipher.key.String()
+	}
+	r.checkRows(content{file: file, open: p.cipher}, p.held, p.init)
+	if n := len(p.held); n > 0 {
+		r.Start, r.End = p.held[0].Start, p.held[n-1].Span().End
+	}
 }
 
 func (r *Report) describe(f ending) {
@@ -140,23 +163,30 @@ func (r *Report) describe(f ending) {
 	r.Segment, r.Stream, r.Run, r.Number = f.ID.String(), string(f.Stream), f.Run, f.Number
 	r.Start, r.End, r.Codecs = f.kept[0].Start, f.kept[len(f.kept)-1].Span().End, f.Codecs
 	r.Sealed, r.Cut, r.Hash, r.Key = true, f.Cut, f.Hash.String(), hex.EncodeToString(f.PublicKey)
+	if f.key != nil {
+		r.Encrypted = f.key.String()
+	}
 	if f.Prev != (branchline.Hash{}) {
 		r.Previous = f.Prev.String()
 	}
 }
 
-func (r *Report) checkSealed(file io.ReaderAt, e ending, init []byte) {
-	if err := e.Verify(init); err != nil {
+func (r *Report) checkSealed(c content, init []byte) {
+	if err := c.end.Verify(init); err != nil {
 		r.problem("%v", err)
 	}
-	if !e.Fragments[0].Key {
+	if !c.end.Fragments[0].Key {
 		r.problem("first fragment is not a key fragment")
 	}
-	r.checkRows(&content{file: file, end: &e}, e.kept, init)
+	r.checkRows(c, c.end.kept, init)
 }
 
 // checkRows verifies fragments by their rows.
-func (r *Report) checkRows(c *content, rows []branchline.Fragment, init []byte) {
+func (r *Report) checkRows(c content, rows []branchline.Fragment, init []byte) {
+	if c.open != nil && c.open.none != nil {
+		r.problem("the fragments cannot be verified: %v", c.open.none)
+		return
+	}
 	t, err := readTracks(init)
 	if err != nil {
 		r.problem("%v", err)
@@ -280,19 +310,19 @@ func listStream(dir string, stream branchline.StreamID, span branchline.TimeRang
 
 // glance describes an incomplete segment from its files.
 func glance(dir string, stream branchline.StreamID, path string) (branchline.Segment, error) {
-	p, err := partOf(dir, stream, path)
+	p, err := partOf(dir, stream, path, nil)
 	if err != nil {
 		return branchline.Segment{}, err
 	}
-	if len(p.held) == 0 {
+	if len(p.held) == 0 && p.cipher == nil {
 		err = p.scanHeld()
 	}
 	return p.segment(), err
 }
 
 // partOf reads an incomplete segment's init part and what its sidecar lists.
-func partOf(dir string, stream branchline.StreamID, path string) (*partial, error) {
-	s := &Store{dir: dir, fs: disk{}, trust: anyKey, volumes: []*volume{{dir: dir, home: true}}}
+func partOf(dir string, stream branchline.StreamID, path string, keys *crypt.Keys) (*partial, error) {
+	s := &Store{dir: dir, fs: disk{}, trust: anyKey, keys: keys, volumes: []*volume{{dir: dir, home: true}}}
 	p, records, err := s.loadFiles(stream, path)
 	if err != nil {
 		return nil, err
@@ -300,18 +330,23 @@ func partOf(dir string, stream branchline.StreamID, path string) (*partial, erro
 	return p, p.readSidecar(records)
 }
 
+// Cat is [Files.Cat] without keys.
+func Cat(w io.Writer, paths []string, span branchline.TimeRange) error {
+	return Files{}.Cat(w, paths, span)
+}
+
 // Cat writes the recordings in files, in their order, as one playable file: the init part once, then
 // the fragments that touch the range, from the key fragment at or before its start on. A zero range
 // means all. Every fragment is verified before it is written. It wraps [branchline.ErrInvalid] when
 // the files' init parts differ, so that no one file can hold them, and [branchline.ErrNotFound] when
 // nothing touches the range.
-func Cat(w io.Writer, paths []string, span branchline.TimeRange) error {
+func (f Files) Cat(w io.Writer, paths []string, span branchline.TimeRange) error {
 	if span == (branchline.TimeRange{}) {
 		span = always()
 	}
 	var init []byte
 	for _, path := range paths {
-		if err := catFile(w, path, span, &init); err != nil {
+		if err := f.catFile(w, path, span, &init); err != nil {
 			return fmt.Errorf("copy recordings of %s: %w", path, err)
 		}
 	}
@@ -321,13 +356,13 @@ func Cat(w io.Writer, paths []string, span branchline.TimeRange) error {
 	return nil
 }
 
-func catFile(w io.Writer, path string, span branchline.TimeRange, init *[]byte) error {
+func (f Files) catFile(w io.Writer, path string, span branchline.TimeRange, init *[]byte) error {
 	r, err := os.Open(path)
 	if err != nil {
 		return err
 	}
 	defer r.Close()
-	c, rows, own, err := contentOf(r)
+	c, rows, own, err := f.contentOf(path, r)
 	if err != nil {
 		return err
 	}
@@ -357,8 +392,9 @@ func catFile(w io.Writer, path string, span branchline.TimeRange, init *[]byte) 
 	return nil
 }
 
-// contentOf returns the fragments of an open file, by its footer or else by its boxes, and its init part.
-func contentOf(r *os.File) (*content, []branchline.Fragment, []byte, error) {
+// contentOf returns the fragments of an open file, by its footer or its sidecar or else by its boxes, and
+// its init part.
+func (f Files) contentOf(path string, r *os.File) (*content, []branchline.Fragment, []byte, error) {
 	info, err := r.Stat()
 	if err != nil {
 		return nil, nil, nil, err
@@ -370,11 +406,15 @@ func contentOf(r *os.File) (*content, []branchline.Fragment, []byte, error) {
 	c := &content{file: r}
 	e, err := readEnding(r, info.Size())
 	if err == nil {
-		c.end = &e
+		c.end, c.open = &e, e.cipher(f.Keys)
 		return c, e.kept, init, e.Verify(init)
 	}
 	if errors.Is(err, ErrNewer) {
 		return nil, nil, nil, err
+	}
+	if p := f.partAt(path); p != nil && p.cipher != nil {
+		c.open = p.cipher
+		return c, p.held, init, nil
 	}
 	t, err := readTracks(init)
 	if err != nil {

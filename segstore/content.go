@@ -14,9 +14,12 @@ import (
 type content struct {
 	file io.ReaderAt
 	end  *ending // of a sealed file: where each fragment is; nil: at its offset
+	open *cipher // nil: in plain
 
 	row  branchline.Fragment // what data is; zero for nothing
-	data []byte
+	raw  []byte              // as it stands in the file
+	data []byte              // in plain; in plain files raw
+	room []byte              // for data, of an encrypted file
 }
 
 // fragment returns the plain bytes of the fragment that row describes, valid until the next call. It
@@ -36,12 +39,19 @@ func (c *content) fragment(row branchline.Fragment) ([]byte, error) {
 			return nil, err
 		}
 	}
-	if int64(cap(c.data)) < row.Length {
-		c.data = make([]byte, row.Length)
+	if int64(cap(c.raw)) < row.Length {
+		c.raw = make([]byte, row.Length)
 	}
-	c.data = c.data[:row.Length]
-	if _, err := c.file.ReadAt(c.data, at); err != nil {
+	c.raw = c.raw[:row.Length]
+	if _, err := c.file.ReadAt(c.raw, at); err != nil {
 		return nil, fmt.Errorf("read fragment at %d: %w", row.Offset, err)
+	}
+	var err error
+	if c.data, err = c.open.decrypt(c.room, c.raw, row.Offset); err != nil {
+		return nil, fmt.Errorf("fragment at %d: %w", row.Offset, err)
+	}
+	if c.open != nil {
+		c.room = c.data
 	}
 	if got := branchline.Hash(sha256.Sum256(c.data)); got != row.Hash {
 		return nil, fmt.Errorf("fragment at %d: hash is %v and should be %v: %w", row.Offset, got, row.Hash,

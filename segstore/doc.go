@@ -19,6 +19,9 @@
 //   - Nothing unverified is given out: a fragment is read whole and held against its hash before any of its
 //     bytes leave. One that is damaged in a sealed file makes that file so; one that a replica holds in
 //     part is held no longer, and may be put again.
+//   - A store may encrypt what it keeps (Options.Keys). That is between it and the disk: what is put and
+//     fetched is in plain, and has one hash for its whole life. A missing key is no damage, and needed only
+//     for the fragments, not to find, seal or rebuild.
 //   - After a failed sync a file is never trusted again: it takes no more data and is not sealed
 //     until the store is opened anew, which reads back what is really there.
 //   - While the volume is almost full no segment is begun or goes on; all else works, and recording
@@ -35,8 +38,9 @@
 //     alone; memory and limits are for those that are written or read.
 //
 // What a crash leaves: at the origin of segments (Options.Signer set) a growing file is cut back to
-// its last whole fragment by the checksum boxes, sealed and signed as Cut. At a replica a partial
-// segment goes on with the fragments that its sidecar lists, which are those that had been synced.
+// its last whole fragment by the checksum boxes, or if it is encrypted to those that its sidecar lists,
+// sealed and signed as Cut. At a replica a partial segment goes on with the fragments that its sidecar
+// lists, which are those that had been synced.
 //
 // The layout of a store's directory:
 //

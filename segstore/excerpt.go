@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"github.com/branchline-video/branchline"
+	"github.com/branchline-video/branchline/segstore/crypt"
 )
 
 // An excerpt is a segment's file with only some of its fragments: one that was thinned, or trimmed for
@@ -102,6 +103,7 @@ type ending struct {
 	Footer
 	kept   []branchline.Fragment // what is in the file, with the offsets in the whole segment
 	places []int64               // of an excerpt: where each of kept is in the file
+	key    *crypt.ID             // with which the fragments are encrypted; nil: in plain
 	size   int64                 // of the file
 }
 
@@ -110,6 +112,14 @@ func (e ending) excerpt() bool { return e.places != nil }
 
 // wholeSize returns the size that the segment has as a whole, and in plain.
 func (e ending) wholeSize() int64 { return e.End() + e.boxSize() }
+
+// cipher returns how the fragments stand in the file.
+func (e ending) cipher(keys *crypt.Keys) *cipher {
+	if e.key == nil {
+		return nil
+	}
+	return cipherOf(keys, *e.key, e.ID)
+}
 
 // segment describes what is in the file.
 func (e ending) segment(stream branchline.StreamID) branchline.Segment {
@@ -153,6 +163,17 @@ func readEnding(r io.ReaderAt, size int64) (e ending, err error) {
 	box, magic, err := lastBox(r, size)
 	if err != nil {
 		return e, err
+	}
+	if magic == cryptMagic {
+		key, err := parseCrypt(box)
+		if err != nil {
+			return e, fmt.Errorf("read footer: %w", err)
+		}
+		e.key = &key
+		size -= int64(len(box))
+		if box, magic, err = lastBox(r, size); err != nil {
+			return e, err
+		}
 	}
 	var kept []bool
 	if magic == excerptMagic {
@@ -212,6 +233,8 @@ func lastBox(r io.ReaderAt, size int64) ([]byte, string, error) {
 		limit = maxFooter
 	case excerptMagic:
 		limit = maxExcerpt
+	case cryptMagic:
+		limit = cryptSize
 	}
 	length := int64(binary.BigEndian.Uint32(end[:]))
 	if length > min(size, limit) || length < trailerSize {

@@ -11,10 +11,12 @@ import (
 	"github.com/branchline-video/branchline"
 )
 
-// writeExcerpt writes the file e of which r is open with only those fragments, as an excerpt unless that
-// is all. Every fragment is verified before it is written. It returns how many bytes it wrote.
-func writeExcerpt(w io.Writer, r *os.File, e ending, keep []bool) (size int64, err error) {
-	init, box, err := e.frame(r)
+// writeExcerpt writes the file c with only those fragments, as an excerpt unless that is all; in plain,
+// or as is, which may be encrypted. Every fragment is verified before it is written. It returns how many
+// bytes it wrote.
+func writeExcerpt(w io.Writer, c content, keep []bool, asIs bool) (size int64, err error) {
+	e := c.end
+	init, box, err := e.frame(c.file)
 	if err != nil {
 		return 0, err
 	}
@@ -26,7 +28,6 @@ func writeExcerpt(w io.Writer, r *os.File, e ending, keep []bool) (size int64, e
 	if err := write(init); err != nil {
 		return size, err
 	}
-	c := content{file: r, end: &e}
 	for i, row := range e.Fragments {
 		if !keep[i] {
 			continue
@@ -35,22 +36,28 @@ func writeExcerpt(w io.Writer, r *os.File, e ending, keep []bool) (size int64, e
 		if err != nil {
 			return size, err
 		}
+		if asIs {
+			data = c.raw
+		}
 		if err := write(data); err != nil {
 			return size, err
 		}
 	}
-	if err := write(box); err != nil || !slices.Contains(keep, false) {
-		return size, err
+	if slices.Contains(keep, false) {
+		box = append(box, excerptBox(keep)...)
 	}
-	return size, write(excerptBox(keep))
+	if asIs {
+		box = append(box, c.open.box()...)
+	}
+	return size, write(box)
 }
 
 // Excerpt writes what the sealed file at path has in the range, from the key fragment at or before its
-// start on, as a file that plays and proves itself: the segment as it is if that is all of it, else an
-// excerpt. The zero range means all. Every fragment is verified before it is written. It wraps
+// start on, as a file in plain that plays and proves itself: the segment as a whole if that is all of it,
+// else an excerpt. The zero range means all. Every fragment is verified before it is written. It wraps
 // [branchline.ErrNotFound] if nothing touches the range, [branchline.ErrUnavailable] for a file that is
 // not sealed, and [branchline.ErrInvalid] or [branchline.ErrMismatch] for one that is damaged.
-func Excerpt(w io.Writer, path string, span branchline.TimeRange) error {
+func (f Files) Excerpt(w io.Writer, path string, span branchline.TimeRange) error {
 	if span == (branchline.TimeRange{}) {
 		span = always()
 	}
@@ -74,7 +81,8 @@ func Excerpt(w io.Writer, path string, span branchline.TimeRange) error {
 	for i, row := range e.Fragments {
 		_, keep[i] = findRow(wanted, row.Offset)
 	}
-	if _, err := writeExcerpt(w, r, e, keep); err != nil {
+	c := content{file: r, end: &e, open: e.cipher(f.Keys)}
+	if _, err := writeExcerpt(w, c, keep, false); err != nil {
 		return fmt.Errorf("copy excerpt of %s: %w", path, err)
 	}
 	return nil

@@ -22,7 +22,7 @@ func TestExcerpt(t *testing.T) {
 	cut := func(span branchline.TimeRange) Report {
 		t.Helper()
 		var b bytes.Buffer
-		must(t, Excerpt(&b, path, span))
+		must(t, Files{}.Excerpt(&b, path, span))
 		must(t, os.WriteFile(out, b.Bytes(), 0o644))
 		r, err := Check(out)
 		if err != nil || !r.OK() || r.Hash != seg.seal.Hash.String() {
@@ -49,17 +49,17 @@ func TestExcerpt(t *testing.T) {
 	if r := cut(day(1.6, 3.2)); !r.Excerpt || r.Fragments != 2 {
 		t.Errorf("of what was thinned: %v", r)
 	}
-	if err := Excerpt(io.Discard, path, day(20, 30)); !errors.Is(err, branchline.ErrNotFound) {
+	if err := (Files{}).Excerpt(io.Discard, path, day(20, 30)); !errors.Is(err, branchline.ErrNotFound) {
 		t.Errorf("outside: %v", err)
 	}
 	must(t, s.Begin(testStream, grows.start))
 	must(t, s.Put(grows.start.ID, grows.fragments[0], grows.data(0)))
-	err := Excerpt(io.Discard, growingPath(dir, testStream, grows.start.ID), branchline.TimeRange{})
+	err := (Files{}).Excerpt(io.Discard, growingPath(dir, testStream, grows.start.ID), branchline.TimeRange{})
 	if !errors.Is(err, branchline.ErrUnavailable) {
 		t.Errorf("growing: %v", err)
 	}
 	flipBit(t, path, seg.fragments[0].Offset+30, 1)
-	if err := Excerpt(io.Discard, path, branchline.TimeRange{}); !errors.Is(err, branchline.ErrMismatch) {
+	if err := (Files{}).Excerpt(io.Discard, path, branchline.TimeRange{}); !errors.Is(err, branchline.ErrMismatch) {
 		t.Errorf("damaged: %v", err)
 	}
 }

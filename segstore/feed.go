@@ -2,7 +2,6 @@ package segstore
 
 import (
 	"context"
-	"encoding/binary"
 	"fmt"
 	"iter"
 	"sync"
@@ -103,7 +102,9 @@ func (s *Store) next(f *follower) ([]branchline.Change, error) {
 			return fmt.Errorf("position %v: %w", f.at, branchline.ErrGone)
 		}
 		for k, v := range tx.Scan([]byte("C"), keyChange(f.at.Seq+1)) {
-			f.at.Seq = binary.BigEndian.Uint64(k[1:])
+			if f.at.Seq, err = keySequence(k); err != nil {
+				return err
+			}
 			ch, err := readChange(tx, v)
 			if err != nil {
 				return err

@@ -44,7 +44,7 @@ func (r *reader) openPartial(p *partial) (err error) {
 	if r.f, err = os.Open(p.where()); err != nil {
 		return err
 	}
-	r.p, r.init, r.content.file = p, p.init, r.f
+	r.p, r.init, r.content = p, p.init, content{file: r.f, open: p.cipher}
 	if err = r.checkRange(); err != nil {
 		r.f.Close()
 		r.p = nil

@@ -25,6 +25,9 @@ import (
 //	| ...                |  fragments follow one another without holes
 //	+--------------------+
 //	| uuid footer        |  makes the segment sealed
+//	+--------------------+
+//	| uuid excerpt       |  only if fragments were left out, see excerpt.go
+//	| uuid encryption    |  only if they are encrypted, see encrypt.go
 //	+--------------------+  file size
 //
 // The checksum box, the last 32 bytes of a fragment:
@@ -35,7 +38,8 @@ import (
 //	24  u8   version = 1, then 3 zero bytes
 //	28  u32  CRC-32C (Castagnoli) of the fragment's bytes before this box
 //
-// The footer box, whose length stands at its end so that it is found from the end of the file:
+// The footer box, whose length stands at its end, as that of the boxes after it, so that it is found from
+// the end of the file:
 //
 //	 0  u32  box size
 //	 4  4    "uuid"
@@ -204,11 +208,12 @@ func ParseFooter(box []byte) (Footer, error) {
 }
 
 // ReadFooter finds and parses the footer of a whole segment file of size bytes, with ParseFooter's errors
-// and r's. A file without a footer, or with only some of its fragments, wraps [branchline.ErrInvalid].
+// and r's. A file without a footer, with only some of its fragments, or encrypted, wraps
+// [branchline.ErrInvalid].
 func ReadFooter(r io.ReaderAt, size int64) (Footer, error) {
 	e, err := readEnding(r, size)
-	if err == nil && e.excerpt() {
-		err = fmt.Errorf("read footer: of an excerpt: %w", branchline.ErrInvalid)
+	if err == nil && (e.excerpt() || e.key != nil) {
+		err = fmt.Errorf("read footer: of an excerpt, or encrypted: %w", branchline.ErrInvalid)
 	}
 	return e.Footer, err
 }

@@ -139,30 +139,6 @@ func FuzzInit(f *testing.F) {
 	})
 }
 
-// FuzzRecords reads any bytes as a log and its records as every kind of record.
-func FuzzRecords(f *testing.F) {
-	gap := gap(0, 1, branchline.CauseDamaged, true)
-	b, err := encode(func(c *codec) { c.change(&branchline.Change{Gap: &gap}) })
-	must(f, err)
-	f.Add(b)
-	b, err = encode(func(c *codec) {
-		c.change(&branchline.Change{Camera: &branchline.Camera{ID: "entrance", Streams: make([]branchline.Stream, 2)}})
-	})
-	must(f, err)
-	f.Add(b)
-	f.Fuzz(func(t *testing.T, b []byte) {
-		splitLog(b)
-		var ch branchline.Change
-		if err := decode("change", b, func(c *codec) { c.change(&ch) }); err != nil {
-			return
-		}
-		again, err := encode(func(c *codec) { c.change(&ch) })
-		if err != nil || !bytes.Equal(again, b) {
-			t.Errorf("written again it differs: %v", err)
-		}
-	})
-}
-
 // muxed returns what the real muxer makes of some seconds of video and sound, as segments' rows and
 // their files.
 func muxed(t *testing.T) (rows [][]branchline.Fragment, files [][]byte) {

@@ -295,7 +295,10 @@ func (l *ledger) forget() error {
 	var seq uint64
 	var id branchline.SegmentID
 	for k, v := range l.tx.Scan([]byte("X"), nil) {
-		seq = binary.BigEndian.Uint64(k[1:])
+		var err error
+		if seq, err = keySequence(k); err != nil || len(v) != len(id) {
+			return fmt.Errorf("decode tombstone: %w", branchline.ErrInvalid)
+		}
 		copy(id[:], v)
 		break
 	}

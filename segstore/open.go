@@ -50,6 +50,7 @@ func openStill(dir string, opt Options, fsys files) (*Store, error) {
 		loading: make(chan struct{}, 1), limit: maxPartials,
 		partials: make(map[branchline.SegmentID]*partial), moving: make(map[branchline.SegmentID]chan struct{}),
 		retention: newRetention(opt.Retention),
+		keys:      opt.Keys, plain: opt.Plain,
 	}
 	if s.trust == nil {
 		s.trust = anyKey

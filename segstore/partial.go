@@ -33,6 +33,7 @@ type partial struct {
 	origin   bool            // the sidecar lists what is synced, and the file shows the rest
 	listed   bool            // the sidecar lists all that is held; not at the origin
 	lists    int             // guarded by turn: how often the origin's sidecar was written and not synced
+	cipher   *cipher         // how its fragments stand in the file; nil: in plain
 	stepped  bool            // guarded by turn: its directory entries are durable
 	recorded branchline.Hash // guarded by turn: of the footer that stands in the sidecar
 
@@ -169,6 +170,9 @@ func (p *partial) put(f branchline.Fragment, data []byte) (complete, opened bool
 		return false, false, err
 	}
 	if opened, err = p.open(); err != nil {
+		return false, opened, err
+	}
+	if data, err = p.cipher.encrypt(data, f.Offset); err != nil {
 		return false, opened, err
 	}
 	if _, err := p.file.WriteAt(data, f.Offset); err != nil {

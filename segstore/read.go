@@ -445,7 +445,7 @@ func (r *reader) openSealed(seg branchline.Segment) error {
 	if r.sealed, err = r.s.endingOf(r.f, seg); err == nil {
 		r.init, r.box, err = r.sealed.frame(r.f)
 	}
-	r.content.file, r.content.end = r.f, &r.sealed
+	r.content = content{file: r.f, end: &r.sealed, open: r.sealed.cipher(r.s.keys)}
 	if err == nil {
 		return nil
 	}
@@ -455,7 +455,7 @@ func (r *reader) openSealed(seg branchline.Segment) error {
 
 // frame returns a sealed file's init part and footer box if they are those of e, which may have been read
 // long ago.
-func (e ending) frame(r *os.File) (init, box []byte, err error) {
+func (e ending) frame(r io.ReaderAt) (init, box []byte, err error) {
 	at := e.End()
 	if e.excerpt() {
 		last := len(e.kept) - 1

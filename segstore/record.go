@@ -167,6 +167,14 @@ func keyOpen(s branchline.StreamID) []byte { return append([]byte("O"), s...) }
 
 func keyCamera(id branchline.CameraID) []byte { return append([]byte("M"), id...) }
 
+// keySequence returns the sequence number in a key of a change or a tombstone.
+func keySequence(key []byte) (uint64, error) {
+	if len(key) != 9 {
+		return 0, fmt.Errorf("key of %d bytes: %w", len(key), branchline.ErrInvalid)
+	}
+	return binary.BigEndian.Uint64(key[1:]), nil
+}
+
 // keyLine returns the prefix of a stream's entries of kind 'S' (segments) or 'G' (gaps).
 func keyLine(kind byte, s branchline.StreamID) []byte {
 	return append(append([]byte{kind}, s...), 0)

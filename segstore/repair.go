@@ -154,7 +154,7 @@ func (s *Store) loadFiles(stream branchline.StreamID, path string) (*partial, []
 		return nil, nil, fmt.Errorf("sidecar is of segment %v: %w", p.id, branchline.ErrMismatch)
 	}
 	p.state, p.path, p.vol = growing, path, s.volumeOf(path)
-	return p, records[1:], nil
+	return p, records[1:], p.readKey(records[1:], s.keys)
 }
 
 // readSidecar restores what is held of a partly held segment.
@@ -254,6 +254,9 @@ func (p *partial) scanHeld() error {
 // footerAfterCrash finds the whole fragments of a growing file and returns its footer: the one that it
 // has, if it was just being sealed, else a new one. It returns nil if there is no fragment.
 func (s *Store) footerAfterCrash(p *partial) (*branchline.SegmentSeal, error) {
+	if p.cipher != nil {
+		return s.encryptedAfterCrash(p)
+	}
 	if err := p.scanHeld(); err != nil || len(p.held) == 0 {
 		return nil, err
 	}

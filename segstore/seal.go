@@ -1,6 +1,7 @@
 package segstore
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -21,6 +22,7 @@ const (
 	sideFooter   = 's' // the footer box
 	sideSynced   = 'o' // at the origin: a fragment that was synced, so that repair need not read it
 	sideLost     = 'd' // a fragment that was noted and is damaged: not held
+	sideKey      = 'k' // the key with which the file is encrypted
 )
 
 // listsUnsynced is how many times the origin adds to a sidecar without a sync: what is lost of it at a power
@@ -39,7 +41,11 @@ func (p *partial) createSidecar() error {
 		return err
 	}
 	side := recordLog{f: f}
-	err = side.append(append([]byte{sideBegin}, begin...))
+	records := [][]byte{append([]byte{sideBegin}, begin...)}
+	if p.cipher != nil {
+		records = append(records, append([]byte{sideKey}, p.cipher.key[:]...))
+	}
+	err = side.append(records...)
 	if e := side.close(); err == nil {
 		err = e
 	}
@@ -176,12 +182,14 @@ func (s *Store) finish(p *partial) error {
 	if err := s.place(p); err != nil {
 		return fmt.Errorf("seal segment %v: %w", p.id, err)
 	}
-	seg := p.footer.Segment(p.stream, p.footer.End()+int64(len(p.box)))
-	if err := s.commit(func(l *ledger) error { return l.segment(seg) }); err != nil {
+	e := p.ending()
+	seg := p.footer.Segment(p.stream, e.wholeSize())
+	err = s.commit(func(l *ledger) error { return errors.Join(l.segment(seg), l.size(seg, e.size)) })
+	if err != nil {
 		return fmt.Errorf("seal segment %v: %w", p.id, err)
 	}
 	s.mu.Lock()
-	s.footers.add(p.id, ending{Footer: *p.footer, kept: p.footer.Fragments, size: seg.Size})
+	s.footers.add(p.id, e)
 	s.mu.Unlock()
 	p.leave(sealed)
 	s.drop(p)
@@ -220,6 +228,15 @@ func (s *Store) place(p *partial) error {
 	return nil
 }
 
+// ending describes the file as it is sealed.
+func (p *partial) ending() ending {
+	e := ending{Footer: *p.footer, kept: p.footer.Fragments, size: p.footer.End() + int64(len(p.box))}
+	if p.cipher != nil {
+		e.key, e.size = &p.cipher.key, e.size+cryptSize
+	}
+	return e
+}
+
 // writeFooter ends the file with the footer and syncs all of it.
 func (p *partial) writeFooter() error {
 	p.mu.Lock()
@@ -229,10 +246,10 @@ func (p *partial) writeFooter() error {
 	if err != nil {
 		return err
 	}
-	if _, err := f.WriteAt(p.box, p.footer.End()); err != nil {
+	if _, err := f.WriteAt(append(bytes.Clone(p.box), p.cipher.box()...), p.footer.End()); err != nil {
 		return err
 	}
-	if err := f.Truncate(p.footer.End() + int64(len(p.box))); err != nil {
+	if err := f.Truncate(p.ending().size); err != nil {
 		return err
 	}
 	if err := f.Sync(); err != nil {

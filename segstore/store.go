@@ -13,6 +13,7 @@ import (
 
 	"github.com/branchline-video/branchline"
 	"github.com/branchline-video/branchline/internal/clock"
+	"github.com/branchline-video/branchline/segstore/crypt"
 	"github.com/branchline-video/branchline/segstore/index"
 	"github.com/branchline-video/branchline/segstore/retain"
 )
@@ -60,6 +61,12 @@ type Options struct {
 	Retention retain.Rules
 	// Scrub reads all sealed files again and again, and puts damaged ones into quarantine.
 	Scrub Scrub
+	// Keys encrypt what is written from now on, with the first of them, and open what any of them has
+	// encrypted; what is in plain stays so. Without a key that is needed, Fetch and the like wrap
+	// [branchline.ErrUnavailable] and [crypt.ErrNoKey], and nothing happens to the file.
+	Keys *crypt.Keys
+	// Plain says that Keys only open, and that nothing is encrypted any more.
+	Plain bool
 }
 
 // Store is an open store. Its methods may be called concurrently.
@@ -71,6 +78,8 @@ type Store struct {
 	log    *slog.Logger
 	signer ed25519.PrivateKey
 	trust  func(branchline.StreamID, ed25519.PublicKey) error
+	keys   *crypt.Keys
+	plain  bool // keys do not encrypt
 	lock   func() error
 	ix     *index.DB
 	feed   bell
@@ -217,7 +226,12 @@ func (s *Store) begin(p *partial, stream branchline.StreamID, start branchline.S
 
 // claim returns the segment's partial, a new unborn one if there is none, to be released.
 func (s *Store) claim(stream branchline.StreamID, start branchline.SegmentStart) (*partial, error) {
-	p, err := s.obtain(start.ID, func() *partial { return s.newPartial(stream, start) })
+	p, err := s.obtain(start.ID, func() *partial {
+		p := s.newPartial(stream, start)
+		p.cipher = s.newCipher(start.ID)
+		p.listed = p.listed || p.cipher != nil
+		return p
+	})
 	if err != nil {
 		return nil, fmt.Errorf("begin segment: %w", err)
 	}

@@ -102,7 +102,8 @@ func (s *Store) writeThinned(seg branchline.Segment, path, fresh string) (size i
 	if err != nil {
 		return 0, err
 	}
-	size, err = writeExcerpt(io.NewOffsetWriter(w, 0), r, e, keep)
+	c := content{file: r, end: &e, open: e.cipher(s.keys)}
+	size, err = writeExcerpt(io.NewOffsetWriter(w, 0), c, keep, true)
 	if err == nil {
 		err = w.Sync()
 	}
@@ -143,9 +144,12 @@ func sizeOf(tx *index.Tx, seg branchline.Segment) (int64, error) {
 	return int64(binary.BigEndian.Uint64(b)), nil
 }
 
-// noteSize enters the size that the segment's file has now.
+// noteSize enters the size that the segment's file has now. One that is not there is missed elsewhere.
 func (s *Store) noteSize(l *ledger, seg branchline.Segment) error {
 	info, err := os.Stat(s.sealedPath(seg))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/branchline-video/branchline"
+	"github.com/branchline-video/branchline/segstore/crypt"
 )
 
 // checkThinned holds what the store has of a thinned segment against the whole.
@@ -252,6 +253,8 @@ func FuzzEnding(f *testing.F) {
 	f.Add(thinnedFile(f, seg))
 	f.Add(append(seg.seal.Footer, excerptBox([]bool{true, false, true, false})...))
 	f.Add(excerptBox([]bool{true, false}))
+	f.Add(append(seg.file, cryptBox(crypt.ID{1})...))
+	f.Add(append(thinnedFile(f, seg), cryptBox(crypt.ID{1})...))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		e, err := readEnding(bytes.NewReader(b), int64(len(b)))
 		if err != nil {

@@ -30,7 +30,7 @@ func (s *Store) verifyFile(path string, pace func(bytes int64) error) (Footer, i
 	if err := pace(e.InitSize + e.boxSize()); err != nil {
 		return e.Footer, e.wholeSize(), err
 	}
-	c := content{file: r, end: &e}
+	c := content{file: r, end: &e, open: e.cipher(s.keys)}
 	for _, row := range e.kept {
 		if err := pace(row.Length); err != nil {
 			return e.Footer, e.wholeSize(), err
@@ -88,7 +88,7 @@ func (s *Store) checkLoaded(p *partial) error {
 	if len(rows) == 0 {
 		return nil
 	}
-	err := checkRows(path, rows)
+	err := checkRows(path, rows, p.cipher)
 	if !isDamage(err) {
 		if err == nil {
 			p.mu.Lock()
@@ -104,13 +104,13 @@ func (s *Store) checkLoaded(p *partial) error {
 }
 
 // checkRows verifies some fragments of the file at path.
-func checkRows(path string, rows []branchline.Fragment) error {
+func checkRows(path string, rows []branchline.Fragment, open *cipher) error {
 	r, err := os.Open(path)
 	if err != nil {
 		return err
 	}
 	defer r.Close()
-	c := content{file: r}
+	c := content{file: r, open: open}
 	for _, row := range rows {
 		if _, err := c.fragment(row); err != nil {
 			return err

@@ -107,7 +107,8 @@ type edgeFile struct {
 	Scrub   *scrubFile   `yaml:"scrub"`
 	Cameras []cameraFile `yaml:"cameras"`
 
-	Retention *retentionFile `yaml:"retention"`
+	Encryption *encryptionFile `yaml:"encryption"`
+	Retention  *retentionFile  `yaml:"retention"`
 
 	segment time.Duration  // Segment, parsed
 	retain  retain.Rules   // Retention and that of the cameras, parsed
@@ -158,6 +159,9 @@ func (c *edgeFile) check() error {
 		if err := checkAddress("$.http", c.Listen); err != nil {
 			return err
 		}
+	}
+	if err := c.Encryption.check(); err != nil {
+		return err
 	}
 	seen := map[string]int{}
 	for i := range c.Cameras {
@@ -280,7 +284,8 @@ type hubFile struct {
 	Scrub    *scrubFile   `yaml:"scrub"`
 	Policies []policyFile `yaml:"policies"`
 
-	Retention *retentionFile `yaml:"retention"`
+	Encryption *encryptionFile `yaml:"encryption"`
+	Retention  *retentionFile  `yaml:"retention"`
 
 	retain retain.Rules   // Retention, parsed
 	scrub  segstore.Scrub // Scrub, parsed
@@ -319,6 +324,9 @@ func (c *hubFile) check() error {
 		return err
 	}
 	if err := checkAddress("$.http", c.HTTP); err != nil {
+		return err
+	}
+	if err := c.Encryption.check(); err != nil {
 		return err
 	}
 	var err error

@@ -29,6 +29,9 @@ func TestConfigErrorsNameFileLineAndField(t *testing.T) {
 		{"relative volume", "dir: /data\nvolumes:\n  - /mnt/a\n  - b\n", "e.yaml:4: volumes[1]: \"b\" is not a whole path"},
 		{"volume twice", "dir: /data\nvolumes: [/mnt/a, /mnt/a/]\n", "e.yaml:2: volumes[1]: \"/mnt/a/\" is there twice"},
 		{"volume is dir", "dir: /data\nvolumes: [/data]\n", "e.yaml:2: volumes[0]: \"/data\" is dir itself"},
+		{"encrypted", "dir: /data\nencryption: {key_file: /k, only_read: true}\n", ""},
+		{"no key", "dir: /data\nencryption:\n  only_read: true\n", "e.yaml:3: encryption: needs key_file"},
+		{"two keys", "dir: /data\nencryption: {key_file: a, credential: b}\n", "e.yaml:2: encryption: needs key_file"},
 		{"not YAML", "dir: [\n", "e.yaml:1:"},
 		{"no scrub", "dir: /data\nscrub: off\n", ""},
 		{"scrub, rarely", "dir: /data\nscrub: {every: 90d}\n", ""},
@@ -59,6 +62,7 @@ func TestHubConfig(t *testing.T) {
 		{"bad pattern", "dir: /data\npolicies:\n  - {streams: \"[\", keep: never}\n", "h.yaml:3: policies[0].streams:"},
 		{"bad port", "dir: /data\nlisten: :99999\n", "h.yaml:2: listen: \":99999\" is no address"},
 		{"bad address", "dir: /data\nlisten: here\n", "h.yaml:2: listen: \"here\" is no address"},
+		{"no key", "dir: /data\nencryption: {}\n", "h.yaml:2: encryption: needs key_file"},
 		{"half TLS", "dir: /data\ntls:\n  key: k.pem\n", "h.yaml:3: tls: needs both"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -19,6 +19,7 @@ import (
 	"github.com/branchline-video/branchline/federation/identity"
 	"github.com/branchline-video/branchline/internal/clock"
 	"github.com/branchline-video/branchline/segstore"
+	"github.com/branchline-video/branchline/segstore/crypt"
 	"github.com/branchline-video/branchline/segstore/retain"
 )
 
@@ -40,7 +41,12 @@ func (c *edgeCommand) Run(t *terminal) error {
 			return usageError{fmt.Errorf("--token: %w", err)}
 		}
 	}
+	keys, onlyRead, err := file.Encryption.keys()
+	if err != nil {
+		return err
+	}
 	branch, err := openBranch(branchConfig{
+		keys: keys, onlyRead: onlyRead,
 		dir: file.Dir, volumes: file.Volumes, cameras: file.cameras(), segment: file.segment, token: c.Token,
 		hubs: c.Hub, retention: file.retain, scrub: file.scrub, log: t.log,
 	})
@@ -99,6 +105,8 @@ type branchConfig struct {
 	log     *slog.Logger
 
 	retention retain.Rules
+	keys      *crypt.Keys // of recordings that are encrypted, and to be unless onlyRead
+	onlyRead  bool
 }
 
 // branch is an edge node with its identity and its uplink.
@@ -119,6 +127,7 @@ func openBranch(c branchConfig) (*branch, error) {
 	node, err := edge.Open(edge.Config{
 		Dir: filepath.Join(c.dir, "store"), Volumes: c.volumes, Cameras: c.cameras, SegmentLength: c.segment,
 		Signer: who.Key(), Retention: c.retention, Scrub: c.scrub, Logger: c.log,
+		Keys: c.keys, Plain: c.onlyRead,
 	})
 	if err != nil {
 		return nil, err

@@ -25,8 +25,8 @@ const (
 	manifestName    = "manifest.json"
 	manifestFormat  = "branchline evidence package"
 	manifestVersion = 1
-	// maxManifest bounds the manifest: a year of one-minute segments.
-	maxManifest = 512 << 20
+	// maxManifest bounds the manifest, in bytes: two months of one-minute segments.
+	maxManifest = 64 << 20
 )
 
 // manifest says what is in an evidence package. Its JSON names are a contract with scripts.

@@ -15,10 +15,12 @@ import (
 
 	"github.com/branchline-video/branchline"
 	"github.com/branchline-video/branchline/segstore"
+	"github.com/branchline-video/branchline/segstore/crypt"
 )
 
 type segExportCommand struct {
 	storeRange
+	keyFlag
 	Output string `short:"o" required:"" help:"Make this directory; it must not be there." type:"path" placeholder:"DIR"`
 	JSON   bool   `help:"Print JSON: one line when it is done."`
 }
@@ -28,6 +30,7 @@ type exporter struct {
 	t        *terminal
 	dir      string // where it is being made
 	store    string
+	files    segstore.Files
 	span     branchline.TimeRange
 	manifest manifest
 	parts    []branchline.TimeRange // what the files cover
@@ -44,6 +47,10 @@ func (c *segExportCommand) Run(t *terminal) (err error) {
 	if names, err := os.ReadDir(c.Output); err == nil && len(names) > 0 || err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return usageError{fmt.Errorf("--output %s: is there already", c.Output)}
 	}
+	keys, err := c.keys()
+	if err != nil {
+		return err
+	}
 	list, span, err := c.list(t.now())
 	if err != nil {
 		return err
@@ -57,7 +64,7 @@ func (c *segExportCommand) Run(t *terminal) (err error) {
 			err = errors.Join(err, os.RemoveAll(temp))
 		}
 	}()
-	x := &exporter{t: t, dir: temp, store: c.dir(), span: span, told: t.now()}
+	x := &exporter{t: t, dir: temp, store: c.dir(), files: segstore.Files{Keys: keys}, span: span, told: t.now()}
 	x.manifest = manifest{Format: manifestFormat, Version: manifestVersion, Tool: "branchline " + version,
 		Created: t.now().UTC(), Stream: c.Stream, From: span.Start, To: span.End}
 	if err := x.export(list); err != nil {
@@ -97,6 +104,10 @@ func (x *exporter) export(list []branchline.Segment) error {
 		return err
 	}
 	text, err := json.MarshalIndent(x.manifest, "", "  ")
+	if err == nil && len(text) >= maxManifest {
+		err = fmt.Errorf("%d files are more than a manifest has: take a shorter range: %w", len(x.manifest.Files),
+			branchline.ErrTooLarge)
+	}
 	if err != nil {
 		return err
 	}
@@ -113,6 +124,8 @@ func (x *exporter) add(seg branchline.Segment) error {
 	path := filepath.Join(x.dir, name)
 	sum, err := x.write(path, segstore.File(x.store, seg))
 	switch {
+	case errors.Is(err, crypt.ErrNoKey):
+		return err
 	case errors.Is(err, branchline.ErrUnavailable):
 		x.manifest.Unsealed = append(x.manifest.Unsealed,
 			missingSpan{From: seg.Span.Start, To: seg.Span.End, Cause: "not sealed yet"})
@@ -135,7 +148,7 @@ func (x *exporter) write(to, from string) (sum string, err error) {
 	}
 	hash := sha256.New()
 	buffered := bufio.NewWriterSize(io.MultiWriter(f, hash), 1<<20)
-	err = segstore.Excerpt(buffered, from, x.span)
+	err = x.files.Excerpt(buffered, from, x.span)
 	if err == nil {
 		err = errors.Join(buffered.Flush(), f.Sync())
 	}

@@ -105,7 +105,12 @@ func openCentre(c centreConfig) (_ *centre, err error) {
 	registry, feed := prometheus.NewRegistry(), &api.Feed{}
 	registry.MustRegister(collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	keys, onlyRead, err := c.Encryption.keys()
+	if err != nil {
+		return nil, err
+	}
 	h.node, err = hub.Open(hub.Config{
+		Keys: keys, Plain: onlyRead,
 		Dir: c.Dir, Volumes: c.Volumes, Listen: c.Listen, Policies: c.policies(), Software: "branchline " + version,
 		Retention:      c.retain,
 		CatalogChanged: feed.Catalog, JobChanged: feed.Job, Registry: registry, Logger: c.log,

@@ -25,6 +25,7 @@ type segCommands struct {
 	Cat     segCatCommand     `cmd:"" help:"Write a range of a stream as one playable file to standard output."`
 	Export  segExportCommand  `cmd:"" help:"Write a range of a stream as a directory that proves what was recorded."`
 	Restore segRestoreCommand `cmd:"" help:"Put copies of lost segments back into a store."`
+	Key     segKeyCommands    `cmd:"" help:"Keys for encryption at rest."`
 }
 
 // storeRange chooses segments of a store. The store may be in use.
@@ -185,6 +186,7 @@ func fileSize(path string) int64 {
 }
 
 type segCheckCommand struct {
+	keyFlag
 	Paths    []string `arg:"" help:"Segment files, or directories of nodes or stores." type:"path"`
 	Complete bool     `help:"Fail also where a stream's chain names a segment that is not here."`
 	JSON     bool     `help:"Print JSON, a line for each file."`
@@ -196,9 +198,13 @@ func (c *segCheckCommand) Run(t *terminal) error {
 	if err != nil {
 		return err
 	}
+	keys, err := c.keys()
+	if err != nil {
+		return err
+	}
 	reports := make([]segstore.Report, 0, len(files))
 	for _, path := range files {
-		r, err := segstore.Check(path)
+		r, err := segstore.Files{Keys: keys}.Check(path)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // sealed and moved, or removed, since the directory was read
 		}
@@ -298,6 +304,7 @@ func segmentFiles(paths []string) ([]string, error) {
 
 type segCatCommand struct {
 	storeRange
+	keyFlag
 	Output string `short:"o" help:"Write to this file instead of standard output." type:"path" placeholder:"FILE"`
 }
 
@@ -305,6 +312,10 @@ type segCatCommand struct {
 func (c *segCatCommand) Run(t *terminal) (err error) {
 	if c.Stream == "" {
 		return usageError{errors.New("--stream: say which stream to write, such as entrance.main")}
+	}
+	keys, err := c.keys()
+	if err != nil {
+		return err
 	}
 	list, span, err := c.list(t.now())
 	if err != nil {
@@ -324,7 +335,7 @@ func (c *segCatCommand) Run(t *terminal) (err error) {
 		out = f
 	}
 	buffered := bufio.NewWriterSize(out, 1<<20)
-	if err := segstore.Cat(buffered, paths, span); err != nil {
+	if err := (segstore.Files{Keys: keys}).Cat(buffered, paths, span); err != nil {
 		return err
 	}
 	return flush(buffered)
