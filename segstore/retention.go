@@ -198,7 +198,10 @@ func (s *Store) retire(batch []retain.Action) error {
 		}
 		path := s.sealedPath(seg)
 		if err := s.fs.Rename(path, s.trashOf(a)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return errors.Join(err, s.finishRetired())
+			if len(r.stuck) == 0 {
+				return err
+			}
+			break // such as on a full disk when the directory must grow: what is moved makes room
 		}
 		r.stuck, r.dirs[filepath.Dir(path)] = append(r.stuck, a), true
 	}
