@@ -4,8 +4,8 @@
 // What always holds:
 //
 //   - The files are the truth and the index is a shortcut to them. A sealed segment proves and
-//     describes itself; gaps and cameras, which have no file of their own, stand in a journal. An
-//     index that is lost or damaged is set aside and made again from these, under a new epoch, so
+//     describes itself; gaps, cameras, locks and holds, which have no file of their own, stand in a
+//     journal. An index that is lost or damaged is set aside and made again from these, under a new epoch, so
 //     that followers of the change feed notice and start again.
 //   - Acknowledged means durable. Sealing writes the footer, syncs the file, renames it to its final
 //     place, syncs the directories, makes the index entry, and only then tells anyone. Data of files
@@ -34,6 +34,11 @@
 //   - A thinned segment keeps its key fragments, footer, size and hash. Its file is written anew in trash/
 //     and takes the place of the old one by a rename. What was left out is gone for who asks.
 //   - A removed file leaves by way of trash/, in this order: rename, sync, index, unlink.
+//   - Retention, decided by package retain, runs by itself: every minute, and within a second when the
+//     volume is short of space. Without rules it keeps all that there is room for. What it removes leaves
+//     a gap with its cause, in the same update, so that segments and gaps together cover a stream's time
+//     without an overlap. It works on a disk on which nothing else does any more. What an evidence lock
+//     touches stays, from the return of Lock on; locks and holds outlive the index.
 //   - Any number of segments may stay in part at a replica. Those that nobody works with are on disk
 //     alone; memory and limits are for those that are written or read.
 //
@@ -45,7 +50,7 @@
 // The layout of a store's directory:
 //
 //	lock                                      held by the one process that has the store open
-//	journal                                   gaps and cameras, append-only
+//	journal                                   gaps, cameras, locks and holds, append-only
 //	index/                                    see package index
 //	growing/<stream>/<id>.mp4, <id>.part      growing and partial segments with their sidecars
 //	segments/<stream>/<yyyymmdd>/<id>.mp4     sealed segments by the day (UTC) of their start

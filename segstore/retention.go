@@ -210,7 +210,10 @@ func (s *Store) retire(batch []retain.Action) error {
 		path := s.sealedPath(seg)
 		trash := filepath.Join(s.volumeOf(path).dir, trashDir, trashName(a.Segment.ID, a.Cause))
 		if err := s.fs.Rename(path, trash); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return errors.Join(err, s.finishRetired())
+			if len(r.stuck) == 0 {
+				return err
+			}
+			break // such as on a full disk when the directory must grow: what is moved makes room
 		}
 		r.stuck = append(r.stuck, retired{a, trash})
 		r.dirs[filepath.Dir(path)], r.dirs[filepath.Dir(trash)] = true, true
