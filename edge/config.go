@@ -33,6 +33,7 @@ type Config struct {
 	Cameras       []CameraConfig
 	SegmentLength time.Duration      // zero: one minute
 	Signer        ed25519.PrivateKey // signs segments
+	Allow         Allow              // what the hub may do
 	Clock         clock.Clock
 	Logger        *slog.Logger // nil: nothing is logged
 }

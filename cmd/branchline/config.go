@@ -99,9 +99,17 @@ type edgeFile struct {
 	Dir     string       `yaml:"dir"`
 	Listen  string       `yaml:"http"`
 	Segment string       `yaml:"segment"` // a Go duration, "1m"
+	Allow   allowFile    `yaml:"allow"`
 	Cameras []cameraFile `yaml:"cameras"`
 
 	segment time.Duration // Segment, parsed
+}
+
+// allowFile says what the site lets its hub do beyond looking and fetching. What is left out is allowed:
+// both only keep footage from being deleted.
+type allowFile struct {
+	Hold *bool `yaml:"hold"`
+	Lock *bool `yaml:"lock"`
 }
 
 // cameraFile is one camera of an edge.

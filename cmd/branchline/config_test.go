@@ -4,6 +4,8 @@ import (
 	"errors"
 	"strings"
 	"testing"
+
+	"github.com/branchline-video/branchline/edge"
 )
 
 func TestConfigErrorsNameFileLineAndField(t *testing.T) {
@@ -22,6 +24,9 @@ func TestConfigErrorsNameFileLineAndField(t *testing.T) {
 		{"bad id", "dir: /data\ncameras:\n  - id: Front Door\n    url: rtsp://x\n", "e.yaml:3: cameras[0].id:"},
 		{"twice", "dir: /data\n" + camera + "  - id: door\n    url: rtsp://x\n",
 			"e.yaml:5: cameras[1].id: camera \"door\" is already"},
+		{"allowing", "dir: /data\nallow: {hold: false, lock: true}\n", ""},
+		{"allowing what there is not", "dir: /data\nallow:\n  rule: true\n", "e.yaml:3:3: unknown field \"rule\""},
+		{"allowing perhaps", "dir: /data\nallow: {lock: no}\n", "e.yaml:2:"},
 		{"not YAML", "dir: [\n", "e.yaml:1:"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -77,6 +82,24 @@ func TestDeployedExamplesAreValid(t *testing.T) {
 	} {
 		if err := readConfig(path, c); err != nil {
 			t.Error(err)
+		}
+	}
+}
+
+// TestSitesAllowByDefault shows what a hub may do at a site whose configuration says nothing of it.
+func TestSitesAllowByDefault(t *testing.T) {
+	for text, want := range map[string]edge.Allow{
+		"dir: /d\n":                                    {Hold: true, Lock: true},
+		"dir: /d\nallow: {lock: false}\n":              {Hold: true},
+		"dir: /d\nallow: {hold: false}\n":              {Lock: true},
+		"dir: /d\nallow: {hold: false, lock: false}\n": {},
+	} {
+		var file edgeFile
+		if err := parseConfig("e.yaml", []byte(text), &file); err != nil {
+			t.Fatal(err)
+		}
+		if got := file.Allow.allow(); got != want {
+			t.Errorf("%q allows %+v, want %+v", text, got, want)
 		}
 	}
 }

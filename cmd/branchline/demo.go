@@ -151,7 +151,8 @@ func (s *demoSite) openBranch(t *terminal, dir string, hub *centre) error {
 		return err
 	}
 	s.branch, err = openBranch(branchConfig{
-		dir: dir, cameras: cameras, segment: demoSegment, token: token, hubs: []string{address},
+		dir: dir, cameras: cameras, segment: demoSegment, token: token,
+		allow: edge.Allow{Hold: true, Lock: true}, hubs: []string{address},
 		listen: s.cable.ListenPacket, log: t.log.With("site", s.name),
 	})
 	return err

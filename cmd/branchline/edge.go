@@ -39,7 +39,8 @@ func (c *edgeCommand) Run(t *terminal) error {
 		}
 	}
 	branch, err := openBranch(branchConfig{
-		dir: file.Dir, cameras: file.cameras(), segment: file.segment, token: c.Token, hubs: c.Hub, log: t.log,
+		dir: file.Dir, cameras: file.cameras(), segment: file.segment, allow: file.Allow.allow(),
+		token: c.Token, hubs: c.Hub, log: t.log,
 	})
 	if err != nil {
 		return err
@@ -83,11 +84,16 @@ func (c *edgeFile) cameras() []edge.CameraConfig {
 	return all
 }
 
+func (a allowFile) allow() edge.Allow {
+	return edge.Allow{Hold: a.Hold == nil || *a.Hold, Lock: a.Lock == nil || *a.Lock}
+}
+
 // branchConfig says what an edge with its uplink needs.
 type branchConfig struct {
 	dir     string
 	cameras []edge.CameraConfig
 	segment time.Duration
+	allow   edge.Allow
 	token   string
 	hubs    []string
 	listen  func(addr string) (net.PacketConn, error) // nil: the system's
@@ -111,7 +117,7 @@ func openBranch(c branchConfig) (*branch, error) {
 	}
 	node, err := edge.Open(edge.Config{
 		Dir: filepath.Join(c.dir, "store"), Cameras: c.cameras, SegmentLength: c.segment,
-		Signer: who.Key(), Logger: c.log,
+		Signer: who.Key(), Allow: c.allow, Logger: c.log,
 	})
 	if err != nil {
 		return nil, err
