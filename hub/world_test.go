@@ -245,6 +245,7 @@ type edge struct {
 	wrong     atomic.Int64 // how many more calls of Fetch give wrong bytes
 	flipped   sync.Map     // segment: offset of a byte that its file has wrong
 	lists     atomic.Int32 // calls of Segments in all
+	controls  controls
 	pondering atomic.Int64 // duration that each call of Segments takes
 
 	stop chan struct{}
