@@ -19,6 +19,7 @@ import (
 	"github.com/branchline-video/branchline/federation"
 	"github.com/branchline-video/branchline/federation/identity"
 	"github.com/branchline-video/branchline/hub/catalog"
+	"github.com/branchline-video/branchline/hub/evidence"
 	"github.com/branchline-video/branchline/hub/fetch"
 	"github.com/branchline-video/branchline/hub/policy"
 	"github.com/branchline-video/branchline/internal/clock"
@@ -39,6 +40,7 @@ type Config struct {
 	// time lines should show anew. They must return at once.
 	CatalogChanged func(catalog.Notice)
 	JobChanged     func(fetch.Job)
+	LockChanged    func(evidence.Lock)   // the same for evidence locks
 	Registry       prometheus.Registerer // optional; for the metrics of docs/reference/metrics.md
 	Clock          clock.Clock
 	Logger         *slog.Logger // optional
@@ -52,6 +54,7 @@ type Node struct {
 	store     *segstore.Store
 	catalog   *catalog.Catalog
 	fetcher   *fetch.Fetcher
+	locks     *evidence.Locks
 	authority *identity.Authority
 	peers     *federation.Peers // nil without Listen
 	cameras   chan struct{}     // holds a token when a camera was added or changed
@@ -117,6 +120,13 @@ func (n *Node) open() (err error) {
 	n.fetcher, err = fetch.Open(fetch.Options{
 		DB: n.db, Store: n.store, Catalog: n.catalog, Policies: policies, Clock: n.cfg.Clock, Logger: n.log,
 		LiveAt: n.liveAt, Revoked: n.revoked, Changed: n.cfg.JobChanged, Moved: n.moved,
+	})
+	if err != nil {
+		return err
+	}
+	n.locks, err = evidence.Open(evidence.Options{
+		DB: n.db, Store: n.store, Known: n.fetcher.Known, Clock: n.cfg.Clock, Logger: n.log,
+		Revoked: n.revoked, Changed: n.cfg.LockChanged,
 	})
 	if err != nil {
 		return err
@@ -242,6 +252,9 @@ func (n *Node) attach(ctx context.Context, site branchline.SiteID, src branchlin
 	group.Go(func() error {
 		return n.persist(ctx, func() error { return n.fetcher.Serve(ctx, site, src) })
 	})
+	group.Go(func() error {
+		return n.persist(ctx, func() error { return n.locks.Serve(ctx, site, src) })
+	})
 	err := group.Wait()
 	n.setLink(site, nil)
 	return errors.Join(err, n.catalog.LinkDown(site, n.cfg.Clock.Now()))
@@ -318,6 +331,9 @@ func (n *Node) Catalog() *catalog.Catalog { return n.catalog }
 
 // Jobs takes and lists retrievals. It is closed with the node.
 func (n *Node) Jobs() *fetch.Fetcher { return n.fetcher }
+
+// Locks places and lists evidence locks. It is closed with the node.
+func (n *Node) Locks() *evidence.Locks { return n.locks }
 
 // Store is where the hub's recordings are. It is closed with the node.
 func (n *Node) Store() *segstore.Store { return n.store }
