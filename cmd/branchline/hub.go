@@ -107,7 +107,8 @@ func openCentre(c centreConfig) (_ *centre, err error) {
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	h.node, err = hub.Open(hub.Config{
 		Dir: c.Dir, Listen: c.Listen, Policies: c.policies(), Software: "branchline " + version,
-		CatalogChanged: feed.Catalog, JobChanged: feed.Job, Registry: registry, Logger: c.log,
+		CatalogChanged: feed.Catalog, JobChanged: feed.Job, LockChanged: feed.Lock,
+		Registry: registry, Logger: c.log,
 	})
 	if err != nil {
 		return nil, err
@@ -125,8 +126,9 @@ func openCentre(c centreConfig) (_ *centre, err error) {
 		public = guessAddresses(h.node.Addr())
 	}
 	h.api = api.New(api.Config{
-		Source: h.node, Catalog: h.node.Catalog(), Jobs: h.node.Jobs(), Authority: h.node.Authority(),
-		Access: h.access, Feed: feed, Hub: h.node, Addresses: public, Page: web.Page(), Demo: c.demo,
+		Source: h.node, Catalog: h.node.Catalog(), Jobs: h.node.Jobs(), Locks: h.node.Locks(),
+		Authority: h.node.Authority(),
+		Access:    h.access, Feed: feed, Hub: h.node, Addresses: public, Page: web.Page(), Demo: c.demo,
 		Registry: registry, Logger: c.log,
 	})
 	return h, nil
