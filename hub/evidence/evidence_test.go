@@ -1,11 +1,13 @@
 package evidence_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -61,11 +63,12 @@ type fixture struct {
 	dir     string
 	db      *index.DB
 	store   *sourcetest.Memory
+	keep    branchline.Control // the store, or what stands before it
 	edge    *edge
 	locks   *evidence.Locks
 	revoked bool
 	unlink  func()
-	changed int
+	changed atomic.Int64
 }
 
 func memory(prefix string) *sourcetest.Memory {
@@ -92,7 +95,7 @@ func (f *fixture) open() {
 	var err error
 	f.db, err = index.Open(f.dir, index.Options{})
 	f.check(err)
-	f.locks, err = evidence.Open(evidence.Options{DB: f.db, Store: f.store,
+	f.locks, err = evidence.Open(evidence.Options{DB: f.db, Store: cmp.Or[branchline.Control](f.keep, f.store),
 		Known: func(s branchline.StreamID) error {
 			if s.Camera() != "berlin.door" {
 				return branchline.ErrNotFound
@@ -100,7 +103,7 @@ func (f *fixture) open() {
 			return nil
 		},
 		Revoked: func(branchline.SiteID) (bool, error) { return f.revoked, nil },
-		Changed: func(evidence.Lock) { f.changed++ },
+		Changed: func(evidence.Lock) { f.changed.Add(1) },
 	})
 	f.check(err)
 }
@@ -277,7 +280,7 @@ func TestLocksAreToldAsTheyAre(t *testing.T) {
 		if l := f.locks.Locks()[0]; l.Job != "job" || len(l.Parts) != 2 {
 			t.Errorf("after a restart %+v", l)
 		}
-		if f.changed == 0 {
+		if f.changed.Load() == 0 {
 			t.Error("nobody was told")
 		}
 	})
@@ -318,19 +321,35 @@ func TestWrongLocks(t *testing.T) {
 	})
 }
 
-// TestAllOrNothing: a lock that the hub's own store does not take leaves nothing behind.
+// unwilling is a hub's store that takes no lock, and lets something happen before it says so.
+type unwilling struct {
+	*sourcetest.Memory
+	first func()
+}
+
+func (u unwilling) Lock(context.Context, branchline.Lock) error {
+	u.first()
+	return branchline.ErrUnavailable
+}
+
+// TestAllOrNothing: a lock that the hub's own store does not take leaves nothing behind, also when the site
+// is linked just then.
 func TestAllOrNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t)
 		defer f.close()
-		f.link()
-		f.store.Close()
+		f.check(f.db.Close())
+		f.keep = unwilling{f.store, f.link}
+		f.open()
 		if _, err := f.locks.Create(t.Context(), order()); !errors.Is(err, branchline.ErrUnavailable) {
-			t.Errorf("locked in a store that is closed: %v", err)
+			t.Errorf("locked in a store that does not: %v", err)
 		}
 		synctest.Wait()
 		if n := f.edge.calls; n > 0 {
 			t.Errorf("the site was told %d times", n)
+		}
+		if got := f.state(); got != "0/0" {
+			t.Errorf("left behind: %s", got)
 		}
 	})
 }
