@@ -16,7 +16,6 @@ import (
 type controls struct {
 	mu     sync.Mutex
 	held   []branchline.Hold
-	locked []string // "lock 3f2a… 10.0-20.0", "unlock 3f2a…"; for each call
 	refuse error
 }
 
