@@ -56,6 +56,7 @@ func mayImport() map[string][]string {
 		"hub/catalog":         {"segstore/index", "internal/clock"},
 		"hub/fetch":           {"hub/catalog", "hub/policy", "federation", "segstore/", "internal/"},
 		"hub/access":          {"segstore/index", "internal/clock"},
+		"hub/evidence":        {"segstore/index", "internal/clock"},
 		"hub/api":             {"hub/", "federation/", "segstore/", "internal/"},
 		"hub/restream":        {"internal/"},
 		"hub":                 {"hub/", "federation/", "segstore/", "internal/"},

@@ -6,10 +6,12 @@ import (
 )
 
 // Control is what a centre may ask of a node that has recordings, beyond reading them. The node's own
-// permissions decide; it wraps [ErrDenied] where they say no.
+// permissions decide; it wraps [ErrDenied] where they say no. Other errors are those of [Hold.Check] and
+// [Lock.Check], [ErrNotFound] for a stream that the node does not have, and [ErrTooLarge] for a lock
+// over [MaxLocks]. Methods may be called concurrently.
 type Control interface {
 	// Hold places a holder's lease on footage that it means to fetch, in place of the one that it had
-	// on that stream. It is durable on return.
+	// on that stream; one without spans releases that. It is durable on return.
 	Hold(ctx context.Context, h Hold) error
 	// Lock places an evidence lock, in place of one with the same identifier. It is durable on return.
 	Lock(ctx context.Context, l Lock) error
@@ -20,7 +22,9 @@ type Control interface {
 }
 
 // Hold is a lease that a hub places on a stream's footage at the edge. Retention spares what it
-// covers while it can, and what was recorded after Known, of which the holder cannot have heard.
+// covers while it can, and what was recorded after Known, of which the holder cannot have heard. Spans
+// may reach into the future. Whoever releases sets Until to the present and Known far ahead, so that
+// nothing waits for it any more, however the node keeps it.
 type Hold struct {
 	Holder string // the hub's name, as in its certificate
 	Stream StreamID

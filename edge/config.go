@@ -11,8 +11,6 @@ import (
 	"github.com/branchline-video/branchline/edge/ingest"
 	"github.com/branchline-video/branchline/internal/clock"
 	"github.com/branchline-video/branchline/segstore"
-	"github.com/branchline-video/branchline/segstore/crypt"
-	"github.com/branchline-video/branchline/segstore/retain"
 )
 
 // The labels of a camera's streams.
@@ -32,17 +30,14 @@ const (
 
 // Config describes a branch node.
 type Config struct {
-	Dir           string   // of the store
-	Volumes       []string // see segstore.Options
+	Dir           string           // of the store
+	Storage       segstore.Options // how recordings are kept; the node sets Clock, Logger and Signer
 	Cameras       []CameraConfig
 	SegmentLength time.Duration      // zero: one minute
 	Signer        ed25519.PrivateKey // signs segments
-	Retention     retain.Rules       // what is kept; see [segstore.Options]
-	Scrub         segstore.Scrub     // of the recordings; the zero value: they are not read again
+	Allow         Allow              // what the hub may do
 	Clock         clock.Clock
 	Logger        *slog.Logger // nil: nothing is logged
-	Keys          *crypt.Keys  // optional; encrypt recordings on disk, see segstore.Options
-	Plain         bool         // Keys only open
 }
 
 // CameraConfig describes one camera.

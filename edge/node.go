@@ -33,10 +33,9 @@ func Open(cfg Config) (*Node, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	store, err := segstore.Open(cfg.Dir, segstore.Options{
-		Volumes: cfg.Volumes, Clock: cfg.Clock, Logger: cfg.Logger, Signer: cfg.Signer, Retention: cfg.Retention,
-		Scrub: cfg.Scrub, Keys: cfg.Keys, Plain: cfg.Plain,
-	})
+	storage := cfg.Storage
+	storage.Clock, storage.Logger, storage.Signer = cfg.Clock, cfg.Logger, cfg.Signer
+	store, err := segstore.Open(cfg.Dir, storage)
 	if err != nil {
 		return nil, fmt.Errorf("open edge: %w", err)
 	}

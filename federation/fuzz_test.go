@@ -51,6 +51,22 @@ func samples() ([]branchline.Change, []branchline.Item, branchline.Segment) {
 	return changes, items, seg
 }
 
+func sampleLock() branchline.Lock {
+	at := time.Date(2026, 3, 1, 12, 0, 0, 123456789, time.UTC)
+	return branchline.Lock{
+		ID: "1234", Stream: testStream, Span: branchline.TimeRange{Start: at, End: at.Add(time.Minute)},
+		Until: at.Add(time.Hour), By: "Erika", Reason: "Vorgang 12/34", Created: at.Add(time.Second),
+	}
+}
+
+func sampleHold() branchline.Hold {
+	span := sampleLock().Span
+	later := branchline.TimeRange{Start: span.End.Add(1), End: span.End.Add(2)}
+	return branchline.Hold{
+		Holder: "hub", Stream: testStream, Spans: branchline.Spans{span, later}, Known: span.End, Until: later.End,
+	}
+}
+
 // TestRoundTrip encodes and decodes everything.
 func TestRoundTrip(t *testing.T) {
 	changes, items, seg := samples()
@@ -70,6 +86,10 @@ func TestRoundTrip(t *testing.T) {
 	}
 	got, err := decodeSegment(encodeSegment(seg))
 	check(seg, got, err)
+	l, err := decodeLock(encodeLock(sampleLock()))
+	check(sampleLock(), l, err)
+	h, err := decodeHold(encodeHold(sampleHold()), sampleHold().Holder)
+	check(sampleHold(), h, err)
 	far := branchline.TimeRange{
 		Start: time.Date(1, 1, 1, 0, 0, 0, 1, time.UTC), End: time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC),
 	}
@@ -92,6 +112,7 @@ func FuzzAnswer(f *testing.F) {
 		f.Add(marshal(f, &wire.Answer{Body: &wire.Answer_Item{Item: encodeItem(i)}}))
 	}
 	f.Add(marshal(f, &wire.Answer{Body: &wire.Answer_Segment{Segment: encodeSegment(seg)}}))
+	f.Add(marshal(f, &wire.Answer{Body: &wire.Answer_Lock{Lock: encodeLock(sampleLock())}}))
 	f.Add(marshal(f, &wire.Answer{Body: &wire.Answer_Error{Error: encodeError(branchline.ErrGone)}}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var a wire.Answer
@@ -105,6 +126,7 @@ func FuzzAnswer(f *testing.F) {
 		again(t, decodeSegment, encodeSegment, a.GetSegment())
 		again(t, decodeChange, encodeChange, a.GetChange())
 		again(t, decodeItem, encodeItem, a.GetItem())
+		again(t, decodeLock, encodeLock, a.GetLock())
 	})
 }
 
@@ -137,6 +159,10 @@ func FuzzRequest(f *testing.F) {
 		{Call: &wire.Request_Hello{Hello: &wire.HelloRequest{MinVersion: 1, MaxVersion: 1}}},
 		{Call: &wire.Request_Cameras{Cameras: &wire.CamerasRequest{}}},
 		{Call: &wire.Request_Segments{Segments: &wire.SegmentsRequest{Stream: string(testStream)}}},
+		{Call: &wire.Request_Locks{Locks: &wire.LocksRequest{}}},
+		{Call: &wire.Request_Unlock{Unlock: &wire.UnlockRequest{Id: "1"}}},
+		{Call: &wire.Request_Lock{Lock: &wire.LockRequest{Lock: encodeLock(sampleLock())}}},
+		{Call: &wire.Request_Hold{Hold: encodeHold(sampleHold())}},
 		{Call: &wire.Request_Renew{Renew: &wire.RenewRequest{Csr: []byte("csr")}}},
 		{Call: &wire.Request_Enrol{Enrol: &wire.EnrolRequest{Secret: []byte("secret")}}},
 	} {

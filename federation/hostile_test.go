@@ -40,6 +40,10 @@ func TestHostilePeer(t *testing.T) {
 		}})
 	}
 	live := framed(&wire.Request{Call: &wire.Request_Live{Live: &wire.LiveRequest{Stream: "../../etc"}}})
+	wrong := framed(&wire.Request{Call: &wire.Request_Lock{Lock: &wire.LockRequest{}}})
+	hold := framed(&wire.Request{Call: &wire.Request_Hold{
+		Hold: &wire.HoldRequest{Stream: "a.b", Spans: []*wire.TimeRange{{}}},
+	}})
 	hello := framed(&wire.Request{Call: &wire.Request_Hello{Hello: &wire.HelloRequest{MinVersion: 1, MaxVersion: 1}}})
 	for name, c := range map[string]struct {
 		kind  link.Kind
@@ -57,6 +61,9 @@ func TestHostilePeer(t *testing.T) {
 		"a second hello":               {link.KindControl, hello, wire.Code_CODE_INVALID},
 		"a segment id that is too big": {link.KindFetch, fetch(make([]byte, 17), 0, 0), wire.Code_CODE_INVALID},
 		"a range that runs backwards":  {link.KindFetch, fetch(make([]byte, 16), 9, 8), wire.Code_CODE_INVALID},
+		"a lock of nothing":            {link.KindControl, wrong, wire.Code_CODE_INVALID},
+		"a hold of nothing":            {link.KindControl, hold, wire.Code_CODE_INVALID},
+		"control on the wrong kind":    {link.KindFetch, wrong, wire.Code_CODE_INVALID},
 		"a stream that is a path":      {link.KindLive, live, wire.Code_CODE_INVALID},
 	} {
 		t.Run(name, func(t *testing.T) {

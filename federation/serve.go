@@ -44,7 +44,8 @@ func maxCalls(kind link.Kind) int {
 }
 
 // Serve answers the peer's calls on conn from src until ctx ends or the connection does; it always
-// returns an error, which tells why. Calls that are under way end with it. It does not close conn.
+// returns an error, which tells why. Calls that are under way end with it. It does not close conn. If
+// src is a [branchline.Control] too, a hub at the other end may control it.
 func Serve(ctx context.Context, conn link.Conn, src branchline.Source) error {
 	return (&server{conn: conn, src: src}).run(ctx)
 }
@@ -194,6 +195,9 @@ func (s *server) answer(a *answer, kind link.Kind, req *wire.Request) error {
 	}
 	if s.src == nil {
 		return fmt.Errorf("a hub has no answer to this: %w", branchline.ErrDenied)
+	}
+	if isControl(req) && kind == link.KindControl {
+		return s.control(a, req)
 	}
 	switch call := req.GetCall().(type) {
 	case *wire.Request_Cameras:

@@ -15,8 +15,8 @@ import (
 )
 
 const (
-	// maxRequest bounds a Request: names, times, a certificate request.
-	maxRequest = 16 << 10
+	// maxRequest bounds a Request: names, times, a certificate request, a hold with all its spans.
+	maxRequest = 32 << 10
 	// maxControl bounds an Answer on a control stream: a segment with 10,000 fragments.
 	maxControl = 1 << 20
 	// maxChange bounds an Answer on a changes stream: a camera with a hundred streams.

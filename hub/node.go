@@ -19,37 +19,32 @@ import (
 	"github.com/branchline-video/branchline/federation"
 	"github.com/branchline-video/branchline/federation/identity"
 	"github.com/branchline-video/branchline/hub/catalog"
+	"github.com/branchline-video/branchline/hub/evidence"
 	"github.com/branchline-video/branchline/hub/fetch"
 	"github.com/branchline-video/branchline/hub/policy"
 	"github.com/branchline-video/branchline/internal/clock"
 	"github.com/branchline-video/branchline/internal/live"
 	"github.com/branchline-video/branchline/segstore"
-	"github.com/branchline-video/branchline/segstore/crypt"
 	"github.com/branchline-video/branchline/segstore/index"
-	"github.com/branchline-video/branchline/segstore/retain"
 )
 
 // Config is what a hub needs. Only Dir must be set.
 type Config struct {
 	Dir      string
-	Volumes  []string        // for recordings, see segstore.Options
-	Listen   string          // UDP address for the sites; empty: links come by Attach alone
-	Policies []policy.Policy // the first that matches a stream counts; a zero Since is when the hub first had it
-	Software string          // told to the sites, for people
-	// Retention says what is kept at the hub; see [segstore.Options].
-	Retention retain.Rules
+	Storage  segstore.Options // how recordings are kept; the node sets Clock, Logger and Trust
+	Listen   string           // UDP address for the sites; empty: links come by Attach alone
+	Policies []policy.Policy  // the first that matches a stream counts; a zero Since is when the hub first had it
+	Software string           // told to the sites, for people
 	// ListenPacket opens the socket; nil means the system's.
 	ListenPacket func(addr string) (net.PacketConn, error)
 	// CatalogChanged and JobChanged, if set, are told what lists of sites, cameras and jobs and what
 	// time lines should show anew. They must return at once.
 	CatalogChanged func(catalog.Notice)
 	JobChanged     func(fetch.Job)
+	LockChanged    func(evidence.Lock)   // the same for evidence locks
 	Registry       prometheus.Registerer // optional; for the metrics of docs/reference/metrics.md
-	Scrub          segstore.Scrub        // of what is held; the zero value: it is not read again
 	Clock          clock.Clock
 	Logger         *slog.Logger // optional
-	Keys           *crypt.Keys  // optional; encrypt recordings on disk, see segstore.Options
-	Plain          bool         // Keys only open
 }
 
 // Node is a hub. Its methods may be called concurrently, between Open and Close.
@@ -60,6 +55,7 @@ type Node struct {
 	store     *segstore.Store
 	catalog   *catalog.Catalog
 	fetcher   *fetch.Fetcher
+	locks     *evidence.Locks
 	authority *identity.Authority
 	peers     *federation.Peers // nil without Listen
 	cameras   chan struct{}     // holds a token when a camera was added or changed
@@ -108,9 +104,9 @@ func (n *Node) open() (err error) {
 	if n.keys, err = openKeys(n.db); err != nil {
 		return err
 	}
-	n.store, err = segstore.Open(dir("store"), segstore.Options{
-		Volumes: n.cfg.Volumes, Clock: n.cfg.Clock, Logger: n.log, Trust: n.keys.trust,
-		Retention: n.cfg.Retention, Scrub: n.cfg.Scrub, Keys: n.cfg.Keys, Plain: n.cfg.Plain})
+	storage := n.cfg.Storage
+	storage.Clock, storage.Logger, storage.Trust = n.cfg.Clock, n.log, n.keys.trust
+	n.store, err = segstore.Open(dir("store"), storage)
 	if err != nil {
 		return err
 	}
@@ -126,6 +122,13 @@ func (n *Node) open() (err error) {
 	n.fetcher, err = fetch.Open(fetch.Options{
 		DB: n.db, Store: n.store, Catalog: n.catalog, Policies: policies, Clock: n.cfg.Clock, Logger: n.log,
 		LiveAt: n.liveAt, Revoked: n.revoked, Changed: n.cfg.JobChanged, Moved: n.moved,
+	})
+	if err != nil {
+		return err
+	}
+	n.locks, err = evidence.Open(evidence.Options{
+		DB: n.db, Store: n.store, Known: n.fetcher.Known, Clock: n.cfg.Clock, Logger: n.log,
+		Revoked: n.revoked, Changed: n.cfg.LockChanged,
 	})
 	if err != nil {
 		return err
@@ -251,6 +254,9 @@ func (n *Node) attach(ctx context.Context, site branchline.SiteID, src branchlin
 	group.Go(func() error {
 		return n.persist(ctx, func() error { return n.fetcher.Serve(ctx, site, src) })
 	})
+	group.Go(func() error {
+		return n.persist(ctx, func() error { return n.locks.Serve(ctx, site, src) })
+	})
 	err := group.Wait()
 	n.setLink(site, nil)
 	return errors.Join(err, n.catalog.LinkDown(site, n.cfg.Clock.Now()))
@@ -327,6 +333,9 @@ func (n *Node) Catalog() *catalog.Catalog { return n.catalog }
 
 // Jobs takes and lists retrievals. It is closed with the node.
 func (n *Node) Jobs() *fetch.Fetcher { return n.fetcher }
+
+// Locks places and lists evidence locks. It is closed with the node.
+func (n *Node) Locks() *evidence.Locks { return n.locks }
 
 // Store is where the hub's recordings are. It is closed with the node.
 func (n *Node) Store() *segstore.Store { return n.store }

@@ -75,7 +75,8 @@ func (w *world) open() {
 	if testing.Verbose() {
 		log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
-	node, err := hub.Open(hub.Config{Dir: w.dir, Policies: w.policies, Logger: log, Scrub: w.scrub,
+	node, err := hub.Open(hub.Config{Dir: w.dir, Policies: w.policies, Logger: log,
+		Storage: segstore.Options{Scrub: w.scrub},
 		JobChanged: func(j fetch.Job) {
 			if w.told != nil {
 				w.told(j)
@@ -246,6 +247,7 @@ type edge struct {
 	wrong     atomic.Int64 // how many more calls of Fetch give wrong bytes
 	flipped   sync.Map     // segment: offset of a byte that its file has wrong
 	lists     atomic.Int32 // calls of Segments in all
+	controls  controls
 	pondering atomic.Int64 // duration that each call of Segments takes
 
 	stop chan struct{}

@@ -147,6 +147,10 @@ type Request struct {
 	//	*Request_Live
 	//	*Request_Renew
 	//	*Request_Enrol
+	//	*Request_Hold
+	//	*Request_Lock
+	//	*Request_Unlock
+	//	*Request_Locks
 	Call          isRequest_Call `protobuf_oneof:"call"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -268,6 +272,42 @@ func (x *Request) GetEnrol() *EnrolRequest {
 	return nil
 }
 
+func (x *Request) GetHold() *HoldRequest {
+	if x != nil {
+		if x, ok := x.Call.(*Request_Hold); ok {
+			return x.Hold
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetLock() *LockRequest {
+	if x != nil {
+		if x, ok := x.Call.(*Request_Lock); ok {
+			return x.Lock
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetUnlock() *UnlockRequest {
+	if x != nil {
+		if x, ok := x.Call.(*Request_Unlock); ok {
+			return x.Unlock
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetLocks() *LocksRequest {
+	if x != nil {
+		if x, ok := x.Call.(*Request_Locks); ok {
+			return x.Locks
+		}
+	}
+	return nil
+}
+
 type isRequest_Call interface {
 	isRequest_Call()
 }
@@ -304,6 +344,22 @@ type Request_Enrol struct {
 	Enrol *EnrolRequest `protobuf:"bytes,9,opt,name=enrol,proto3,oneof"`
 }
 
+type Request_Hold struct {
+	Hold *HoldRequest `protobuf:"bytes,10,opt,name=hold,proto3,oneof"`
+}
+
+type Request_Lock struct {
+	Lock *LockRequest `protobuf:"bytes,11,opt,name=lock,proto3,oneof"`
+}
+
+type Request_Unlock struct {
+	Unlock *UnlockRequest `protobuf:"bytes,12,opt,name=unlock,proto3,oneof"`
+}
+
+type Request_Locks struct {
+	Locks *LocksRequest `protobuf:"bytes,13,opt,name=locks,proto3,oneof"`
+}
+
 func (*Request_Hello) isRequest_Call() {}
 
 func (*Request_Cameras) isRequest_Call() {}
@@ -320,6 +376,14 @@ func (*Request_Renew) isRequest_Call() {}
 
 func (*Request_Enrol) isRequest_Call() {}
 
+func (*Request_Hold) isRequest_Call() {}
+
+func (*Request_Lock) isRequest_Call() {}
+
+func (*Request_Unlock) isRequest_Call() {}
+
+func (*Request_Locks) isRequest_Call() {}
+
 // Answer is one message of what comes back on the stream.
 type Answer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -333,6 +397,8 @@ type Answer struct {
 	//	*Answer_Fetch
 	//	*Answer_Item
 	//	*Answer_Certificate
+	//	*Answer_Lock
+	//	*Answer_Done
 	Body          isAnswer_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -447,6 +513,24 @@ func (x *Answer) GetCertificate() *CertificateAnswer {
 	return nil
 }
 
+func (x *Answer) GetLock() *Lock {
+	if x != nil {
+		if x, ok := x.Body.(*Answer_Lock); ok {
+			return x.Lock
+		}
+	}
+	return nil
+}
+
+func (x *Answer) GetDone() *DoneAnswer {
+	if x != nil {
+		if x, ok := x.Body.(*Answer_Done); ok {
+			return x.Done
+		}
+	}
+	return nil
+}
+
 type isAnswer_Body interface {
 	isAnswer_Body()
 }
@@ -484,6 +568,14 @@ type Answer_Certificate struct {
 	Certificate *CertificateAnswer `protobuf:"bytes,8,opt,name=certificate,proto3,oneof"`
 }
 
+type Answer_Lock struct {
+	Lock *Lock `protobuf:"bytes,9,opt,name=lock,proto3,oneof"`
+}
+
+type Answer_Done struct {
+	Done *DoneAnswer `protobuf:"bytes,10,opt,name=done,proto3,oneof"`
+}
+
 func (*Answer_Error) isAnswer_Body() {}
 
 func (*Answer_Hello) isAnswer_Body() {}
@@ -499,6 +591,10 @@ func (*Answer_Fetch) isAnswer_Body() {}
 func (*Answer_Item) isAnswer_Body() {}
 
 func (*Answer_Certificate) isAnswer_Body() {}
+
+func (*Answer_Lock) isAnswer_Body() {}
+
+func (*Answer_Done) isAnswer_Body() {}
 
 type Error struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -947,6 +1043,243 @@ func (x *LiveRequest) GetStream() string {
 	return ""
 }
 
+// HoldRequest places the lease of the hub that sends it, in place of the one that it had on the stream,
+// and is answered by DoneAnswer once that is durable. The holder is whom the certificate names.
+type HoldRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Stream string                 `protobuf:"bytes,1,opt,name=stream,proto3" json:"stream,omitempty"`
+	// Sorted, none empty, none touching another, at most 1000.
+	Spans []*TimeRange `protobuf:"bytes,2,rep,name=spans,proto3" json:"spans,omitempty"`
+	// What was recorded before was considered by the holder.
+	KnownNs int64 `protobuf:"varint,3,opt,name=known_ns,json=knownNs,proto3" json:"known_ns,omitempty"`
+	// The lease ends.
+	UntilNs       int64 `protobuf:"varint,4,opt,name=until_ns,json=untilNs,proto3" json:"until_ns,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HoldRequest) Reset() {
+	*x = HoldRequest{}
+	mi := &file_branchline_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HoldRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HoldRequest) ProtoMessage() {}
+
+func (x *HoldRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_branchline_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HoldRequest.ProtoReflect.Descriptor instead.
+func (*HoldRequest) Descriptor() ([]byte, []int) {
+	return file_branchline_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *HoldRequest) GetStream() string {
+	if x != nil {
+		return x.Stream
+	}
+	return ""
+}
+
+func (x *HoldRequest) GetSpans() []*TimeRange {
+	if x != nil {
+		return x.Spans
+	}
+	return nil
+}
+
+func (x *HoldRequest) GetKnownNs() int64 {
+	if x != nil {
+		return x.KnownNs
+	}
+	return 0
+}
+
+func (x *HoldRequest) GetUntilNs() int64 {
+	if x != nil {
+		return x.UntilNs
+	}
+	return 0
+}
+
+// LockRequest places an evidence lock, in place of one with the same identifier, and is answered by
+// DoneAnswer once that is durable.
+type LockRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Lock          *Lock                  `protobuf:"bytes,1,opt,name=lock,proto3" json:"lock,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LockRequest) Reset() {
+	*x = LockRequest{}
+	mi := &file_branchline_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LockRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LockRequest) ProtoMessage() {}
+
+func (x *LockRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_branchline_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LockRequest.ProtoReflect.Descriptor instead.
+func (*LockRequest) Descriptor() ([]byte, []int) {
+	return file_branchline_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *LockRequest) GetLock() *Lock {
+	if x != nil {
+		return x.Lock
+	}
+	return nil
+}
+
+// UnlockRequest takes a lock off and is answered by DoneAnswer, whether there was one or not.
+type UnlockRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnlockRequest) Reset() {
+	*x = UnlockRequest{}
+	mi := &file_branchline_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnlockRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnlockRequest) ProtoMessage() {}
+
+func (x *UnlockRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_branchline_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnlockRequest.ProtoReflect.Descriptor instead.
+func (*UnlockRequest) Descriptor() ([]byte, []int) {
+	return file_branchline_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *UnlockRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+// LocksRequest is answered by one Lock each, the oldest first.
+type LocksRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LocksRequest) Reset() {
+	*x = LocksRequest{}
+	mi := &file_branchline_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LocksRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LocksRequest) ProtoMessage() {}
+
+func (x *LocksRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_branchline_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LocksRequest.ProtoReflect.Descriptor instead.
+func (*LocksRequest) Descriptor() ([]byte, []int) {
+	return file_branchline_proto_rawDescGZIP(), []int{14}
+}
+
+type DoneAnswer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DoneAnswer) Reset() {
+	*x = DoneAnswer{}
+	mi := &file_branchline_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DoneAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DoneAnswer) ProtoMessage() {}
+
+func (x *DoneAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_branchline_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DoneAnswer.ProtoReflect.Descriptor instead.
+func (*DoneAnswer) Descriptor() ([]byte, []int) {
+	return file_branchline_proto_rawDescGZIP(), []int{15}
+}
+
 // RenewRequest asks the hub for a fresh certificate for the key of the present one.
 type RenewRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -958,7 +1291,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_branchline_proto_msgTypes[11]
+	mi := &file_branchline_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -970,7 +1303,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[11]
+	mi := &file_branchline_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -983,7 +1316,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{11}
+	return file_branchline_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RenewRequest) GetCsr() []byte {
@@ -1005,7 +1338,7 @@ type EnrolRequest struct {
 
 func (x *EnrolRequest) Reset() {
 	*x = EnrolRequest{}
-	mi := &file_branchline_proto_msgTypes[12]
+	mi := &file_branchline_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1017,7 +1350,7 @@ func (x *EnrolRequest) String() string {
 func (*EnrolRequest) ProtoMessage() {}
 
 func (x *EnrolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[12]
+	mi := &file_branchline_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1030,7 +1363,7 @@ func (x *EnrolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrolRequest.ProtoReflect.Descriptor instead.
 func (*EnrolRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{12}
+	return file_branchline_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *EnrolRequest) GetSecret() []byte {
@@ -1058,7 +1391,7 @@ type CertificateAnswer struct {
 
 func (x *CertificateAnswer) Reset() {
 	*x = CertificateAnswer{}
-	mi := &file_branchline_proto_msgTypes[13]
+	mi := &file_branchline_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1070,7 +1403,7 @@ func (x *CertificateAnswer) String() string {
 func (*CertificateAnswer) ProtoMessage() {}
 
 func (x *CertificateAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[13]
+	mi := &file_branchline_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1083,7 +1416,7 @@ func (x *CertificateAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertificateAnswer.ProtoReflect.Descriptor instead.
 func (*CertificateAnswer) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{13}
+	return file_branchline_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *CertificateAnswer) GetCertificate() []byte {
@@ -1111,7 +1444,7 @@ type TimeRange struct {
 
 func (x *TimeRange) Reset() {
 	*x = TimeRange{}
-	mi := &file_branchline_proto_msgTypes[14]
+	mi := &file_branchline_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1123,7 +1456,7 @@ func (x *TimeRange) String() string {
 func (*TimeRange) ProtoMessage() {}
 
 func (x *TimeRange) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[14]
+	mi := &file_branchline_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1136,7 +1469,7 @@ func (x *TimeRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TimeRange.ProtoReflect.Descriptor instead.
 func (*TimeRange) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{14}
+	return file_branchline_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *TimeRange) GetStartNs() int64 {
@@ -1163,7 +1496,7 @@ type Position struct {
 
 func (x *Position) Reset() {
 	*x = Position{}
-	mi := &file_branchline_proto_msgTypes[15]
+	mi := &file_branchline_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1175,7 +1508,7 @@ func (x *Position) String() string {
 func (*Position) ProtoMessage() {}
 
 func (x *Position) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[15]
+	mi := &file_branchline_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1188,7 +1521,7 @@ func (x *Position) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Position.ProtoReflect.Descriptor instead.
 func (*Position) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{15}
+	return file_branchline_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Position) GetEpoch() uint64 {
@@ -1218,7 +1551,7 @@ type Camera struct {
 
 func (x *Camera) Reset() {
 	*x = Camera{}
-	mi := &file_branchline_proto_msgTypes[16]
+	mi := &file_branchline_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1230,7 +1563,7 @@ func (x *Camera) String() string {
 func (*Camera) ProtoMessage() {}
 
 func (x *Camera) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[16]
+	mi := &file_branchline_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1243,7 +1576,7 @@ func (x *Camera) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Camera.ProtoReflect.Descriptor instead.
 func (*Camera) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{16}
+	return file_branchline_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Camera) GetId() string {
@@ -1293,7 +1626,7 @@ type Stream struct {
 
 func (x *Stream) Reset() {
 	*x = Stream{}
-	mi := &file_branchline_proto_msgTypes[17]
+	mi := &file_branchline_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1305,7 +1638,7 @@ func (x *Stream) String() string {
 func (*Stream) ProtoMessage() {}
 
 func (x *Stream) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[17]
+	mi := &file_branchline_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1318,7 +1651,7 @@ func (x *Stream) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stream.ProtoReflect.Descriptor instead.
 func (*Stream) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{17}
+	return file_branchline_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Stream) GetId() string {
@@ -1368,7 +1701,7 @@ type Segment struct {
 
 func (x *Segment) Reset() {
 	*x = Segment{}
-	mi := &file_branchline_proto_msgTypes[18]
+	mi := &file_branchline_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1380,7 +1713,7 @@ func (x *Segment) String() string {
 func (*Segment) ProtoMessage() {}
 
 func (x *Segment) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[18]
+	mi := &file_branchline_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1393,7 +1726,7 @@ func (x *Segment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Segment.ProtoReflect.Descriptor instead.
 func (*Segment) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{18}
+	return file_branchline_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Segment) GetId() []byte {
@@ -1487,7 +1820,7 @@ type Fragment struct {
 
 func (x *Fragment) Reset() {
 	*x = Fragment{}
-	mi := &file_branchline_proto_msgTypes[19]
+	mi := &file_branchline_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1499,7 +1832,7 @@ func (x *Fragment) String() string {
 func (*Fragment) ProtoMessage() {}
 
 func (x *Fragment) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[19]
+	mi := &file_branchline_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1512,7 +1845,7 @@ func (x *Fragment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fragment.ProtoReflect.Descriptor instead.
 func (*Fragment) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{19}
+	return file_branchline_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Fragment) GetOffset() int64 {
@@ -1574,7 +1907,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_branchline_proto_msgTypes[20]
+	mi := &file_branchline_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1586,7 +1919,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[20]
+	mi := &file_branchline_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1599,7 +1932,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{20}
+	return file_branchline_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Change) GetAt() *Position {
@@ -1707,7 +2040,7 @@ type Removal struct {
 
 func (x *Removal) Reset() {
 	*x = Removal{}
-	mi := &file_branchline_proto_msgTypes[21]
+	mi := &file_branchline_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1719,7 +2052,7 @@ func (x *Removal) String() string {
 func (*Removal) ProtoMessage() {}
 
 func (x *Removal) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[21]
+	mi := &file_branchline_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1732,7 +2065,7 @@ func (x *Removal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Removal.ProtoReflect.Descriptor instead.
 func (*Removal) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{21}
+	return file_branchline_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Removal) GetId() []byte {
@@ -1775,7 +2108,7 @@ type Gap struct {
 
 func (x *Gap) Reset() {
 	*x = Gap{}
-	mi := &file_branchline_proto_msgTypes[22]
+	mi := &file_branchline_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1787,7 +2120,7 @@ func (x *Gap) String() string {
 func (*Gap) ProtoMessage() {}
 
 func (x *Gap) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[22]
+	mi := &file_branchline_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1800,7 +2133,7 @@ func (x *Gap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Gap.ProtoReflect.Descriptor instead.
 func (*Gap) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{22}
+	return file_branchline_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Gap) GetStream() string {
@@ -1831,6 +2164,99 @@ func (x *Gap) GetOpen() bool {
 	return false
 }
 
+// Lock is an evidence lock; an end of 0 means until it is taken off.
+type Lock struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Stream        string                 `protobuf:"bytes,2,opt,name=stream,proto3" json:"stream,omitempty"`
+	Span          *TimeRange             `protobuf:"bytes,3,opt,name=span,proto3" json:"span,omitempty"`
+	UntilNs       int64                  `protobuf:"varint,4,opt,name=until_ns,json=untilNs,proto3" json:"until_ns,omitempty"`
+	By            string                 `protobuf:"bytes,5,opt,name=by,proto3" json:"by,omitempty"`
+	Reason        string                 `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
+	CreatedNs     int64                  `protobuf:"varint,7,opt,name=created_ns,json=createdNs,proto3" json:"created_ns,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Lock) Reset() {
+	*x = Lock{}
+	mi := &file_branchline_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Lock) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Lock) ProtoMessage() {}
+
+func (x *Lock) ProtoReflect() protoreflect.Message {
+	mi := &file_branchline_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Lock.ProtoReflect.Descriptor instead.
+func (*Lock) Descriptor() ([]byte, []int) {
+	return file_branchline_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *Lock) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Lock) GetStream() string {
+	if x != nil {
+		return x.Stream
+	}
+	return ""
+}
+
+func (x *Lock) GetSpan() *TimeRange {
+	if x != nil {
+		return x.Span
+	}
+	return nil
+}
+
+func (x *Lock) GetUntilNs() int64 {
+	if x != nil {
+		return x.UntilNs
+	}
+	return 0
+}
+
+func (x *Lock) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+func (x *Lock) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Lock) GetCreatedNs() int64 {
+	if x != nil {
+		return x.CreatedNs
+	}
+	return 0
+}
+
 type Item struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Empty for the end of a run.
@@ -1851,7 +2277,7 @@ type Item struct {
 
 func (x *Item) Reset() {
 	*x = Item{}
-	mi := &file_branchline_proto_msgTypes[23]
+	mi := &file_branchline_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1863,7 +2289,7 @@ func (x *Item) String() string {
 func (*Item) ProtoMessage() {}
 
 func (x *Item) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[23]
+	mi := &file_branchline_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1876,7 +2302,7 @@ func (x *Item) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Item.ProtoReflect.Descriptor instead.
 func (*Item) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{23}
+	return file_branchline_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Item) GetSegment() []byte {
@@ -1994,7 +2420,7 @@ type SegmentStart struct {
 
 func (x *SegmentStart) Reset() {
 	*x = SegmentStart{}
-	mi := &file_branchline_proto_msgTypes[24]
+	mi := &file_branchline_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2006,7 +2432,7 @@ func (x *SegmentStart) String() string {
 func (*SegmentStart) ProtoMessage() {}
 
 func (x *SegmentStart) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[24]
+	mi := &file_branchline_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2019,7 +2445,7 @@ func (x *SegmentStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SegmentStart.ProtoReflect.Descriptor instead.
 func (*SegmentStart) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{24}
+	return file_branchline_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *SegmentStart) GetId() []byte {
@@ -2085,7 +2511,7 @@ type Frame struct {
 
 func (x *Frame) Reset() {
 	*x = Frame{}
-	mi := &file_branchline_proto_msgTypes[25]
+	mi := &file_branchline_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2097,7 +2523,7 @@ func (x *Frame) String() string {
 func (*Frame) ProtoMessage() {}
 
 func (x *Frame) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[25]
+	mi := &file_branchline_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2110,7 +2536,7 @@ func (x *Frame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Frame.ProtoReflect.Descriptor instead.
 func (*Frame) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{25}
+	return file_branchline_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Frame) GetTrack() uint32 {
@@ -2166,7 +2592,7 @@ type FragmentEnd struct {
 
 func (x *FragmentEnd) Reset() {
 	*x = FragmentEnd{}
-	mi := &file_branchline_proto_msgTypes[26]
+	mi := &file_branchline_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2178,7 +2604,7 @@ func (x *FragmentEnd) String() string {
 func (*FragmentEnd) ProtoMessage() {}
 
 func (x *FragmentEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[26]
+	mi := &file_branchline_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2191,7 +2617,7 @@ func (x *FragmentEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FragmentEnd.ProtoReflect.Descriptor instead.
 func (*FragmentEnd) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{26}
+	return file_branchline_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *FragmentEnd) GetFragment() *Fragment {
@@ -2227,7 +2653,7 @@ type SegmentSeal struct {
 
 func (x *SegmentSeal) Reset() {
 	*x = SegmentSeal{}
-	mi := &file_branchline_proto_msgTypes[27]
+	mi := &file_branchline_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2239,7 +2665,7 @@ func (x *SegmentSeal) String() string {
 func (*SegmentSeal) ProtoMessage() {}
 
 func (x *SegmentSeal) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[27]
+	mi := &file_branchline_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2252,7 +2678,7 @@ func (x *SegmentSeal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SegmentSeal.ProtoReflect.Descriptor instead.
 func (*SegmentSeal) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{27}
+	return file_branchline_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *SegmentSeal) GetId() []byte {
@@ -2294,7 +2720,7 @@ type RunEnd struct {
 
 func (x *RunEnd) Reset() {
 	*x = RunEnd{}
-	mi := &file_branchline_proto_msgTypes[28]
+	mi := &file_branchline_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2306,7 +2732,7 @@ func (x *RunEnd) String() string {
 func (*RunEnd) ProtoMessage() {}
 
 func (x *RunEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[28]
+	mi := &file_branchline_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2319,7 +2745,7 @@ func (x *RunEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunEnd.ProtoReflect.Descriptor instead.
 func (*RunEnd) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{28}
+	return file_branchline_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *RunEnd) GetRun() uint64 {
@@ -2347,7 +2773,7 @@ var File_branchline_proto protoreflect.FileDescriptor
 
 const file_branchline_proto_rawDesc = "" +
 	"\n" +
-	"\x10branchline.proto\x12\rbranchline.v1\"\xe7\x03\n" +
+	"\x10branchline.proto\x12\rbranchline.v1\"\xb8\x05\n" +
 	"\aRequest\x12\x1a\n" +
 	"\bpriority\x18\x01 \x01(\rR\bpriority\x123\n" +
 	"\x05hello\x18\x02 \x01(\v2\x1b.branchline.v1.HelloRequestH\x00R\x05hello\x129\n" +
@@ -2357,8 +2783,13 @@ const file_branchline_proto_rawDesc = "" +
 	"\x05fetch\x18\x06 \x01(\v2\x1b.branchline.v1.FetchRequestH\x00R\x05fetch\x120\n" +
 	"\x04live\x18\a \x01(\v2\x1a.branchline.v1.LiveRequestH\x00R\x04live\x123\n" +
 	"\x05renew\x18\b \x01(\v2\x1b.branchline.v1.RenewRequestH\x00R\x05renew\x123\n" +
-	"\x05enrol\x18\t \x01(\v2\x1b.branchline.v1.EnrolRequestH\x00R\x05enrolB\x06\n" +
-	"\x04call\"\xad\x03\n" +
+	"\x05enrol\x18\t \x01(\v2\x1b.branchline.v1.EnrolRequestH\x00R\x05enrol\x120\n" +
+	"\x04hold\x18\n" +
+	" \x01(\v2\x1a.branchline.v1.HoldRequestH\x00R\x04hold\x120\n" +
+	"\x04lock\x18\v \x01(\v2\x1a.branchline.v1.LockRequestH\x00R\x04lock\x126\n" +
+	"\x06unlock\x18\f \x01(\v2\x1c.branchline.v1.UnlockRequestH\x00R\x06unlock\x123\n" +
+	"\x05locks\x18\r \x01(\v2\x1b.branchline.v1.LocksRequestH\x00R\x05locksB\x06\n" +
+	"\x04call\"\x89\x04\n" +
 	"\x06Answer\x12,\n" +
 	"\x05error\x18\x01 \x01(\v2\x14.branchline.v1.ErrorH\x00R\x05error\x122\n" +
 	"\x05hello\x18\x02 \x01(\v2\x1a.branchline.v1.HelloAnswerH\x00R\x05hello\x12/\n" +
@@ -2367,7 +2798,10 @@ const file_branchline_proto_rawDesc = "" +
 	"\x06change\x18\x05 \x01(\v2\x15.branchline.v1.ChangeH\x00R\x06change\x122\n" +
 	"\x05fetch\x18\x06 \x01(\v2\x1a.branchline.v1.FetchAnswerH\x00R\x05fetch\x12)\n" +
 	"\x04item\x18\a \x01(\v2\x13.branchline.v1.ItemH\x00R\x04item\x12D\n" +
-	"\vcertificate\x18\b \x01(\v2 .branchline.v1.CertificateAnswerH\x00R\vcertificateB\x06\n" +
+	"\vcertificate\x18\b \x01(\v2 .branchline.v1.CertificateAnswerH\x00R\vcertificate\x12)\n" +
+	"\x04lock\x18\t \x01(\v2\x13.branchline.v1.LockH\x00R\x04lock\x12/\n" +
+	"\x04done\x18\n" +
+	" \x01(\v2\x19.branchline.v1.DoneAnswerH\x00R\x04doneB\x06\n" +
 	"\x04body\"D\n" +
 	"\x05Error\x12'\n" +
 	"\x04code\x18\x01 \x01(\x0e2\x13.branchline.v1.CodeR\x04code\x12\x12\n" +
@@ -2393,7 +2827,19 @@ const file_branchline_proto_rawDesc = "" +
 	"\x03end\x18\x03 \x01(\x03R\x03end\"\r\n" +
 	"\vFetchAnswer\"%\n" +
 	"\vLiveRequest\x12\x16\n" +
-	"\x06stream\x18\x01 \x01(\tR\x06stream\" \n" +
+	"\x06stream\x18\x01 \x01(\tR\x06stream\"\x8b\x01\n" +
+	"\vHoldRequest\x12\x16\n" +
+	"\x06stream\x18\x01 \x01(\tR\x06stream\x12.\n" +
+	"\x05spans\x18\x02 \x03(\v2\x18.branchline.v1.TimeRangeR\x05spans\x12\x19\n" +
+	"\bknown_ns\x18\x03 \x01(\x03R\aknownNs\x12\x19\n" +
+	"\buntil_ns\x18\x04 \x01(\x03R\auntilNs\"6\n" +
+	"\vLockRequest\x12'\n" +
+	"\x04lock\x18\x01 \x01(\v2\x13.branchline.v1.LockR\x04lock\"\x1f\n" +
+	"\rUnlockRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\x0e\n" +
+	"\fLocksRequest\"\f\n" +
+	"\n" +
+	"DoneAnswer\" \n" +
 	"\fRenewRequest\x12\x10\n" +
 	"\x03csr\x18\x01 \x01(\fR\x03csr\"8\n" +
 	"\fEnrolRequest\x12\x16\n" +
@@ -2457,7 +2903,16 @@ const file_branchline_proto_rawDesc = "" +
 	"\x06stream\x18\x01 \x01(\tR\x06stream\x12,\n" +
 	"\x04span\x18\x02 \x01(\v2\x18.branchline.v1.TimeRangeR\x04span\x12\x14\n" +
 	"\x05cause\x18\x03 \x01(\tR\x05cause\x12\x12\n" +
-	"\x04open\x18\x04 \x01(\bR\x04open\"\xc1\x02\n" +
+	"\x04open\x18\x04 \x01(\bR\x04open\"\xbe\x01\n" +
+	"\x04Lock\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
+	"\x06stream\x18\x02 \x01(\tR\x06stream\x12,\n" +
+	"\x04span\x18\x03 \x01(\v2\x18.branchline.v1.TimeRangeR\x04span\x12\x19\n" +
+	"\buntil_ns\x18\x04 \x01(\x03R\auntilNs\x12\x0e\n" +
+	"\x02by\x18\x05 \x01(\tR\x02by\x12\x16\n" +
+	"\x06reason\x18\x06 \x01(\tR\x06reason\x12\x1d\n" +
+	"\n" +
+	"created_ns\x18\a \x01(\x03R\tcreatedNs\"\xc1\x02\n" +
 	"\x04Item\x12\x18\n" +
 	"\asegment\x18\x01 \x01(\fR\asegment\x12\x16\n" +
 	"\x06missed\x18\x02 \x01(\rR\x06missed\x123\n" +
@@ -2532,7 +2987,7 @@ func file_branchline_proto_rawDescGZIP() []byte {
 }
 
 var file_branchline_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_branchline_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_branchline_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_branchline_proto_goTypes = []any{
 	(Code)(0),                 // 0: branchline.v1.Code
 	(*Request)(nil),           // 1: branchline.v1.Request
@@ -2546,24 +3001,30 @@ var file_branchline_proto_goTypes = []any{
 	(*FetchRequest)(nil),      // 9: branchline.v1.FetchRequest
 	(*FetchAnswer)(nil),       // 10: branchline.v1.FetchAnswer
 	(*LiveRequest)(nil),       // 11: branchline.v1.LiveRequest
-	(*RenewRequest)(nil),      // 12: branchline.v1.RenewRequest
-	(*EnrolRequest)(nil),      // 13: branchline.v1.EnrolRequest
-	(*CertificateAnswer)(nil), // 14: branchline.v1.CertificateAnswer
-	(*TimeRange)(nil),         // 15: branchline.v1.TimeRange
-	(*Position)(nil),          // 16: branchline.v1.Position
-	(*Camera)(nil),            // 17: branchline.v1.Camera
-	(*Stream)(nil),            // 18: branchline.v1.Stream
-	(*Segment)(nil),           // 19: branchline.v1.Segment
-	(*Fragment)(nil),          // 20: branchline.v1.Fragment
-	(*Change)(nil),            // 21: branchline.v1.Change
-	(*Removal)(nil),           // 22: branchline.v1.Removal
-	(*Gap)(nil),               // 23: branchline.v1.Gap
-	(*Item)(nil),              // 24: branchline.v1.Item
-	(*SegmentStart)(nil),      // 25: branchline.v1.SegmentStart
-	(*Frame)(nil),             // 26: branchline.v1.Frame
-	(*FragmentEnd)(nil),       // 27: branchline.v1.FragmentEnd
-	(*SegmentSeal)(nil),       // 28: branchline.v1.SegmentSeal
-	(*RunEnd)(nil),            // 29: branchline.v1.RunEnd
+	(*HoldRequest)(nil),       // 12: branchline.v1.HoldRequest
+	(*LockRequest)(nil),       // 13: branchline.v1.LockRequest
+	(*UnlockRequest)(nil),     // 14: branchline.v1.UnlockRequest
+	(*LocksRequest)(nil),      // 15: branchline.v1.LocksRequest
+	(*DoneAnswer)(nil),        // 16: branchline.v1.DoneAnswer
+	(*RenewRequest)(nil),      // 17: branchline.v1.RenewRequest
+	(*EnrolRequest)(nil),      // 18: branchline.v1.EnrolRequest
+	(*CertificateAnswer)(nil), // 19: branchline.v1.CertificateAnswer
+	(*TimeRange)(nil),         // 20: branchline.v1.TimeRange
+	(*Position)(nil),          // 21: branchline.v1.Position
+	(*Camera)(nil),            // 22: branchline.v1.Camera
+	(*Stream)(nil),            // 23: branchline.v1.Stream
+	(*Segment)(nil),           // 24: branchline.v1.Segment
+	(*Fragment)(nil),          // 25: branchline.v1.Fragment
+	(*Change)(nil),            // 26: branchline.v1.Change
+	(*Removal)(nil),           // 27: branchline.v1.Removal
+	(*Gap)(nil),               // 28: branchline.v1.Gap
+	(*Lock)(nil),              // 29: branchline.v1.Lock
+	(*Item)(nil),              // 30: branchline.v1.Item
+	(*SegmentStart)(nil),      // 31: branchline.v1.SegmentStart
+	(*Frame)(nil),             // 32: branchline.v1.Frame
+	(*FragmentEnd)(nil),       // 33: branchline.v1.FragmentEnd
+	(*SegmentSeal)(nil),       // 34: branchline.v1.SegmentSeal
+	(*RunEnd)(nil),            // 35: branchline.v1.RunEnd
 }
 var file_branchline_proto_depIdxs = []int32{
 	4,  // 0: branchline.v1.Request.hello:type_name -> branchline.v1.HelloRequest
@@ -2572,41 +3033,50 @@ var file_branchline_proto_depIdxs = []int32{
 	8,  // 3: branchline.v1.Request.changes:type_name -> branchline.v1.ChangesRequest
 	9,  // 4: branchline.v1.Request.fetch:type_name -> branchline.v1.FetchRequest
 	11, // 5: branchline.v1.Request.live:type_name -> branchline.v1.LiveRequest
-	12, // 6: branchline.v1.Request.renew:type_name -> branchline.v1.RenewRequest
-	13, // 7: branchline.v1.Request.enrol:type_name -> branchline.v1.EnrolRequest
-	3,  // 8: branchline.v1.Answer.error:type_name -> branchline.v1.Error
-	5,  // 9: branchline.v1.Answer.hello:type_name -> branchline.v1.HelloAnswer
-	17, // 10: branchline.v1.Answer.camera:type_name -> branchline.v1.Camera
-	19, // 11: branchline.v1.Answer.segment:type_name -> branchline.v1.Segment
-	21, // 12: branchline.v1.Answer.change:type_name -> branchline.v1.Change
-	10, // 13: branchline.v1.Answer.fetch:type_name -> branchline.v1.FetchAnswer
-	24, // 14: branchline.v1.Answer.item:type_name -> branchline.v1.Item
-	14, // 15: branchline.v1.Answer.certificate:type_name -> branchline.v1.CertificateAnswer
-	0,  // 16: branchline.v1.Error.code:type_name -> branchline.v1.Code
-	15, // 17: branchline.v1.SegmentsRequest.span:type_name -> branchline.v1.TimeRange
-	16, // 18: branchline.v1.ChangesRequest.after:type_name -> branchline.v1.Position
-	18, // 19: branchline.v1.Camera.streams:type_name -> branchline.v1.Stream
-	15, // 20: branchline.v1.Segment.span:type_name -> branchline.v1.TimeRange
-	20, // 21: branchline.v1.Segment.fragments:type_name -> branchline.v1.Fragment
-	16, // 22: branchline.v1.Change.at:type_name -> branchline.v1.Position
-	19, // 23: branchline.v1.Change.opened:type_name -> branchline.v1.Segment
-	19, // 24: branchline.v1.Change.sealed:type_name -> branchline.v1.Segment
-	22, // 25: branchline.v1.Change.removed:type_name -> branchline.v1.Removal
-	23, // 26: branchline.v1.Change.gap:type_name -> branchline.v1.Gap
-	17, // 27: branchline.v1.Change.camera:type_name -> branchline.v1.Camera
-	15, // 28: branchline.v1.Removal.span:type_name -> branchline.v1.TimeRange
-	15, // 29: branchline.v1.Gap.span:type_name -> branchline.v1.TimeRange
-	25, // 30: branchline.v1.Item.start:type_name -> branchline.v1.SegmentStart
-	26, // 31: branchline.v1.Item.frame:type_name -> branchline.v1.Frame
-	27, // 32: branchline.v1.Item.fragment:type_name -> branchline.v1.FragmentEnd
-	28, // 33: branchline.v1.Item.seal:type_name -> branchline.v1.SegmentSeal
-	29, // 34: branchline.v1.Item.run_end:type_name -> branchline.v1.RunEnd
-	20, // 35: branchline.v1.FragmentEnd.fragment:type_name -> branchline.v1.Fragment
-	36, // [36:36] is the sub-list for method output_type
-	36, // [36:36] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	17, // 6: branchline.v1.Request.renew:type_name -> branchline.v1.RenewRequest
+	18, // 7: branchline.v1.Request.enrol:type_name -> branchline.v1.EnrolRequest
+	12, // 8: branchline.v1.Request.hold:type_name -> branchline.v1.HoldRequest
+	13, // 9: branchline.v1.Request.lock:type_name -> branchline.v1.LockRequest
+	14, // 10: branchline.v1.Request.unlock:type_name -> branchline.v1.UnlockRequest
+	15, // 11: branchline.v1.Request.locks:type_name -> branchline.v1.LocksRequest
+	3,  // 12: branchline.v1.Answer.error:type_name -> branchline.v1.Error
+	5,  // 13: branchline.v1.Answer.hello:type_name -> branchline.v1.HelloAnswer
+	22, // 14: branchline.v1.Answer.camera:type_name -> branchline.v1.Camera
+	24, // 15: branchline.v1.Answer.segment:type_name -> branchline.v1.Segment
+	26, // 16: branchline.v1.Answer.change:type_name -> branchline.v1.Change
+	10, // 17: branchline.v1.Answer.fetch:type_name -> branchline.v1.FetchAnswer
+	30, // 18: branchline.v1.Answer.item:type_name -> branchline.v1.Item
+	19, // 19: branchline.v1.Answer.certificate:type_name -> branchline.v1.CertificateAnswer
+	29, // 20: branchline.v1.Answer.lock:type_name -> branchline.v1.Lock
+	16, // 21: branchline.v1.Answer.done:type_name -> branchline.v1.DoneAnswer
+	0,  // 22: branchline.v1.Error.code:type_name -> branchline.v1.Code
+	20, // 23: branchline.v1.SegmentsRequest.span:type_name -> branchline.v1.TimeRange
+	21, // 24: branchline.v1.ChangesRequest.after:type_name -> branchline.v1.Position
+	20, // 25: branchline.v1.HoldRequest.spans:type_name -> branchline.v1.TimeRange
+	29, // 26: branchline.v1.LockRequest.lock:type_name -> branchline.v1.Lock
+	23, // 27: branchline.v1.Camera.streams:type_name -> branchline.v1.Stream
+	20, // 28: branchline.v1.Segment.span:type_name -> branchline.v1.TimeRange
+	25, // 29: branchline.v1.Segment.fragments:type_name -> branchline.v1.Fragment
+	21, // 30: branchline.v1.Change.at:type_name -> branchline.v1.Position
+	24, // 31: branchline.v1.Change.opened:type_name -> branchline.v1.Segment
+	24, // 32: branchline.v1.Change.sealed:type_name -> branchline.v1.Segment
+	27, // 33: branchline.v1.Change.removed:type_name -> branchline.v1.Removal
+	28, // 34: branchline.v1.Change.gap:type_name -> branchline.v1.Gap
+	22, // 35: branchline.v1.Change.camera:type_name -> branchline.v1.Camera
+	20, // 36: branchline.v1.Removal.span:type_name -> branchline.v1.TimeRange
+	20, // 37: branchline.v1.Gap.span:type_name -> branchline.v1.TimeRange
+	20, // 38: branchline.v1.Lock.span:type_name -> branchline.v1.TimeRange
+	31, // 39: branchline.v1.Item.start:type_name -> branchline.v1.SegmentStart
+	32, // 40: branchline.v1.Item.frame:type_name -> branchline.v1.Frame
+	33, // 41: branchline.v1.Item.fragment:type_name -> branchline.v1.FragmentEnd
+	34, // 42: branchline.v1.Item.seal:type_name -> branchline.v1.SegmentSeal
+	35, // 43: branchline.v1.Item.run_end:type_name -> branchline.v1.RunEnd
+	25, // 44: branchline.v1.FragmentEnd.fragment:type_name -> branchline.v1.Fragment
+	45, // [45:45] is the sub-list for method output_type
+	45, // [45:45] is the sub-list for method input_type
+	45, // [45:45] is the sub-list for extension type_name
+	45, // [45:45] is the sub-list for extension extendee
+	0,  // [0:45] is the sub-list for field type_name
 }
 
 func init() { file_branchline_proto_init() }
@@ -2623,6 +3093,10 @@ func file_branchline_proto_init() {
 		(*Request_Live)(nil),
 		(*Request_Renew)(nil),
 		(*Request_Enrol)(nil),
+		(*Request_Hold)(nil),
+		(*Request_Lock)(nil),
+		(*Request_Unlock)(nil),
+		(*Request_Locks)(nil),
 	}
 	file_branchline_proto_msgTypes[1].OneofWrappers = []any{
 		(*Answer_Error)(nil),
@@ -2633,15 +3107,17 @@ func file_branchline_proto_init() {
 		(*Answer_Fetch)(nil),
 		(*Answer_Item)(nil),
 		(*Answer_Certificate)(nil),
+		(*Answer_Lock)(nil),
+		(*Answer_Done)(nil),
 	}
-	file_branchline_proto_msgTypes[20].OneofWrappers = []any{
+	file_branchline_proto_msgTypes[25].OneofWrappers = []any{
 		(*Change_Opened)(nil),
 		(*Change_Sealed)(nil),
 		(*Change_Removed)(nil),
 		(*Change_Gap)(nil),
 		(*Change_Camera)(nil),
 	}
-	file_branchline_proto_msgTypes[23].OneofWrappers = []any{
+	file_branchline_proto_msgTypes[29].OneofWrappers = []any{
 		(*Item_Start)(nil),
 		(*Item_Frame)(nil),
 		(*Item_Fragment)(nil),
@@ -2654,7 +3130,7 @@ func file_branchline_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_branchline_proto_rawDesc), len(file_branchline_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   29,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -83,16 +83,10 @@ func (s *Store) Lock(ctx context.Context, l branchline.Lock) error {
 }
 
 func (s *Store) checkLock(l branchline.Lock) error {
-	if err := l.Stream.Check(); err != nil {
+	if err := l.Check(); err != nil {
 		return err
 	}
-	if l.ID == "" || len(l.ID) > branchline.MaxLabel {
-		return fmt.Errorf("identifier of %d bytes, 1 to %d: %w", len(l.ID), branchline.MaxLabel, branchline.ErrInvalid)
-	}
-	if len(l.By) > branchline.MaxName || len(l.Reason) > branchline.MaxName {
-		return fmt.Errorf("name or reason over %d bytes: %w", branchline.MaxName, branchline.ErrInvalid)
-	}
-	if l.Span.Empty() || !onLine(l.Span.Start, l.Span.End, l.Created) || !l.Until.IsZero() && !onLine(l.Until) {
+	if !onLine(l.Span.Start, l.Span.End, l.Created) || !l.Until.IsZero() && !onLine(l.Until) {
 		return fmt.Errorf("span %v to %v until %v: %w", l.Span.Start, l.Span.End, l.Until, branchline.ErrInvalid)
 	}
 	if !l.Active(s.clock.Now()) {

@@ -351,7 +351,8 @@ func Deposit(dir, path string) (Report, error) {
 	defer r.Close()
 	vols := volumeDirs(dir) // the newest volume, or the store itself where there are none
 	vol := &volume{dir: vols[len(vols)-1], home: len(vols) == 1}
-	s := &Store{dir: dir, fs: disk{}, free: index.FreeSpace, volumes: []*volume{vol}, retention: newRetention(retain.Rules{})}
+	s := &Store{dir: dir, fs: disk{}, free: index.FreeSpace, volumes: []*volume{vol},
+		retention: newRetention(retain.Rules{})}
 	to := filepath.Join(vol.dir, restoreDir, report.Segment)
 	if err := s.receive(context.Background(), to+incomingExt, r); err != nil {
 		return report, fmt.Errorf("restore segment %s: %w", path, err)

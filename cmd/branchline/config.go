@@ -7,8 +7,6 @@ import (
 	"net"
 	"net/url"
 	"os"
-	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -18,7 +16,6 @@ import (
 
 	"github.com/branchline-video/branchline"
 	"github.com/branchline-video/branchline/hub/policy"
-	"github.com/branchline-video/branchline/segstore"
 	"github.com/branchline-video/branchline/segstore/retain"
 )
 
@@ -100,19 +97,21 @@ func lineOf(text []byte, path string) int {
 
 // edgeFile is the configuration of an edge.
 type edgeFile struct {
-	Dir     string       `yaml:"dir"`
-	Volumes []string     `yaml:"volumes"`
+	StorageFile `yaml:",inline"`
+
 	Listen  string       `yaml:"http"`
 	Segment string       `yaml:"segment"` // a Go duration, "1m"
-	Scrub   *scrubFile   `yaml:"scrub"`
+	Allow   allowFile    `yaml:"allow"`
 	Cameras []cameraFile `yaml:"cameras"`
 
-	Encryption *encryptionFile `yaml:"encryption"`
-	Retention  *retentionFile  `yaml:"retention"`
+	segment time.Duration // Segment, parsed
+}
 
-	segment time.Duration  // Segment, parsed
-	retain  retain.Rules   // Retention and that of the cameras, parsed
-	scrub   segstore.Scrub // Scrub, parsed
+// allowFile says what the site lets its hub do beyond looking and fetching. What is left out is allowed:
+// both only keep footage from being deleted.
+type allowFile struct {
+	Hold *bool `yaml:"hold"`
+	Lock *bool `yaml:"lock"`
 }
 
 // cameraFile is one camera of an edge.
@@ -138,7 +137,7 @@ func (c *edgeFile) check() error {
 	if c.Dir == "" {
 		return wrong("$.dir", "say where to record, for example /var/lib/branchline/edge")
 	}
-	if err := checkVolumes(c.Dir, c.Volumes); err != nil {
+	if err := c.StorageFile.check(); err != nil {
 		return err
 	}
 	c.segment = defaultSegment
@@ -151,17 +150,10 @@ func (c *edgeFile) check() error {
 	if c.segment < minSegment || c.segment > maxSegment {
 		return wrong("$.segment", "%v is not between %v and %v", c.segment, minSegment, maxSegment)
 	}
-	var err error
-	if c.scrub, err = c.Scrub.plan("$.scrub"); err != nil {
-		return err
-	}
 	if c.Listen != "" {
 		if err := checkAddress("$.http", c.Listen); err != nil {
 			return err
 		}
-	}
-	if err := c.Encryption.check(); err != nil {
-		return err
 	}
 	seen := map[string]int{}
 	for i := range c.Cameras {
@@ -190,7 +182,7 @@ func (c *edgeFile) checkRetention() error {
 	if general == nil {
 		general = &retentionFile{}
 	}
-	c.retain = retain.Rules{Quota: rules.Quota, Free: rules.Free}
+	c.storage.Retention = retain.Rules{Quota: rules.Quota, Free: rules.Free}
 	for i, camera := range c.Cameras {
 		if camera.Retention == nil {
 			continue
@@ -203,28 +195,9 @@ func (c *edgeFile) checkRetention() error {
 		if err != nil {
 			return err
 		}
-		c.retain.Rules = append(c.retain.Rules, rule)
+		c.storage.Retention.Rules = append(c.storage.Retention.Rules, rule)
 	}
-	c.retain.Rules = append(c.retain.Rules, rules.Rules...)
-	return nil
-}
-
-// checkVolumes checks the directories that recordings go to when dir is not to hold them.
-func checkVolumes(dir string, volumes []string) error {
-	if len(volumes) > segstore.MaxVolumes {
-		return wrong("$.volumes", "%d of them, at most %d are possible", len(volumes), segstore.MaxVolumes)
-	}
-	for i, v := range volumes {
-		at := fmt.Sprintf("$.volumes[%d]", i)
-		switch {
-		case !filepath.IsAbs(v):
-			return wrong(at, "%q is not a whole path: write for example /mnt/disk1/branchline", v)
-		case filepath.Clean(v) == filepath.Clean(dir):
-			return wrong(at, "%q is dir itself, which keeps the index; leave volumes out to record there", v)
-		case slices.IndexFunc(volumes, func(o string) bool { return filepath.Clean(o) == filepath.Clean(v) }) < i:
-			return wrong(at, "%q is there twice", v)
-		}
-	}
+	c.storage.Retention.Rules = append(c.storage.Retention.Rules, rules.Rules...)
 	return nil
 }
 
@@ -275,20 +248,13 @@ func checkAddress(path, address string) error {
 
 // hubFile is the configuration of a hub.
 type hubFile struct {
-	Dir      string       `yaml:"dir"`
-	Volumes  []string     `yaml:"volumes"`
+	StorageFile `yaml:",inline"`
+
 	Listen   string       `yaml:"listen"`
 	Public   []string     `yaml:"public"`
 	HTTP     string       `yaml:"http"`
 	TLS      *tlsFile     `yaml:"tls"`
-	Scrub    *scrubFile   `yaml:"scrub"`
 	Policies []policyFile `yaml:"policies"`
-
-	Encryption *encryptionFile `yaml:"encryption"`
-	Retention  *retentionFile  `yaml:"retention"`
-
-	retain retain.Rules   // Retention, parsed
-	scrub  segstore.Scrub // Scrub, parsed
 }
 
 type tlsFile struct {
@@ -311,7 +277,7 @@ func (c *hubFile) check() error {
 	if c.Dir == "" {
 		return wrong("$.dir", "say where to keep the centre's data, for example /var/lib/branchline/hub")
 	}
-	if err := checkVolumes(c.Dir, c.Volumes); err != nil {
+	if err := c.StorageFile.check(); err != nil {
 		return err
 	}
 	if c.Listen == "" {
@@ -324,13 +290,6 @@ func (c *hubFile) check() error {
 		return err
 	}
 	if err := checkAddress("$.http", c.HTTP); err != nil {
-		return err
-	}
-	if err := c.Encryption.check(); err != nil {
-		return err
-	}
-	var err error
-	if c.scrub, err = c.Scrub.plan("$.scrub"); err != nil {
 		return err
 	}
 	for i, a := range c.Public {
@@ -353,6 +312,7 @@ func (c *hubFile) check() error {
 			return wrong(at+".streams", "%q is no pattern: * stands for any text, [ must be closed", p.Streams)
 		}
 	}
-	c.retain, err = c.Retention.rules("$.retention")
+	rules, err := c.Retention.rules("$.retention")
+	c.storage.Retention = rules
 	return err
 }

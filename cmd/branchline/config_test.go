@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/branchline-video/branchline/edge"
 	"github.com/branchline-video/branchline/segstore"
 )
 
@@ -32,6 +33,9 @@ func TestConfigErrorsNameFileLineAndField(t *testing.T) {
 		{"encrypted", "dir: /data\nencryption: {key_file: /k, only_read: true}\n", ""},
 		{"no key", "dir: /data\nencryption:\n  only_read: true\n", "e.yaml:3: encryption: needs key_file"},
 		{"two keys", "dir: /data\nencryption: {key_file: a, credential: b}\n", "e.yaml:2: encryption: needs key_file"},
+		{"allowing", "dir: /data\nallow: {hold: false, lock: true}\n", ""},
+		{"allowing what there is not", "dir: /data\nallow:\n  rule: true\n", "e.yaml:3:3: unknown field \"rule\""},
+		{"allowing perhaps", "dir: /data\nallow: {lock: no}\n", "e.yaml:2:"},
 		{"not YAML", "dir: [\n", "e.yaml:1:"},
 		{"no scrub", "dir: /data\nscrub: off\n", ""},
 		{"scrub, rarely", "dir: /data\nscrub: {every: 90d}\n", ""},
@@ -120,8 +124,26 @@ func TestScrubPlan(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if e.scrub != c.want || h.scrub != c.want {
-			t.Errorf("%q: %+v and %+v, want %+v", c.text, e.scrub, h.scrub, c.want)
+		if e.storage.Scrub != c.want || h.storage.Scrub != c.want {
+			t.Errorf("%q: %+v and %+v, want %+v", c.text, e.storage.Scrub, h.storage.Scrub, c.want)
+		}
+	}
+}
+
+// TestSitesAllowByDefault shows what a hub may do at a site whose configuration says nothing of it.
+func TestSitesAllowByDefault(t *testing.T) {
+	for text, want := range map[string]edge.Allow{
+		"dir: /d\n":                                    {Hold: true, Lock: true},
+		"dir: /d\nallow: {lock: false}\n":              {Hold: true},
+		"dir: /d\nallow: {hold: false}\n":              {Lock: true},
+		"dir: /d\nallow: {hold: false, lock: false}\n": {},
+	} {
+		var file edgeFile
+		if err := parseConfig("e.yaml", []byte(text), &file); err != nil {
+			t.Fatal(err)
+		}
+		if got := file.Allow.allow(); got != want {
+			t.Errorf("%q allows %+v, want %+v", text, got, want)
 		}
 	}
 }

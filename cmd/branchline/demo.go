@@ -98,7 +98,7 @@ func (c *demoCommand) Run(t *terminal) (err error) {
 }
 
 func (d *demo) open(t *terminal, dir, http string) (err error) {
-	file := hubFile{Dir: filepath.Join(dir, "hub"), Listen: "127.0.0.1:0", HTTP: http}
+	file := hubFile{StorageFile: StorageFile{Dir: filepath.Join(dir, "hub")}, Listen: "127.0.0.1:0", HTTP: http}
 	for _, s := range d.sites {
 		for _, c := range s.cameras {
 			pattern := string(branchline.CameraID(c.id).Under(s.name).Stream(edge.Main))
@@ -151,7 +151,8 @@ func (s *demoSite) openBranch(t *terminal, dir string, hub *centre) error {
 		return err
 	}
 	s.branch, err = openBranch(branchConfig{
-		dir: dir, cameras: cameras, segment: demoSegment, token: token, hubs: []string{address},
+		dir: dir, cameras: cameras, segment: demoSegment, token: token,
+		allow: edge.Allow{Hold: true, Lock: true}, hubs: []string{address},
 		listen: s.cable.ListenPacket, log: t.log.With("site", s.name),
 	})
 	return err

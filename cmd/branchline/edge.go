@@ -19,8 +19,6 @@ import (
 	"github.com/branchline-video/branchline/federation/identity"
 	"github.com/branchline-video/branchline/internal/clock"
 	"github.com/branchline-video/branchline/segstore"
-	"github.com/branchline-video/branchline/segstore/crypt"
-	"github.com/branchline-video/branchline/segstore/retain"
 )
 
 type edgeCommand struct {
@@ -41,14 +39,13 @@ func (c *edgeCommand) Run(t *terminal) error {
 			return usageError{fmt.Errorf("--token: %w", err)}
 		}
 	}
-	keys, onlyRead, err := file.Encryption.keys()
+	storage, err := file.options()
 	if err != nil {
 		return err
 	}
 	branch, err := openBranch(branchConfig{
-		keys: keys, onlyRead: onlyRead,
-		dir: file.Dir, volumes: file.Volumes, cameras: file.cameras(), segment: file.segment, token: c.Token,
-		hubs: c.Hub, retention: file.retain, scrub: file.scrub, log: t.log,
+		dir: file.Dir, storage: storage, cameras: file.cameras(), segment: file.segment,
+		allow: file.Allow.allow(), token: c.Token, hubs: c.Hub, log: t.log,
 	})
 	if err != nil {
 		return err
@@ -92,21 +89,21 @@ func (c *edgeFile) cameras() []edge.CameraConfig {
 	return all
 }
 
+func (a allowFile) allow() edge.Allow {
+	return edge.Allow{Hold: a.Hold == nil || *a.Hold, Lock: a.Lock == nil || *a.Lock}
+}
+
 // branchConfig says what an edge with its uplink needs.
 type branchConfig struct {
 	dir     string
-	volumes []string
+	storage segstore.Options
 	cameras []edge.CameraConfig
 	segment time.Duration
-	scrub   segstore.Scrub
+	allow   edge.Allow
 	token   string
 	hubs    []string
 	listen  func(addr string) (net.PacketConn, error) // nil: the system's
 	log     *slog.Logger
-
-	retention retain.Rules
-	keys      *crypt.Keys // of recordings that are encrypted, and to be unless onlyRead
-	onlyRead  bool
 }
 
 // branch is an edge node with its identity and its uplink.
@@ -125,9 +122,8 @@ func openBranch(c branchConfig) (*branch, error) {
 		return nil, fmt.Errorf("open identity: %w", err)
 	}
 	node, err := edge.Open(edge.Config{
-		Dir: filepath.Join(c.dir, "store"), Volumes: c.volumes, Cameras: c.cameras, SegmentLength: c.segment,
-		Signer: who.Key(), Retention: c.retention, Scrub: c.scrub, Logger: c.log,
-		Keys: c.keys, Plain: c.onlyRead,
+		Dir: filepath.Join(c.dir, "store"), Storage: c.storage, Cameras: c.cameras, SegmentLength: c.segment,
+		Signer: who.Key(), Allow: c.allow, Logger: c.log,
 	})
 	if err != nil {
 		return nil, err

@@ -105,16 +105,13 @@ func openCentre(c centreConfig) (_ *centre, err error) {
 	registry, feed := prometheus.NewRegistry(), &api.Feed{}
 	registry.MustRegister(collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	keys, onlyRead, err := c.Encryption.keys()
+	storage, err := c.options()
 	if err != nil {
 		return nil, err
 	}
 	h.node, err = hub.Open(hub.Config{
-		Keys: keys, Plain: onlyRead,
-		Dir: c.Dir, Volumes: c.Volumes, Listen: c.Listen, Policies: c.policies(), Software: "branchline " + version,
-		Retention:      c.retain,
-		CatalogChanged: feed.Catalog, JobChanged: feed.Job, Registry: registry, Logger: c.log,
-		Scrub: c.scrub,
+		Dir: c.Dir, Storage: storage, Listen: c.Listen, Policies: c.policies(), Software: "branchline " + version,
+		CatalogChanged: feed.Catalog, JobChanged: feed.Job, LockChanged: feed.Lock, Registry: registry, Logger: c.log,
 	})
 	if err != nil {
 		return nil, err
@@ -134,8 +131,9 @@ func openCentre(c centreConfig) (_ *centre, err error) {
 		public = guessAddresses(h.node.Addr())
 	}
 	h.api = api.New(api.Config{
-		Source: h.node, Catalog: h.node.Catalog(), Jobs: h.node.Jobs(), Authority: h.node.Authority(),
-		Access: h.access, Feed: feed, Hub: h.node, Addresses: public, Page: web.Page(), Demo: c.demo,
+		Source: h.node, Catalog: h.node.Catalog(), Jobs: h.node.Jobs(), Locks: h.node.Locks(),
+		Authority: h.node.Authority(),
+		Access:    h.access, Feed: feed, Hub: h.node, Addresses: public, Page: web.Page(), Demo: c.demo,
 		Registry: registry, Logger: c.log,
 	})
 	return h, nil

@@ -20,24 +20,32 @@ func file(t *testing.T, text string) string {
 	return path
 }
 
+// exit is a run of the program: what it is given, and what it does.
+type exit struct {
+	name string
+	args []string
+	code int
+	says string
+}
+
+func (c exit) check(t *testing.T) {
+	t.Run(c.name, func(t *testing.T) {
+		var out, errs bytes.Buffer
+		code := run(t.Context(), c.args, &out, &errs)
+		if code != c.code {
+			t.Errorf("exit code %d, want %d", code, c.code)
+		}
+		if all := out.String() + errs.String(); !strings.Contains(all, c.says) {
+			t.Errorf("it does not say %q:\n%s", c.says, all)
+		}
+	})
+}
+
 // TestExitCodes: 0 for success, 1 for a failure at run time, 2 for wrong usage or configuration, and
 // each with a line that says what to do.
 func TestExitCodes(t *testing.T) {
 	empty := t.TempDir()
-	store := t.TempDir()
-	if err := os.MkdirAll(filepath.Join(store, "segments"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	rotten := filepath.Join(empty, "rotten.mp4")
-	if err := os.WriteFile(rotten, []byte("no box at all"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	for _, c := range []struct {
-		name string
-		args []string
-		code int
-		says string
-	}{
+	for _, c := range []exit{
 		{"help", []string{"--help"}, 0, "Commands:"},
 		{"nothing", nil, 0, "Commands:"},
 		{"help of a command", []string{"edge", "--help"}, 0, "--config"},
@@ -53,14 +61,34 @@ func TestExitCodes(t *testing.T) {
 			exitUsage, "--token"},
 		{"edge with a missing key", []string{"edge", "--config",
 			file(t, "dir: "+empty+"\nencryption: {key_file: /none}\n")}, exitUsage, "/none: no such file"},
-		{"seg key over something", []string{"seg", "key", "new", rotten}, exitUsage, "is there already"},
-		{"seg check with a bad key", []string{"seg", "check", rotten, "--key-file", rotten}, exitUsage,
-			"rotten.mp4: line 1: is no key"},
-		{"seg key", []string{"seg", "key", "new", filepath.Join(empty, "key")}, 0, "Keep a copy"},
 		{"hub with a bad policy", []string{"hub", "--config",
 			file(t, "dir: /d\npolicies:\n  - {streams: \"*\", keep: some}\n")}, exitUsage, ":3: policies[0].keep"},
 		{"site of no hub", []string{"site", "list", "--dir", empty}, exitFailure, "is it running"},
 		{"site with a bad name", []string{"site", "add", "Big City", "--dir", empty}, exitUsage, "labels are"},
+		{"camera of no size", []string{"camera", "--size", "big"}, exitUsage, "640x360"},
+		{"too many cameras", []string{"camera", "--count", "1000"}, exitUsage, "between 1 and 64"},
+		{"demo for less than nothing", []string{"demo", "--for=-1s"}, exitUsage, "negative"},
+		{"camera that cannot be", []string{"camera", "--listen", "127.0.0.1:0", "--rate", "1000"}, exitUsage, "rate 1000"},
+	} {
+		c.check(t)
+	}
+}
+
+// TestExitCodesOfSeg: the same for the inspector's commands.
+func TestExitCodesOfSeg(t *testing.T) {
+	empty, store := t.TempDir(), t.TempDir()
+	if err := os.MkdirAll(filepath.Join(store, "segments"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	rotten := filepath.Join(empty, "rotten.mp4")
+	if err := os.WriteFile(rotten, []byte("no box at all"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []exit{
+		{"seg key over something", []string{"seg", "key", "new", rotten}, exitUsage, "is there already"},
+		{"seg check with a bad key", []string{"seg", "check", rotten, "--key-file", rotten}, exitUsage,
+			"rotten.mp4: line 1: is no key"},
+		{"seg key", []string{"seg", "key", "new", filepath.Join(empty, "key")}, 0, "Keep a copy"},
 		{"seg ls of no store", []string{"seg", "ls", empty}, exitUsage, "not the directory of a node or a store"},
 		{"seg ls with a bad time", []string{"seg", "ls", store, "--from", "noon"}, exitUsage, "2026-11-23T12:00:00Z"},
 		{"seg ls from after to", []string{"seg", "ls", store, "--from", "1m", "--to", "2m"}, exitUsage, "is not before"},
@@ -78,21 +106,8 @@ func TestExitCodes(t *testing.T) {
 		{"seg restore to no store", []string{"seg", "restore", empty, rotten}, exitFailure, "is no store"},
 		{"seg restore of a rotten file", []string{"seg", "restore", store, rotten}, exitFailure, "damaged or not sealed"},
 		{"seg check of no file", []string{"seg", "check", "/none.mp4"}, exitUsage, "no such file"},
-		{"camera of no size", []string{"camera", "--size", "big"}, exitUsage, "640x360"},
-		{"too many cameras", []string{"camera", "--count", "1000"}, exitUsage, "between 1 and 64"},
-		{"demo for less than nothing", []string{"demo", "--for=-1s"}, exitUsage, "negative"},
-		{"camera that cannot be", []string{"camera", "--listen", "127.0.0.1:0", "--rate", "1000"}, exitUsage, "rate 1000"},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			var out, errs bytes.Buffer
-			code := run(t.Context(), c.args, &out, &errs)
-			if code != c.code {
-				t.Errorf("exit code %d, want %d", code, c.code)
-			}
-			if all := out.String() + errs.String(); !strings.Contains(all, c.says) {
-				t.Errorf("it does not say %q:\n%s", c.says, all)
-			}
-		})
+		c.check(t)
 	}
 }
 

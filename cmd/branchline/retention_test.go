@@ -66,7 +66,7 @@ func TestRetentionOfAnEdge(t *testing.T) {
 			if err == nil || !strings.HasPrefix(err.Error(), c.err) {
 				t.Errorf("%s: got %v, want %q", c.name, err, c.err)
 			}
-		} else if got := rulesText(file.retain); err != nil || got != c.want {
+		} else if got := rulesText(file.storage.Retention); err != nil || got != c.want {
 			t.Errorf("%s: got %q, %v, want %q", c.name, got, err, c.want)
 		}
 	}
@@ -90,7 +90,7 @@ func TestRetentionOfAHub(t *testing.T) {
 			if err == nil || !strings.HasPrefix(err.Error(), c.err) {
 				t.Errorf("%s: got %v, want %q", c.name, err, c.err)
 			}
-		} else if got := rulesText(file.retain); err != nil || got != c.want {
+		} else if got := rulesText(file.storage.Retention); err != nil || got != c.want {
 			t.Errorf("%s: got %q, %v, want %q", c.name, got, err, c.want)
 		}
 	}

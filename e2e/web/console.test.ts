@@ -146,17 +146,21 @@ test('a click on the time line plays from there, across what is here and what is
   await expect.poll(() => page.getByTestId('camera-page').getAttribute('data-mode')).toBe('live')
 })
 
-test('select a range and retrieve it', async () => {
-  const board = page.getByTestId('timeline')
-  const box = (await board.boundingBox())!
+/** Selects a part of the time line, given as shares of its width. */
+async function select(from: number, to: number): Promise<void> {
+  const box = (await page.getByTestId('timeline').boundingBox())!
   await page.keyboard.down('Shift')
-  await page.mouse.move(box.x + box.width * 0.9, box.y + box.height / 2)
+  await page.mouse.move(box.x + box.width * from, box.y + box.height / 2)
   await page.mouse.down()
-  await page.mouse.move(box.x + box.width * 0.95, box.y + box.height / 2, { steps: 5 })
+  await page.mouse.move(box.x + box.width * to, box.y + box.height / 2, { steps: 5 })
   await page.mouse.up()
   await page.keyboard.up('Shift')
+  await page.getByTestId('selection').waitFor()
+}
+
+test('select a range and retrieve it', async () => {
+  await select(0.9, 0.95)
   const selection = page.getByTestId('selection')
-  await selection.waitFor()
   await screenshot(page, '08-selection')
   const from = Date.parse((await selection.getAttribute('data-from'))!)
   const to = Date.parse((await selection.getAttribute('data-to'))!)
@@ -169,6 +173,36 @@ test('select a range and retrieve it', async () => {
   await accessible('retrievals')
   const states = (await timeline('lyon.depot', from, to)).filter((s) => s.state !== 'gap').map((s) => s.state)
   expect(states).toEqual(['held'])
+})
+
+test('lock a range as evidence, and unlock it', async () => {
+  await page.goto(`${demo.http}/#/cameras/lyon.depot`)
+  await page.getByTestId('timeline').waitFor()
+  await page.getByTestId('zoom-600').click()
+  await seeFrames(page, '[data-testid=camera-page] [data-testid=live-video]', 1)
+  await select(0.86, 0.93)
+  await page.getByTestId('lock-selection').click()
+  await page.getByTestId('lock-dialog').locator('input[name=reason]').fill('Case 12/34')
+  await screenshot(page, '16-lock')
+  await accessible('lock')
+  await page.getByTestId('lock-confirm').click()
+  await page.getByTestId('lock-dialog').waitFor({ state: 'detached' })
+  const here = page.getByTestId('camera-locks')
+  await expect.poll(() => here.textContent(), { timeout: 10_000 }).toMatch(/Case 12\/34.*at the branch/is)
+  await screenshot(page, '17-camera-locked')
+  await accessible('camera with a lock')
+  await page.goto(`${demo.http}/#/locks`)
+  const row = page.getByTestId('lock').first()
+  await expect.poll(() => row.textContent()).toMatch(/at the centre and at the branch/i)
+  await screenshot(page, '18-locks')
+  await accessible('locks')
+  const retrieved = await page.evaluate(async () => (await (await fetch('/api/v1/locks')).json()).locks[0].retrieval)
+  await expect.poll(() => page.evaluate(async (path) => (await (await fetch(path)).json()).state,
+    `/api/v1/retrievals/${retrieved}`), { timeout: 20_000 }).toBe('done')
+  await page.getByTestId('unlock').click()
+  await screenshot(page, '19-unlock')
+  await page.getByTestId('unlock-confirm').click()
+  await expect.poll(() => page.getByTestId('lock').count(), { timeout: 10_000 }).toBe(0)
 })
 
 test('sites, and adding one', async () => {

@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"cmp"
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/sha256"
@@ -46,6 +47,24 @@ func SiteOf(c *x509.Certificate) (branchline.SiteID, error) {
 	}
 	site := branchline.SiteID(name)
 	return site, site.Check()
+}
+
+// defaultHub names a hub whose certificate has the role alone and no name.
+const defaultHub = "hub"
+
+// HubOf returns the hub that a certificate, DER, names. It says nothing about whether the certificate is
+// genuine. Its error wraps [branchline.ErrInvalid].
+func HubOf(leaf []byte) (string, error) {
+	c, err := x509.ParseCertificate(leaf)
+	if err != nil {
+		return "", fmt.Errorf("read hub of certificate: %w: %w", err, branchline.ErrInvalid)
+	}
+	if len(c.URIs) == 1 {
+		if name, ok := strings.CutPrefix(c.URIs[0].String(), hubURI); ok && len(name) <= branchline.MaxName {
+			return cmp.Or(name, defaultHub), nil
+		}
+	}
+	return "", fmt.Errorf("read hub of certificate: it names no hub: %w", branchline.ErrInvalid)
 }
 
 func newSerial() (*big.Int, error) {

@@ -36,6 +36,7 @@ type Memory struct {
 	streams  map[branchline.StreamID]*stream
 	segments map[branchline.SegmentID]*segment
 	closed   error
+	controls controls
 }
 
 var _ branchline.Source = (*Memory)(nil)

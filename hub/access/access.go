@@ -47,7 +47,7 @@ type Role string
 // The roles.
 const (
 	RoleViewer        Role = "viewer"        // sees and plays
-	RoleOperator      Role = "operator"      // also retrieves and downloads
+	RoleOperator      Role = "operator"      // also retrieves, downloads and locks as evidence
 	RoleAdministrator Role = "administrator" // also changes sites and users
 )
 

@@ -28,6 +28,8 @@ const (
 	ActionSiteRevoke      Action = "site-revoke"
 	ActionRetrievalCreate Action = "retrieval-create"
 	ActionRetrievalCancel Action = "retrieval-cancel"
+	ActionLockCreate      Action = "lock-create"
+	ActionLockRemove      Action = "lock-remove"
 	ActionPlay            Action = "play"
 	ActionDownload        Action = "download"
 	ActionUserSet         Action = "user-set"

@@ -73,13 +73,14 @@ func TestEveryOperationNeedsARole(t *testing.T) {
 		"GET /api/v1/streams/{stream}/play.mp4": viewers, "GET /api/v1/streams/{stream}/live": viewers,
 		"GET /api/v1/retrievals": viewers, "POST /api/v1/retrievals": operators,
 		"GET /api/v1/retrievals/{retrieval}": viewers, "DELETE /api/v1/retrievals/{retrieval}": operators,
+		"GET /api/v1/locks": operators, "POST /api/v1/locks": operators, "DELETE /api/v1/locks/{lock}": operators,
 		"GET /api/v1/events": viewers, "GET /api/v1/users": administrators, "POST /api/v1/users": administrators,
 		"DELETE /api/v1/users/{user}": administrators, "GET /api/v1/audit": administrators,
 	}
 	open := []string{"POST /api/v1/session", "GET /healthz", "GET /metrics"}
 	for _, op := range operations(t) {
 		line := strings.NewReplacer("{site}", "nowhere", "{camera}", "nowhere.x", "{stream}", "nowhere.x.y",
-			"{retrieval}", "x", "{user}", "nobody").Replace(op)
+			"{retrieval}", "x", "{lock}", "x", "{user}", "nobody").Replace(op)
 		nobody := do(t, f.network, request{line: line})
 		if slices.Contains(open, op) {
 			if nobody.StatusCode == http.StatusUnauthorized {

@@ -57,6 +57,9 @@ func (a *API) tell(s *socket, changed dirty) error {
 	if changed.cameras {
 		events = append(events, Event{Type: EventTypeCameras})
 	}
+	if changed.locks {
+		events = append(events, Event{Type: EventTypeLocks})
+	}
 	for _, id := range slices.Sorted(maps.Keys(changed.jobs)) {
 		told := a.retrieval(changed.jobs[id])
 		events = append(events, Event{Type: EventTypeRetrieval, Retrieval: &told})

@@ -8,6 +8,7 @@ import (
 
 	"github.com/branchline-video/branchline"
 	"github.com/branchline-video/branchline/hub/catalog"
+	"github.com/branchline-video/branchline/hub/evidence"
 	"github.com/branchline-video/branchline/hub/fetch"
 )
 
@@ -71,6 +72,9 @@ func (f *Feed) Job(job fetch.Job) {
 	})
 }
 
+// Lock tells that an evidence lock is new, stands otherwise or is gone. It fits evidence.Options.
+func (f *Feed) Lock(evidence.Lock) { f.publish(func(d *dirty) { d.locks = true }) }
+
 // Run tells the Feed what changes in the hub's own holdings, until ctx ends; then it returns nil. It
 // reads the hub's change feed, which begins with everything that is held.
 func (a *API) Run(ctx context.Context) error {
@@ -117,6 +121,7 @@ func (f *Feed) publish(note func(*dirty)) {
 type dirty struct {
 	overflow  bool // more than fits
 	cameras   bool
+	locks     bool
 	sites     map[branchline.SiteID]bool
 	timelines map[branchline.CameraID]branchline.TimeRange
 	jobs      map[string]fetch.Job

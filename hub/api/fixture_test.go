@@ -25,6 +25,7 @@ import (
 	"github.com/branchline-video/branchline/federation/identity"
 	"github.com/branchline-video/branchline/hub/access"
 	"github.com/branchline-video/branchline/hub/catalog"
+	"github.com/branchline-video/branchline/hub/evidence"
 	"github.com/branchline-video/branchline/hub/fetch"
 	"github.com/branchline-video/branchline/internal/clock"
 	"github.com/branchline-video/branchline/internal/live"
@@ -164,6 +165,9 @@ func newFixture(t *testing.T) *fixture {
 	}))
 	cfg.Jobs = must[*fetch.Fetcher](t)(fetch.Open(fetch.Options{
 		DB: db, Store: hubStore, Catalog: cfg.Catalog, Clock: clk, Logger: log, Changed: cfg.Feed.Job,
+	}))
+	cfg.Locks = must[*evidence.Locks](t)(evidence.Open(evidence.Options{
+		DB: db, Store: hubStore, Known: cfg.Jobs.Known, Clock: clk, Logger: log, Changed: cfg.Feed.Lock,
 	}))
 	cfg.Authority = must[*identity.Authority](t)(identity.OpenAuthority(filepath.Join(dir, "authority"), clk))
 	if cfg.Access, f.password, err = access.Open(db, access.Options{Clock: clk, Logger: log}); err != nil {

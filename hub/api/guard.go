@@ -39,7 +39,8 @@ func needs(pattern string) access.Role {
 		"GET /api/v1/events",
 		"/api/": // what does not exist
 		return access.RoleViewer
-	case "POST /api/v1/retrievals", "DELETE /api/v1/retrievals/{retrieval}":
+	case "POST /api/v1/retrievals", "DELETE /api/v1/retrievals/{retrieval}",
+		"GET /api/v1/locks", "POST /api/v1/locks", "DELETE /api/v1/locks/{lock}":
 		return access.RoleOperator
 	}
 	return access.RoleAdministrator

@@ -68,6 +68,7 @@ func (e ErrorCode) Valid() bool {
 // Defines values for EventType.
 const (
 	EventTypeCameras   EventType = "cameras"
+	EventTypeLocks     EventType = "locks"
 	EventTypeReady     EventType = "ready"
 	EventTypeReload    EventType = "reload"
 	EventTypeRetrieval EventType = "retrieval"
@@ -79,6 +80,8 @@ const (
 func (e EventType) Valid() bool {
 	switch e {
 	case EventTypeCameras:
+		return true
+	case EventTypeLocks:
 		return true
 	case EventTypeReady:
 		return true
@@ -110,6 +113,51 @@ func (e LiveMessageType) Valid() bool {
 	case LiveMessageTypeMissed:
 		return true
 	case LiveMessageTypeStart:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for LockAtSite.
+const (
+	LockAtSiteGone    LockAtSite = "gone"
+	LockAtSitePending LockAtSite = "pending"
+	LockAtSitePlaced  LockAtSite = "placed"
+	LockAtSiteRefused LockAtSite = "refused"
+)
+
+// Valid indicates whether the value is a known member of the LockAtSite enum.
+func (e LockAtSite) Valid() bool {
+	switch e {
+	case LockAtSiteGone:
+		return true
+	case LockAtSitePending:
+		return true
+	case LockAtSitePlaced:
+		return true
+	case LockAtSiteRefused:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for LockState.
+const (
+	LockStateEnded     LockState = "ended"
+	LockStateLocked    LockState = "locked"
+	LockStateUnlocking LockState = "unlocking"
+)
+
+// Valid indicates whether the value is a known member of the LockState enum.
+func (e LockState) Valid() bool {
+	switch e {
+	case LockStateEnded:
+		return true
+	case LockStateLocked:
+		return true
+	case LockStateUnlocking:
 		return true
 	default:
 		return false
@@ -265,7 +313,7 @@ func (e SpanState) Valid() bool {
 
 // AuditEntry defines model for AuditEntry.
 type AuditEntry struct {
-	// Action login, login-failed, site-add, retrieval-create, play, ...
+	// Action login, login-failed, site-add, retrieval-create, lock-create, play, ...
 	Action string `json:"action"`
 
 	// Address Where the request came from
@@ -339,7 +387,8 @@ type ErrorCode string
 
 // Event ready and reload carry nothing; site: a site's state changed; cameras: cameras were added or changed, ask for
 // them
-// again; timeline: the camera's time line changed between from and to; retrieval: an order's progress.
+// again; timeline: the camera's time line changed between from and to; retrieval: an order's progress; locks: an
+// evidence lock is new, stands otherwise or is gone, ask for them again.
 type Event struct {
 	Camera    *string    `json:"camera,omitempty"`
 	From      *time.Time `json:"from,omitempty"`
@@ -371,12 +420,75 @@ type LiveMessage struct {
 // LiveMessageType defines model for LiveMessage.Type.
 type LiveMessageType string
 
+// Lock defines model for Lock.
+type Lock struct {
+	// AtHub Whether the hub's own copies are locked, those to come too
+	AtHub bool `json:"at_hub"`
+
+	// AtSite Whether the site has done what it is to do. placed: it has the lock; pending: it has still to be told; refused:
+	// it does not do it; gone: it has no lock any more.
+	AtSite LockAtSite `json:"at_site"`
+
+	// Cause Why the site has not done it yet, or refuses
+	Cause   *string   `json:"cause,omitempty"`
+	Created time.Time `json:"created"`
+	From    time.Time `json:"from"`
+	Id      string    `json:"id"`
+	Reason  string    `json:"reason"`
+
+	// Retrieval The retrieval that brings the footage over
+	Retrieval *string `json:"retrieval,omitempty"`
+
+	// RetrievalCause In the answer to an order only: why there is no retrieval
+	RetrievalCause *string `json:"retrieval_cause,omitempty"`
+
+	// State locked; unlocking: taken off at the hub, and the site has still to do so; ended: its date has come.
+	State   LockState `json:"state"`
+	Streams []string  `json:"streams"`
+	To      time.Time `json:"to"`
+
+	// Until When it ends; absent: when it is taken off
+	Until *time.Time `json:"until,omitempty"`
+
+	// User Who locked it
+	User string `json:"user"`
+}
+
+// LockAtSite Whether the site has done what it is to do. placed: it has the lock; pending: it has still to be told; refused:
+// it does not do it; gone: it has no lock any more.
+type LockAtSite string
+
+// LockList defines model for LockList.
+type LockList struct {
+	Locks []Lock `json:"locks"`
+}
+
+// LockState locked; unlocking: taken off at the hub, and the site has still to do so; ended: its date has come.
+type LockState string
+
 // Login defines model for Login.
 type Login struct {
 	// Bearer Answer the token and set no cookie
 	Bearer   *bool  `json:"bearer,omitempty"`
 	Password string `json:"password"`
 	User     string `json:"user"`
+}
+
+// NewLock defines model for NewLock.
+type NewLock struct {
+	Camera *string   `json:"camera,omitempty"`
+	From   time.Time `json:"from"`
+
+	// Reason For people; such as a case number
+	Reason string `json:"reason"`
+
+	// Retrieve Bring the footage to the hub too
+	Retrieve *bool     `json:"retrieve,omitempty"`
+	Streams  *[]string `json:"streams,omitempty"`
+	To       time.Time `json:"to"`
+
+	// Until When the lock ends; absent: when it is taken off
+	Until *time.Time `json:"until,omitempty"`
 }
 
 // NewRetrieval defines model for NewRetrieval.
@@ -606,6 +718,9 @@ type GetTimelineParams struct {
 // SetDemoLinkJSONRequestBody defines body for SetDemoLink for application/json ContentType.
 type SetDemoLinkJSONRequestBody = DemoLink
 
+// CreateLockJSONRequestBody defines body for CreateLock for application/json ContentType.
+type CreateLockJSONRequestBody = NewLock
+
 // CreateRetrievalJSONRequestBody defines body for CreateRetrieval for application/json ContentType.
 type CreateRetrievalJSONRequestBody = NewRetrieval
 
@@ -632,6 +747,15 @@ type ServerInterface interface {
 	// SetDemoLink Cut or heal a demo site's link
 	// (PUT /api/v1/demo/sites/{site}/link)
 	SetDemoLink(w http.ResponseWriter, r *http.Request, site SiteID)
+	// ListLocks All evidence locks that are kept, newest first (operators)
+	// (GET /api/v1/locks)
+	ListLocks(w http.ResponseWriter, r *http.Request)
+	// CreateLock Lock footage as evidence
+	// (POST /api/v1/locks)
+	CreateLock(w http.ResponseWriter, r *http.Request)
+	// RemoveLock Take an evidence lock off
+	// (DELETE /api/v1/locks/{lock})
+	RemoveLock(w http.ResponseWriter, r *http.Request, lock string)
 	// ListRetrievals All retrievals that are kept, newest first
 	// (GET /api/v1/retrievals)
 	ListRetrievals(w http.ResponseWriter, r *http.Request)
@@ -801,6 +925,60 @@ func (siw *ServerInterfaceWrapper) SetDemoLink(w http.ResponseWriter, r *http.Re
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.SetDemoLink(w, r, site)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ListLocks operation middleware
+func (siw *ServerInterfaceWrapper) ListLocks(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListLocks(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// CreateLock operation middleware
+func (siw *ServerInterfaceWrapper) CreateLock(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.CreateLock(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// RemoveLock operation middleware
+func (siw *ServerInterfaceWrapper) RemoveLock(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "lock" -------------
+	var lock string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "lock", r.PathValue("lock"), &lock, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "lock", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.RemoveLock(w, r, lock)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -1172,6 +1350,9 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/retrievals", wrapper.CreateRetrieval)
 	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/api/v1/retrievals/{retrieval}", wrapper.CancelRetrieval)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/retrievals/{retrieval}", wrapper.GetRetrieval)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/locks", wrapper.ListLocks)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/locks", wrapper.CreateLock)
+	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/api/v1/locks/{lock}", wrapper.RemoveLock)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/users", wrapper.ListUsers)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/users", wrapper.AddUser)
 	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/api/v1/users/{user}", wrapper.RemoveUser)
@@ -1343,6 +1524,128 @@ type SetDemoLinkdefaultJSONResponse struct {
 }
 
 func (response SetDemoLinkdefaultJSONResponse) VisitSetDemoLinkResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if response.Headers.RetryAfter != nil {
+		w.Header().Set("Retry-After", fmt.Sprint(*response.Headers.RetryAfter))
+	}
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListLocksRequestObject struct {
+}
+
+type ListLocksResponseObject interface {
+	VisitListLocksResponse(w http.ResponseWriter) error
+}
+
+type ListLocks200JSONResponse LockList
+
+func (response ListLocks200JSONResponse) VisitListLocksResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListLocksdefaultJSONResponse struct {
+	Body       Error
+	Headers    ErrorResponseHeaders
+	StatusCode int
+}
+
+func (response ListLocksdefaultJSONResponse) VisitListLocksResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if response.Headers.RetryAfter != nil {
+		w.Header().Set("Retry-After", fmt.Sprint(*response.Headers.RetryAfter))
+	}
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateLockRequestObject struct {
+	Body *CreateLockJSONRequestBody
+}
+
+type CreateLockResponseObject interface {
+	VisitCreateLockResponse(w http.ResponseWriter) error
+}
+
+type CreateLock201JSONResponse Lock
+
+func (response CreateLock201JSONResponse) VisitCreateLockResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateLockdefaultJSONResponse struct {
+	Body       Error
+	Headers    ErrorResponseHeaders
+	StatusCode int
+}
+
+func (response CreateLockdefaultJSONResponse) VisitCreateLockResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if response.Headers.RetryAfter != nil {
+		w.Header().Set("Retry-After", fmt.Sprint(*response.Headers.RetryAfter))
+	}
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RemoveLockRequestObject struct {
+	Lock string `json:"lock"`
+}
+
+type RemoveLockResponseObject interface {
+	VisitRemoveLockResponse(w http.ResponseWriter) error
+}
+
+type RemoveLock204Response struct {
+}
+
+func (response RemoveLock204Response) VisitRemoveLockResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type RemoveLockdefaultJSONResponse struct {
+	Body       Error
+	Headers    ErrorResponseHeaders
+	StatusCode int
+}
+
+func (response RemoveLockdefaultJSONResponse) VisitRemoveLockResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -1919,6 +2222,15 @@ type StrictServerInterface interface {
 	// SetDemoLink Cut or heal a demo site's link
 	// (PUT /api/v1/demo/sites/{site}/link)
 	SetDemoLink(ctx context.Context, request SetDemoLinkRequestObject) (SetDemoLinkResponseObject, error)
+	// ListLocks All evidence locks that are kept, newest first (operators)
+	// (GET /api/v1/locks)
+	ListLocks(ctx context.Context, request ListLocksRequestObject) (ListLocksResponseObject, error)
+	// CreateLock Lock footage as evidence
+	// (POST /api/v1/locks)
+	CreateLock(ctx context.Context, request CreateLockRequestObject) (CreateLockResponseObject, error)
+	// RemoveLock Take an evidence lock off
+	// (DELETE /api/v1/locks/{lock})
+	RemoveLock(ctx context.Context, request RemoveLockRequestObject) (RemoveLockResponseObject, error)
 	// ListRetrievals All retrievals that are kept, newest first
 	// (GET /api/v1/retrievals)
 	ListRetrievals(ctx context.Context, request ListRetrievalsRequestObject) (ListRetrievalsResponseObject, error)
@@ -2102,6 +2414,87 @@ func (sh *strictHandler) SetDemoLink(w http.ResponseWriter, r *http.Request, sit
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(SetDemoLinkResponseObject); ok {
 		if err := validResponse.VisitSetDemoLinkResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ListLocks operation middleware
+func (sh *strictHandler) ListLocks(w http.ResponseWriter, r *http.Request) {
+	var request ListLocksRequestObject
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListLocks(ctx, request.(ListLocksRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListLocks")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListLocksResponseObject); ok {
+		if err := validResponse.VisitListLocksResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// CreateLock operation middleware
+func (sh *strictHandler) CreateLock(w http.ResponseWriter, r *http.Request) {
+	var request CreateLockRequestObject
+
+	var body CreateLockJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.CreateLock(ctx, request.(CreateLockRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CreateLock")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(CreateLockResponseObject); ok {
+		if err := validResponse.VisitCreateLockResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// RemoveLock operation middleware
+func (sh *strictHandler) RemoveLock(w http.ResponseWriter, r *http.Request, lock string) {
+	var request RemoveLockRequestObject
+
+	request.Lock = lock
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.RemoveLock(ctx, request.(RemoveLockRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RemoveLock")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(RemoveLockResponseObject); ok {
+		if err := validResponse.VisitRemoveLockResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

@@ -268,6 +268,7 @@ func TestListsAreNeverNull(t *testing.T) {
 	f := newFixture(t)
 	for _, line := range []string{
 		"GET /api/v1/sites", "GET /api/v1/retrievals", "GET /api/v1/cameras", "GET /api/v1/users", "GET /api/v1/audit",
+		"GET /api/v1/locks",
 	} {
 		if a := do(t, f.local, request{line: line}); strings.Contains(string(a.body), "null") {
 			t.Errorf("%s: %s", line, a.body)

@@ -39,12 +39,10 @@ func (s strictServer) CreateRetrieval(
 		By:   callerOf(ctx).User,
 	}
 	var err error
-	if order.Streams, err = s.ordered(*req.Body); err != nil {
+	if order.Streams, err = s.ordered(req.Body.Camera, req.Body.Streams); err != nil {
 		return nil, err
 	}
-	object := fmt.Sprintf("%s %s/%s", join(order.Streams), order.Span.Start.Format(time.RFC3339Nano),
-		order.Span.End.Format(time.RFC3339Nano))
-	if err := s.record(ctx, access.ActionRetrievalCreate, object); err != nil {
+	if err := s.record(ctx, access.ActionRetrievalCreate, footage(order.Streams, order.Span)); err != nil {
 		return nil, err
 	}
 	job, err := s.Jobs.Create(order)
@@ -54,14 +52,19 @@ func (s strictServer) CreateRetrieval(
 	return CreateRetrieval201JSONResponse(s.retrieval(job)), nil
 }
 
+// footage names what an order is about in the audit log.
+func footage(streams []branchline.StreamID, span branchline.TimeRange) string {
+	return fmt.Sprintf("%s %s/%s", join(streams), span.Start.Format(time.RFC3339Nano), span.End.Format(time.RFC3339Nano))
+}
+
 // ordered returns the streams that an order names, itself or by their camera.
-func (s strictServer) ordered(order NewRetrieval) ([]branchline.StreamID, error) {
+func (s strictServer) ordered(camera *string, names *[]string) ([]branchline.StreamID, error) {
 	var streams []branchline.StreamID
 	switch {
-	case (order.Camera == nil) == (order.Streams == nil):
+	case (camera == nil) == (names == nil):
 		return nil, fmt.Errorf("order names either a camera or streams: %w", branchline.ErrInvalid)
-	case order.Camera != nil:
-		camera, err := s.knownCamera(*order.Camera)
+	case camera != nil:
+		camera, err := s.knownCamera(*camera)
 		if err != nil {
 			return nil, err
 		}
@@ -69,11 +72,11 @@ func (s strictServer) ordered(order NewRetrieval) ([]branchline.StreamID, error)
 			streams = append(streams, stream.ID)
 		}
 		return streams, nil
-	case len(*order.Streams) > fetch.MaxStreams:
+	case len(*names) > fetch.MaxStreams:
 		return nil, fmt.Errorf("order of %d streams, at most %d: %w",
-			len(*order.Streams), fetch.MaxStreams, branchline.ErrTooLarge)
+			len(*names), fetch.MaxStreams, branchline.ErrTooLarge)
 	}
-	for _, name := range *order.Streams {
+	for _, name := range *names {
 		stream, err := s.knownStream(name)
 		if err != nil {
 			return nil, err

@@ -21,6 +21,7 @@ import (
 	"github.com/branchline-video/branchline/federation/identity"
 	"github.com/branchline-video/branchline/hub/access"
 	"github.com/branchline-video/branchline/hub/catalog"
+	"github.com/branchline-video/branchline/hub/evidence"
 	"github.com/branchline-video/branchline/hub/fetch"
 	"github.com/branchline-video/branchline/internal/clock"
 )
@@ -31,6 +32,7 @@ type Config struct {
 	Source    branchline.Source // held and edge footage alike, under the hub's own names
 	Catalog   *catalog.Catalog
 	Jobs      *fetch.Fetcher
+	Locks     *evidence.Locks
 	Authority *identity.Authority
 	Access    *access.Store
 	Feed      *Feed // to which the hub tells what changed

@@ -16,6 +16,7 @@ type StreamFacts struct {
 	Available branchline.Spans     // recorded at the edge, with what is being recorded
 	Gaps      []Gap                // as the edge told, by start; open ones go on until Heard
 	Outages   []Outage             // of the site's link, by start
+	Told      time.Time            // the feed has told of all that was recorded before; zero if it has told nothing
 	Growing   branchline.TimeRange // what the segment in the making covers; empty without one
 	Linked    bool
 	Heard     time.Time // the last contact with the site: now, while it is linked
@@ -67,6 +68,9 @@ func (c *Catalog) facts(tx *index.Tx, stream branchline.StreamID, r branchline.T
 	if f.Growing, err = growingSpan(tx, g, stream, f.Heard); err != nil {
 		return f, err
 	}
+	if f.Told, err = toldUpTo(tx, g, stream, f.Growing.Start); err != nil {
+		return f, err
+	}
 	recorded, err := touching(tx, g.spans(stream), r)
 	if err != nil {
 		return f, err
@@ -78,6 +82,28 @@ func (c *Catalog) facts(tx *index.Tx, stream branchline.StreamID, r branchline.T
 	f.Available = branchline.NewSpans(ranges...)
 	f.Outages, err = outages(tx, stream.Site(), r, c.clock.Now())
 	return f, err
+}
+
+// toldUpTo returns the time up to which the feed has told of the stream: it tells in order, so up to the
+// newest of what it told. Of the segment in the making only the start counts, as what the edge was
+// doing when it was last heard of may long be over.
+func toldUpTo(tx *index.Tx, g generation, stream branchline.StreamID, growing time.Time) (time.Time, error) {
+	at := growing
+	for _, prefix := range [][]byte{g.spans(stream), g.gaps(stream)} {
+		for key, value := range tx.ScanReverse(prefix, nil) {
+			last, err := parseEntry(prefix, key, value)
+			if err != nil {
+				return at, err
+			}
+			end := last.End
+			if last.Open {
+				end = last.Start
+			}
+			at = later(at, end)
+			break
+		}
+	}
+	return at, nil
 }
 
 // growingSpan returns what the stream's segment in the making covers: from its start until the site

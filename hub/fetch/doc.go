@@ -16,6 +16,8 @@
 //     copy that was sealed otherwise is put into quarantine and fetched anew.
 //   - At one site only the most urgent class of work runs. A request cancels bulk transfers at once;
 //     they go on later behind the last fragment that was put.
+//   - While a site is linked it is asked to spare what is wanted from it and not held here, as a lease that
+//     outlives the link; what is no longer wanted is released.
 //   - Policies have no queue of their own: what is to do follows anew from wants, existence and
 //     holdings whenever something changes. After an outage the subtraction has another result, and that
 //     is backfill.

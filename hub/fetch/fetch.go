@@ -225,7 +225,8 @@ func (f *Fetcher) facts(stream branchline.StreamID, r branchline.TimeRange) (pol
 	if err != nil {
 		return policy.Facts{}, err
 	}
-	facts := policy.Facts{Stream: stream, Exists: known.Available, Settled: f.settled(stream)}
+	facts := policy.Facts{Stream: stream, Exists: known.Available, Settled: f.settled(stream),
+		Told: known.Told}
 	for _, o := range known.Outages {
 		facts.Outages = append(facts.Outages, o.Span)
 	}

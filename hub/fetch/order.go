@@ -25,8 +25,10 @@ func (f *Fetcher) Create(o Order) (Job, error) {
 	if err := o.check(now); err != nil {
 		return Job{}, fmt.Errorf("create job: %w", err)
 	}
-	if err := f.known(o.Streams); err != nil {
-		return Job{}, fmt.Errorf("create job: %w", err)
+	for _, s := range o.Streams {
+		if err := f.Known(s); err != nil {
+			return Job{}, fmt.Errorf("create job: %w", err)
+		}
 	}
 	if o.Reason == "" {
 		o.Reason = policy.Request.String()
@@ -94,15 +96,14 @@ func (f *Fetcher) enter(j *Job) (*site, error) {
 	return s, nil
 }
 
-func (f *Fetcher) known(streams []branchline.StreamID) error {
-	for _, s := range streams {
-		cam, err := f.catalog.Camera(s.Camera())
-		if err != nil {
-			return err
-		}
-		if !slices.ContainsFunc(cam.Streams, func(k branchline.Stream) bool { return k.ID == s }) {
-			return fmt.Errorf("look up stream %s: %w", s, branchline.ErrNotFound)
-		}
+// Known returns an error wrapping [branchline.ErrNotFound] for a stream of which no site has told.
+func (f *Fetcher) Known(s branchline.StreamID) error {
+	cam, err := f.catalog.Camera(s.Camera())
+	if err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(cam.Streams, func(k branchline.Stream) bool { return k.ID == s }) {
+		return fmt.Errorf("look up stream %s: %w", s, branchline.ErrNotFound)
 	}
 	return nil
 }

@@ -41,6 +41,12 @@ type link struct {
 	sealing bool                            // the site's news are being worked on
 	looked  time.Time                       // when that last began
 	sealed  chan struct{}                   // gets a token when it ends
+
+	told      map[branchline.StreamID]told // what the site spares, as far as this link told it
+	holding   bool                         // it is being told
+	held      chan placed                  // gets the result
+	holdNext  time.Time                    // when to look at it again
+	holdRetry backoff
 }
 
 type result struct {
@@ -60,6 +66,8 @@ func (f *Fetcher) Serve(ctx context.Context, id branchline.SiteID, src branchlin
 		damaged: make(map[branchline.SegmentID]int),
 		jobs:    make(map[string]backoff),
 		sealed:  make(chan struct{}, 1),
+		told:    make(map[branchline.StreamID]told),
+		held:    make(chan placed, 1),
 		memory:  semaphore.NewWeighted(memory),
 		wakened: true,
 	}
@@ -161,6 +169,8 @@ func (l *link) schedule(ctx context.Context) error {
 			}
 		case <-l.sealed:
 			l.sealing = false
+		case p := <-l.held:
+			l.finishHolds(p, l.f.clock.Now())
 		case <-timer.C:
 		}
 		next, err := l.round(ctx)
@@ -174,6 +184,9 @@ func (l *link) schedule(ctx context.Context) error {
 // round starts what may run now and returns when to look again at the latest.
 func (l *link) round(ctx context.Context) (time.Duration, error) {
 	now := l.f.clock.Now()
+	if err := l.holds(ctx, now); err != nil {
+		return 0, err
+	}
 	requests, next := l.requests(now)
 	if l.seal(ctx, now) {
 		next = min(next, planAtMost)

@@ -100,6 +100,8 @@ type Facts struct {
 	// Settled is the time up to which live recording has had its chance: later recordings are on
 	// their way anyhow and no policy fetches them.
 	Settled time.Time
+	// Told is the time up to which the site's feed has told what there is.
+	Told time.Time
 	// Keep is how long the edge keeps a recording; zero if that is not known.
 	Keep time.Duration
 }

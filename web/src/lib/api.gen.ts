@@ -215,6 +215,52 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/locks": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** All evidence locks that are kept, newest first (operators) */
+        get: operations["listLocks"];
+        put?: never;
+        /**
+         * Lock footage as evidence
+         * @description Give a camera for all of its streams, or streams of one site. Nothing that the lock covers is removed before
+         *     its end, whatever retention says: at the hub from this answer on, at the site as soon as it is told, which may
+         *     be when its link is back. By default the footage is retrieved too, so that evidence does not hang on a disk at
+         *     the branch.
+         */
+        post: operations["createLock"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/locks/{lock}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                lock: string;
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * Take an evidence lock off
+         * @description At the hub at once, and at the site as soon as it is told; until then the lock is listed as `unlocking`.
+         */
+        delete: operations["removeLock"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/events": {
         parameters: {
             query?: never;
@@ -590,13 +636,76 @@ export interface components {
             retrievals: components["schemas"]["Retrieval"][];
         };
         /**
+         * @description locked; unlocking: taken off at the hub, and the site has still to do so; ended: its date has come.
+         * @enum {string}
+         */
+        LockState: "locked" | "unlocking" | "ended";
+        /**
+         * @description Whether the site has done what it is to do. placed: it has the lock; pending: it has still to be told; refused:
+         *     it does not do it; gone: it has no lock any more.
+         * @enum {string}
+         */
+        LockAtSite: "placed" | "pending" | "refused" | "gone";
+        NewLock: {
+            camera?: string;
+            streams?: string[];
+            /** Format: date-time */
+            from: string;
+            /** Format: date-time */
+            to: string;
+            /**
+             * Format: date-time
+             * @description When the lock ends; absent: when it is taken off
+             */
+            until?: string;
+            /** @description For people; such as a case number */
+            reason: string;
+            /**
+             * @description Bring the footage to the hub too
+             * @default true
+             */
+            retrieve: boolean;
+        };
+        Lock: {
+            id: string;
+            /** @description Who locked it */
+            user: string;
+            /** Format: date-time */
+            created: string;
+            streams: string[];
+            /** Format: date-time */
+            from: string;
+            /** Format: date-time */
+            to: string;
+            /**
+             * Format: date-time
+             * @description When it ends; absent: when it is taken off
+             */
+            until?: string;
+            reason: string;
+            state: components["schemas"]["LockState"];
+            /** @description Whether the hub's own copies are locked, those to come too */
+            at_hub: boolean;
+            at_site: components["schemas"]["LockAtSite"];
+            /** @description Why the site has not done it yet, or refuses */
+            cause?: string;
+            /** @description The retrieval that brings the footage over */
+            retrieval?: string;
+            /** @description In the answer to an order only: why there is no retrieval */
+            retrieval_cause?: string;
+        };
+        LockList: {
+            locks: components["schemas"]["Lock"][];
+        };
+        /**
          * @description ready and reload carry nothing; site: a site's state changed; cameras: cameras were added or changed, ask for
          *     them
-         *     again; timeline: the camera's time line changed between from and to; retrieval: an order's progress.
+         *     again; timeline: the camera's time line changed between from and to; retrieval: an order's progress; locks: an
+         *     evidence lock is new, stands otherwise or is gone, ask for them again.
          */
         Event: {
             /** @enum {string} */
-            type: "ready" | "reload" | "site" | "cameras" | "timeline" | "retrieval";
+            type: "ready" | "reload" | "site" | "cameras" | "timeline" | "retrieval" | "locks";
             site?: components["schemas"]["Site"];
             retrieval?: components["schemas"]["Retrieval"];
             camera?: string;
@@ -623,7 +732,7 @@ export interface components {
             user: string;
             /** @description Where the request came from */
             address: string;
-            /** @description login, login-failed, site-add, retrieval-create, play, ... */
+            /** @description login, login-failed, site-add, retrieval-create, lock-create, play, ... */
             action: string;
             /** @description What it was done to */
             object: string;
@@ -973,6 +1082,73 @@ export interface operations {
         requestBody?: never;
         responses: {
             /** @description Cancelled */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            default: components["responses"]["Error"];
+        };
+    };
+    listLocks: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The locks */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["LockList"];
+                };
+            };
+            default: components["responses"]["Error"];
+        };
+    };
+    createLock: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewLock"];
+            };
+        };
+        responses: {
+            /** @description Locked */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Lock"];
+                };
+            };
+            default: components["responses"]["Error"];
+        };
+    };
+    removeLock: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                lock: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Taken off */
             204: {
                 headers: {
                     [name: string]: unknown;

@@ -1,5 +1,5 @@
 import { SvelteMap } from 'svelte/reactivity'
-import { api, ask, Fault, socketAddress, wordsOf, type Camera, type HubEvent, type Retrieval } from './api'
+import { api, ask, Fault, socketAddress, wordsOf, type Camera, type HubEvent, type Lock, type Retrieval } from './api'
 import type { Session, Site } from './api'
 import { Backoff } from './backoff'
 import { remember, type Report } from './progress'
@@ -19,6 +19,7 @@ class Hub {
   sites = $state.raw<Site[]>([])
   cameras = $state.raw<Camera[]>([])
   retrievals = $state.raw<Retrieval[]>([])
+  locks = $state.raw<Lock[]>([]) // evidence locks; empty for who may not see them
   clock = $state(now()) // ticks once a second, for texts such as "12 s ago"
   announcement = $state('') // read out by screen readers
   readonly reports = new SvelteMap<string, Report[]>() // by retrieval
@@ -69,7 +70,7 @@ class Hub {
     clearTimeout(this.retry)
     this.session = undefined
     this.loaded = this.online = false
-    this.sites = this.cameras = this.retrievals = []
+    this.sites = this.cameras = this.retrievals = this.locks = []
     this.reports.clear()
     this.socket?.close()
     this.socket = undefined
@@ -125,6 +126,8 @@ class Hub {
       this.takeSite(event.site)
     } else if (event.type === 'cameras') {
       void this.loadCameras()
+    } else if (event.type === 'locks') {
+      this.loadLocks().catch((err: unknown) => this.failed(err))
     } else if (event.type === 'retrieval' && event.retrieval) {
       this.takeRetrieval(event.retrieval)
     } else if (event.type === 'timeline' && event.camera && event.from && event.to) {
@@ -139,6 +142,7 @@ class Hub {
         ask(api.GET('/api/v1/sites')),
         ask(api.GET('/api/v1/retrievals')),
         this.loadCameras(),
+        this.loadLocks(),
       ])
       this.sites = sites.sites
       this.retrievals = []
@@ -152,6 +156,10 @@ class Hub {
 
   private async loadCameras(): Promise<void> {
     this.cameras = (await ask(api.GET('/api/v1/cameras'))).cameras
+  }
+
+  private async loadLocks(): Promise<void> {
+    if (this.operator) this.locks = (await ask(api.GET('/api/v1/locks'))).locks
   }
 
   private takeSite(site: Site): void {
@@ -174,6 +182,11 @@ class Hub {
   /** Asks for the sites again, after an order that changes them. */
   async refreshSites(): Promise<void> {
     this.sites = (await ask(api.GET('/api/v1/sites'))).sites
+  }
+
+  /** Puts a lock just made in the list, ahead of the event that tells of it. */
+  addLock(l: Lock): void {
+    this.locks = [l, ...this.locks.filter((x) => x.id !== l.id)]
   }
 
   /** Puts an order just made in the list, ahead of the event that tells of it. */

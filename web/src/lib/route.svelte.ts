@@ -8,6 +8,7 @@ export type Route =
   | { page: 'sites' }
   | { page: 'site'; site: string }
   | { page: 'retrievals' }
+  | { page: 'locks' }
 
 export function parseRoute(hash: string): Route {
   const [path = '', query = ''] = hash.replace(/^#\/?/, '').split('?')
@@ -18,7 +19,7 @@ export function parseRoute(hash: string): Route {
     return { page: 'camera', camera: id, at: Number.isFinite(at) ? at : undefined }
   }
   if (page === 'sites') return id ? { page: 'site', site: id } : { page: 'sites' }
-  if (page === 'retrievals') return { page: 'retrievals' }
+  if (page === 'retrievals' || page === 'locks') return { page }
   return { page: 'live', site: params.get('site') ?? undefined }
 }
 

@@ -25,6 +25,7 @@ const clickSlop = 4 // pixels that a click may wander
 export class Board {
   view: View
   private spans: Span[] = []
+  private locks: Range[] = []
   private playhead?: Seconds
   private selection?: Range
   private hover?: Seconds
@@ -72,6 +73,11 @@ export class Board {
 
   setSpans(spans: Span[]): void {
     this.spans = spans
+    this.dirty = true
+  }
+
+  setLocks(locks: Range[]): void {
+    this.locks = locks
     this.dirty = true
   }
 
@@ -137,8 +143,9 @@ export class Board {
     if (!this.dirty && key === this.painted) return
     this.dirty = false
     this.painted = key
-    const { view, spans, playhead, selection, hover } = this
-    this.painter?.paint({ view, spans, playhead, selection, hover, now: t }, this.size.width, this.size.height)
+    const { view, spans, locks, playhead, selection, hover } = this
+    const scene = { view, spans, locks, playhead, selection, hover, now: t }
+    this.painter?.paint(scene, this.size.width, this.size.height)
   }
 
   private x(e: MouseEvent): number {

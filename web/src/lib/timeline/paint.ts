@@ -12,6 +12,7 @@ export interface Scene {
   now: Seconds
   playhead?: Seconds
   selection?: Range
+  locks: Range[] // evidence locks in force
   hover?: Seconds
 }
 
@@ -19,6 +20,7 @@ export const axisHeight = 26
 const laneGap = 4
 const flagRoom = 34 // half a flag's width: a label that would stand half behind one is left out
 const labelRoom = 52
+const lockHeight = 5 // of the bar over what is locked
 
 export class Painter {
   private readonly patterns = new Map<string, CanvasPattern>()
@@ -30,7 +32,7 @@ export class Painter {
     style: CSSStyleDeclaration,
     private readonly ratio: number,
   ) {
-    const names = ['--text', '--text-2', '--line', '--line-2', '--accent', '--panel', '--live', '--lane', '--font']
+    const names = ['--text', '--text-2', '--line', '--line-2', '--accent', '--panel', '--live', '--lane', '--font', '--evidence']
     for (const n of [...names, ...states.map((s) => lookOf(s).colour)]) {
       this.colours.set(n, style.getPropertyValue(n).trim())
     }
@@ -49,6 +51,7 @@ export class Painter {
     c.fillStyle = this.colour('--lane')
     c.fillRect(0, lane.top, width, lane.height)
     this.paintSpans(scene, width, lane)
+    this.paintLocks(scene, width, lane.top)
     if (scene.selection) this.paintSelection(scene, scene.selection, width, lane)
     this.paintNow(scene, width, height)
     if (scene.hover !== undefined) this.paintHover(scene, scene.hover, width, lane)
@@ -85,6 +88,35 @@ export class Painter {
       const to = Math.min(xAt(scene.view, width, span.end), width + 4)
       this.paintSpan(span, from, Math.max(to, from + 1.2), lane)
     }
+  }
+
+  // paintLocks draws a bar above what is locked, with a padlock at its start where there is room.
+  private paintLocks(scene: Scene, width: number, top: number): void {
+    const c = this.context
+    for (const lock of scene.locks) {
+      if (lock.end <= scene.view.start || lock.start >= scene.view.end) continue
+      const from = Math.max(xAt(scene.view, width, lock.start), -4)
+      const to = Math.max(Math.min(xAt(scene.view, width, lock.end), width + 4), from + 2)
+      c.fillStyle = this.colour('--evidence')
+      c.fillRect(from, top - laneGap, to - from, lockHeight)
+      if (to - from > 24) this.padlock(Math.max(from, 0), top + lockHeight - laneGap)
+    }
+  }
+
+  // padlock draws a small padlock on a tab that hangs from the bar, its top left corner at x and y.
+  private padlock(x: number, y: number): void {
+    const c = this.context
+    c.fillStyle = this.colour('--evidence')
+    c.beginPath()
+    c.roundRect(x, y, 18, 17, [0, 0, 4, 0])
+    c.fill()
+    c.fillStyle = c.strokeStyle = this.colour('--panel')
+    c.fillRect(x + 5, y + 6.5, 8, 6.5)
+    c.lineWidth = 1.5
+    c.beginPath()
+    c.arc(x + 9, y + 6, 2.6, Math.PI, 0)
+    c.stroke()
+    c.lineWidth = 1
   }
 
   private paintSpan(span: Span, from: number, to: number, lane: { top: number; height: number }): void {
