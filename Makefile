@@ -105,7 +105,7 @@ need-chromium:
 
 # Without these, or without root and loop devices, the tests say what they skip.
 need-volumes:
-	@for p in mkfs.xfs mkfs.ext4 nbdkit nbdfuse fusermount3; do command -v $$p >/dev/null || exit 1; done || { \
+	@(for p in mkfs.xfs mkfs.ext4 nbdkit nbdfuse fusermount3; do command -v $$p >/dev/null || exit 1; done) || { \
 	  echo "installing file systems and block devices for the power tests"; \
 	  sudo=$$([ "$$(id -u)" = 0 ] || echo sudo); \
 	  $$sudo apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y -qq --no-install-recommends xfsprogs e2fsprogs nbdkit libnbd-bin fuse3 >/dev/null; } || \

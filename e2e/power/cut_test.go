@@ -118,9 +118,15 @@ func (c *trial) check(t *testing.T, p *process) {
 	for _, d := range shown {
 		c.shown = append(c.shown, d)
 	}
-	c.last = nil
 	c.sealed, c.gaps = max(c.sealed, len(c.acked.sealed)), max(c.gaps, len(c.acked.gaps))
 	c.acked = found
+	if len(wrong) > 0 {
+		wrong = append(wrong, fmt.Sprint("stopped at ", c.cut.UTC().Format(clockTime), " after"))
+		for _, l := range c.last {
+			wrong = append(wrong, l.At.UTC().Format(clockTime)+" "+l.String())
+		}
+	}
+	c.last = nil
 	complain(t, p, wrong)
 }
 

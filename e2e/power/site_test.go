@@ -190,9 +190,11 @@ func (r record) overlaps() (wrong []string) {
 }
 
 func (l line) String() string {
-	return fmt.Sprintf("%s %s %s-%s %s", l.Kind, l.Stream, l.Span.Start.Format("15:04:05.000"),
-		l.Span.End.Format("15:04:05.000"), l.Cause)
+	return fmt.Sprintf("%s %s %s-%s %s", l.Kind, l.Stream, l.Span.Start.Format(clockTime),
+		l.Span.End.Format(clockTime), l.Cause)
 }
+
+const clockTime = "15:04:05.000"
 
 // spans returns what is recorded of a stream.
 func (r record) spans(stream branchline.StreamID) branchline.Spans {
@@ -241,6 +243,6 @@ func wait(r *rand.Rand, from, to time.Duration) {
 func complain(t *testing.T, p *process, wrong []string) {
 	t.Helper()
 	if len(wrong) > 0 {
-		t.Fatalf("%s\n%s", strings.Join(wrong[:min(len(wrong), 20)], "\n"), p.log)
+		t.Fatalf("%s\n%s", strings.Join(wrong[:min(len(wrong), 400)], "\n"), p.log)
 	}
 }
