@@ -165,7 +165,9 @@ func outlast(t *testing.T, p *process, again func() *process) {
 	}
 	q := again()
 	defer q.kill()
-	checked := q.until(t, "the store", func(l line) bool { return l.Node == bad && (l.Kind == "checked" || l.Kind == "bad") })
+	checked := q.until(t, "the store", func(l line) bool {
+		return l.Node == bad && (l.Kind == "checked" || l.Kind == "bad")
+	})
 	found := newRecord()
 	var wrong []string
 	for _, l := range q.told() {
