@@ -62,7 +62,7 @@ func (c *trial) round(t *testing.T) {
 			c.cams[i].Drop()
 		}
 	}
-	wait(c.rand, 800*time.Millisecond, 5*time.Second)
+	wait(c.rand, 800*time.Millisecond, 6*time.Second)
 	c.end(t, p, func(lines []line) []line { return lines[from:] })
 }
 

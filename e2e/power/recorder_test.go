@@ -87,7 +87,7 @@ func (t *teller) tell(l line) {
 func recorder(cfg nodeConfig, tell func(line)) error {
 	began := time.Now()
 	node, err := edge.Open(edge.Config{
-		Dir: cfg.Dir, Cameras: cfg.Cameras, SegmentLength: 2 * time.Second,
+		Dir: cfg.Dir, Cameras: cfg.Cameras, SegmentLength: 3 * time.Second,
 		Signer: ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)),
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	})
