@@ -10,7 +10,7 @@ GO_SRC    := $(shell find . -name '*.go' -not -path '*/node_modules/*') go.mod g
 GO_FLAGS  := -trimpath -ldflags '-X main.version=$(VERSION)'
 ARTEFACTS := $(CURDIR)/artefacts
 
-.PHONY: help demo build test test-go test-web test-browser race fuzz lint generate proto-release clean
+.PHONY: help demo build test test-go test-web test-browser test-power race fuzz lint generate proto-release clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -34,6 +34,10 @@ test-web: web/node_modules/.installed ## check and test the console's own code
 test-browser: build e2e/web/node_modules/.installed | need-chromium ## drive the console in Chromium; screenshots in artefacts/
 	mkdir -p $(ARTEFACTS)
 	cd e2e/web && BRANCHLINE=$(CURDIR)/bin/branchline ARTEFACTS=$(ARTEFACTS) npm run --silent test
+
+test-power: | need-go need-volumes ## cut the power of real volumes, have them fail, stall and fill up; as root (CUTS=60 DIR=/dev/shm)
+	BRANCHLINE_POWER=1 go test -count=1 -timeout 60m -v -run 'TestRealCutAtEveryStep' ./segstore
+	BRANCHLINE_POWER=1 CUTS=$${CUTS:-60} go test -count=1 -timeout 12h -v ./e2e/power # alone: it measures losses
 
 race: | need-go ## test the Go code under the race detector
 	go test -race -timeout 30m ./...
@@ -80,7 +84,7 @@ tools/node_modules/.installed: tools/package.json | need-node
 	cd tools && npm install --no-package-lock --no-audit --no-fund --loglevel=error
 	@touch $@
 
-.PHONY: need-go need-node need-chromium
+.PHONY: need-go need-node need-chromium need-volumes
 # Quiet checks of a version: $(call at-least,found,wanted)
 at-least = [ "$$(printf '%s\n' $(2) "$(1)" | sort -V | head -1)" = $(2) ]
 
@@ -98,3 +102,11 @@ need-chromium:
 	  sudo=$$([ "$$(id -u)" = 0 ] || echo sudo); \
 	  $$sudo apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null; } || \
 	  { echo "make: the browser tests need chromium: sudo apt-get install chromium" >&2; exit 1; }
+
+# Without these, or without root and loop devices, the tests say what they skip.
+need-volumes:
+	@(for p in mkfs.xfs mkfs.ext4 nbdkit nbdfuse fusermount3; do command -v $$p >/dev/null || exit 1; done) || { \
+	  echo "installing file systems and block devices for the power tests"; \
+	  sudo=$$([ "$$(id -u)" = 0 ] || echo sudo); \
+	  $$sudo apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y -qq --no-install-recommends xfsprogs e2fsprogs nbdkit libnbd-bin fuse3 >/dev/null; } || \
+	  echo "make: the power tests want: sudo apt-get install xfsprogs e2fsprogs nbdkit libnbd-bin fuse3" >&2

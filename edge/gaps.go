@@ -32,34 +32,56 @@ func (g *gaps) put(gap branchline.Gap) {
 	}
 }
 
-// resume goes on where the store stands. It returns the time before which nothing may be recorded.
-func (g *gaps) resume(tail segstore.Tail, added time.Time) (from time.Time) {
+// resume goes on where the store stands, and returns the time before which nothing may be recorded. A
+// power cut may have taken segments and left gaps that came after them: what is between is absence, too.
+func (g *gaps) resume(store *segstore.Store, added time.Time) (from time.Time, err error) {
+	tail, err := store.Tail(g.stream)
+	if err != nil {
+		return from, err
+	}
 	from = tail.End
 	if from.IsZero() {
 		from = added
 	}
 	cause := branchline.CauseStopped
-	if tail.End.IsZero() && tail.Gap == nil {
+	past, err := store.Gaps(g.stream, from)
+	if err != nil {
+		return from, err
+	}
+	if tail.End.IsZero() && len(past) == 0 {
 		cause = branchline.CauseUnreachable // a new camera: nobody was absent
 	}
-	if old := tail.Gap; old != nil && !tail.Resumed.IsZero() && tail.End.After(old.Span.Start) {
-		closed := *old
-		closed.Open, closed.Span.End = false, tail.Resumed
-		g.put(closed)
-	} else if old != nil {
-		from = old.Span.Start
-		if absent(old.Cause) {
+	ahead := tail.End.After(g.clock.Now()) // the clock was, and times before do not tell what came before
+	for _, old := range past {
+		switch {
+		case ahead && !old.Open:
+			continue
+		case ahead:
+			from = old.Span.Start
+		case old.Open && old.Span.Start.Before(tail.End): // it was not entered that it ended
+			held, err := store.Held(g.stream, branchline.TimeRange{Start: old.Span.Start, End: tail.End})
+			if err != nil || len(held) == 0 {
+				return from, err
+			}
+			old.Span.End, old.Open = held[0].Start, false
+			g.put(old)
+			continue
+		case old.Span.Start.After(from):
+			g.put(branchline.Gap{Stream: g.stream, Cause: branchline.CauseStopped,
+				Span: branchline.TimeRange{Start: from, End: old.Span.Start}})
+			from = old.Span.Start
+		}
+		if old.Open && absent(old.Cause) {
 			cause = old.Cause
 		} else if old.Span.End.After(from) {
 			from = old.Span.End
-			closed := *old
-			closed.Open = false
-			g.put(closed)
+			old.Open = false
+			g.put(old)
 		}
 	}
 	g.open(from, cause)
 	g.announce()
-	return from
+	return from, g.err
 }
 
 // open begins a gap that is not announced yet: a run may follow at once.

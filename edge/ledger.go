@@ -87,12 +87,10 @@ func enterCameras(store *segstore.Store, known []branchline.Camera, cfg Config) 
 // remove enters that a camera is no longer configured. Its streams are left with an open gap that says so.
 func remove(store *segstore.Store, c branchline.Camera, clk clock.Clock) error {
 	for _, s := range c.Streams {
-		tail, err := store.Tail(s.ID)
-		if err != nil {
+		g := gaps{stream: s.ID, clock: clk, enter: store.RecordGap}
+		if _, err := g.resume(store, c.Added); err != nil {
 			return err
 		}
-		g := gaps{stream: s.ID, clock: clk, enter: store.RecordGap}
-		g.resume(tail, c.Added)
 		g.because(branchline.CauseNotScheduled)
 		if g.err != nil {
 			return g.err

@@ -89,9 +89,9 @@ func newStream(n *Node, camera CameraConfig, label, url string) (*stream, error)
 		ring:   live.New(live.Limits{}),
 	}
 	s.gaps = gaps{stream: id, clock: n.cfg.Clock, enter: n.store.RecordGap}
-	from := s.gaps.resume(tail, n.ledger.camera(camera.ID).Added)
-	if s.gaps.err != nil {
-		return nil, s.gaps.err
+	from, err := s.gaps.resume(n.store, n.ledger.camera(camera.ID).Added)
+	if err != nil {
+		return nil, err
 	}
 	s.gaps.enter = func(g branchline.Gap) error { n.ledger.gap(g); return nil }
 	s.feed = media.NewFeed(media.FeedConfig{

@@ -217,9 +217,6 @@ type Tail struct {
 	Hash branchline.Hash // of the newest sealed segment, to which the next is chained
 	End  time.Time       // of the newest sealed segment
 	Gap  *branchline.Gap // the stream's open gap, the newest if there are several
-	// Resumed is the start of the first segment that began in the gap since that was told last: then the gap
-	// has ended there, and the node was stopped before it could tell. Zero if there is none.
-	Resumed time.Time
 }
 
 // Tail returns where the stream stands; the zero Tail for a new one.
@@ -231,10 +228,7 @@ func (s *Store) Tail(stream branchline.StreamID) (Tail, error) {
 			return err
 		}
 		t.Run, t.Hash, t.End = st.lastRun, st.hash, st.span.End
-		t.Gap, t.Resumed, err = openGap(tx, stream)
-		if t.Resumed.After(s.clock.Now()) {
-			t.Resumed = time.Time{} // a clock was ahead once
-		}
+		t.Gap, err = openGap(tx, stream)
 		return err
 	})
 	if err != nil {
@@ -243,35 +237,22 @@ func (s *Store) Tail(stream branchline.StreamID) (Tail, error) {
 	return t, nil
 }
 
-// openGap returns the stream's open gap, nil if there is none, and the start of the first segment that began
-// since it was told last.
-func openGap(tx *index.Tx, stream branchline.StreamID) (*branchline.Gap, time.Time, error) {
+// openGap returns the stream's open gap, nil if there is none.
+func openGap(tx *index.Tx, stream branchline.StreamID) (*branchline.Gap, error) {
 	key, err := tx.Get(keyOpen(stream))
 	if err == nil {
 		key, err = tx.Get(key)
 	}
 	if errors.Is(err, branchline.ErrNotFound) {
-		return nil, time.Time{}, nil
+		return nil, nil
 	}
 	if err != nil {
-		return nil, time.Time{}, err
+		return nil, err
 	}
 	var g branchline.Gap
-	var told uint64
-	if err := decode("gap", key, sequenced(&told, func(c *codec) { c.gap(&g) })); err != nil {
-		return nil, time.Time{}, err
-	}
-	for _, v := range tx.Scan(keyLine('S', stream), keyAt('S', stream, g.Span.Start)) {
-		var seg branchline.Segment
-		var seq uint64
-		if err := decode("segment", v, sequenced(&seq, func(c *codec) { c.segment(&seg) })); err != nil {
-			return nil, time.Time{}, err
-		}
-		if seq > told {
-			return &g, seg.Span.Start, nil
-		}
-	}
-	return &g, time.Time{}, nil
+	var seq uint64
+	err = decode("gap", key, sequenced(&seq, func(c *codec) { c.gap(&g) }))
+	return &g, err
 }
 
 // Held returns the spans in the range of which the bytes are here, sealed or not, coalesced and in

@@ -32,7 +32,7 @@ type nodeConfig struct {
 
 // line is what a recorder tells. Kinds: opened, once the store is open; sealed and gap, which the store
 // has acknowledged; checked, when all up to then is what was there after opening; held, how far a stream
-// is written; bad, what is wrong.
+// is written; state, with the memory in use; bad, what is wrong.
 type line struct {
 	Kind   string
 	At     time.Time
@@ -45,6 +45,8 @@ type line struct {
 	Open   bool                 `json:",omitempty"`
 	Took   time.Duration        `json:",omitempty"`
 	Text   string               `json:",omitempty"`
+	Memory int64                `json:",omitempty"` // resident bytes
+	Store  segstore.Stats       `json:",omitzero"`
 }
 
 func TestMain(m *testing.M) {
@@ -85,7 +87,7 @@ func (t *teller) tell(l line) {
 func recorder(cfg nodeConfig, tell func(line)) error {
 	began := time.Now()
 	node, err := edge.Open(edge.Config{
-		Dir: cfg.Dir, Cameras: cfg.Cameras, SegmentLength: 2 * time.Second,
+		Dir: cfg.Dir, Cameras: cfg.Cameras, SegmentLength: 3 * time.Second,
 		Signer: ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)),
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	})
@@ -102,6 +104,7 @@ func recorder(cfg nodeConfig, tell func(line)) error {
 	<-ready
 	tell(line{Kind: "checked"})
 	go watch(node, cfg.Cameras, tell)
+	go state(node, tell)
 	return node.Run(context.Background())
 }
 
@@ -136,7 +139,7 @@ func follow(node *edge.Node, head uint64, ready chan<- struct{}, tell func(line)
 				Span: ch.Sealed.Span})
 		case ch.Gap != nil:
 			tell(line{Kind: "gap", Stream: ch.Gap.Stream, Span: ch.Gap.Span, Cause: ch.Gap.Cause, Open: ch.Gap.Open})
-		case ch.Removed != nil && ch.Removed.Cause != branchline.CauseStopped:
+		case ch.Removed != nil && !ch.Removed.Span.Empty(): // an empty one was given up
 			tell(line{Kind: "bad", Text: fmt.Sprintf("removed: %+v", *ch.Removed)})
 		}
 		if ch.At.Seq >= head {
@@ -161,5 +164,16 @@ func watch(node *edge.Node, cameras []edge.CameraConfig, tell func(line)) {
 				tell(line{Kind: "held", Stream: stream, Span: last})
 			}
 		}
+	}
+}
+
+// state tells the memory in use and the store's totals every 200 milliseconds.
+func state(node *edge.Node, tell func(line)) {
+	for range time.NewTicker(200 * time.Millisecond).C {
+		var size, resident int64
+		if statm, err := os.ReadFile("/proc/self/statm"); err == nil {
+			fmt.Sscan(string(statm), &size, &resident)
+		}
+		tell(line{Kind: "state", Memory: resident * int64(os.Getpagesize()), Store: node.Store().Stats()})
 	}
 }

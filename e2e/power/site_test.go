@@ -190,35 +190,46 @@ func (r record) overlaps() (wrong []string) {
 }
 
 func (l line) String() string {
-	return fmt.Sprintf("%s %s %s-%s %s", l.Kind, l.Stream, l.Span.Start.Format("15:04:05.000"),
-		l.Span.End.Format("15:04:05.000"), l.Cause)
+	return fmt.Sprintf("%s %s %s-%s %s", l.Kind, l.Stream, l.Span.Start.Format(clockTime),
+		l.Span.End.Format(clockTime), l.Cause)
 }
 
-// end returns until when a stream is recorded.
-func (r record) end(stream branchline.StreamID) (end time.Time) {
+const clockTime = "15:04:05.000"
+
+// spans returns what is recorded of a stream.
+func (r record) spans(stream branchline.StreamID) branchline.Spans {
+	var all []branchline.TimeRange
 	for _, l := range r.sealed {
-		if l.Stream == stream && l.Span.End.After(end) {
-			end = l.Span.End
+		if l.Stream == stream {
+			all = append(all, l.Span)
 		}
 	}
-	return end
+	return branchline.NewSpans(all...)
 }
 
-// losses returns how much of each stream was written up to a moment and is not found, and how much of
-// what the camera showed up to then.
+// losses returns how much of each stream was written up to a moment and is not found, and, of those that
+// were being recorded then, how much of what the camera showed up to it.
 func losses(lines []line, until time.Time, found record) (written, shown map[branchline.StreamID]time.Duration) {
+	const rounding = time.Millisecond // of times to the tracks' clocks
 	written, shown = make(map[branchline.StreamID]time.Duration), make(map[branchline.StreamID]time.Duration)
+	held := make(map[branchline.StreamID][]line)
 	for _, l := range lines {
-		if l.Kind != "held" || l.At.After(until) {
-			continue
+		if l.Kind == "held" && !l.At.After(until) {
+			held[l.Stream] = append(held[l.Stream], l)
 		}
-		end := found.end(l.Stream)
-		if end.Before(l.Span.Start) {
-			end = l.Span.Start
+	}
+	for stream, all := range held {
+		var spans []branchline.TimeRange
+		for _, l := range all {
+			spans = append(spans, l.Span)
 		}
-		written[l.Stream] = max(0, l.Span.End.Sub(end))
-		if until.Sub(l.At) < 600*time.Millisecond { // it was being recorded
-			shown[l.Stream] = until.Sub(end)
+		for _, r := range branchline.NewSpans(spans...).Minus(found.spans(stream)) {
+			if r.Duration() > rounding {
+				written[stream] += r.Duration()
+			}
+		}
+		if last := all[len(all)-1]; until.Sub(last.At) < 600*time.Millisecond {
+			shown[stream] = written[stream] + until.Sub(last.Span.End)
 		}
 	}
 	return written, shown
@@ -232,6 +243,6 @@ func wait(r *rand.Rand, from, to time.Duration) {
 func complain(t *testing.T, p *process, wrong []string) {
 	t.Helper()
 	if len(wrong) > 0 {
-		t.Fatalf("%s\n%s", strings.Join(wrong[:min(len(wrong), 20)], "\n"), p.log)
+		t.Fatalf("%s\n%s", strings.Join(wrong[:min(len(wrong), 400)], "\n"), p.log)
 	}
 }
