@@ -10,7 +10,7 @@ GO_SRC    := $(shell find . -name '*.go' -not -path '*/node_modules/*') go.mod g
 GO_FLAGS  := -trimpath -ldflags '-X main.version=$(VERSION)'
 ARTEFACTS := $(CURDIR)/artefacts
 
-.PHONY: help demo build test test-go test-web test-browser race fuzz lint generate proto-release clean
+.PHONY: help demo build test test-go test-web test-browser bench-storage race fuzz lint generate proto-release clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -34,6 +34,9 @@ test-web: web/node_modules/.installed ## check and test the console's own code
 test-browser: build e2e/web/node_modules/.installed | need-chromium ## drive the console in Chromium; screenshots in artefacts/
 	mkdir -p $(ARTEFACTS)
 	cd e2e/web && BRANCHLINE=$(CURDIR)/bin/branchline ARTEFACTS=$(ARTEFACTS) npm run --silent test
+
+bench-storage: build | need-go ## measure the storage, half an hour; results in bench/results/storage.md (ARGS="-only cpu")
+	go run ./bench/storage -out bench/results/storage.md $(ARGS)
 
 race: | need-go ## test the Go code under the race detector
 	go test -race -timeout 30m ./...
