@@ -33,6 +33,7 @@ type partial struct {
 	origin   bool            // the sidecar lists what is synced, and the file shows the rest
 	listed   bool            // the sidecar lists all that is held; not at the origin
 	lists    int             // guarded by turn: how often the origin's sidecar was written and not synced
+	side     int64           // guarded by turn: the sidecar's length; zero if it is to be read first
 	stepped  bool            // guarded by turn: its directory entries are durable
 	recorded branchline.Hash // guarded by turn: of the footer that stands in the sidecar
 
