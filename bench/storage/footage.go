@@ -120,12 +120,12 @@ func (l library) make(ctx context.Context) (indexing time.Duration, err error) {
 		return 0, err
 	}
 	progress("writing %d segments", l.segments)
-	group, ctx := errgroup.WithContext(ctx)
+	group, filling := errgroup.WithContext(ctx)
 	group.SetLimit(runtime.NumCPU())
 	each := l.segments / l.streams
 	end := time.Now().Add(-time.Hour).Truncate(time.Minute)
 	for i := range l.streams {
-		group.Go(func() error { return l.fill(ctx, streamName(i), end.Add(-time.Duration(each)*time.Minute), each) })
+		group.Go(func() error { return l.fill(filling, streamName(i), end.Add(-time.Duration(each)*time.Minute), each) })
 	}
 	if err := group.Wait(); err != nil {
 		return 0, err
