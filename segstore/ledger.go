@@ -26,6 +26,7 @@ import (
 //	O  stream -> the key G of its newest gap that is open
 //	M  camera -> sequence number of its change, camera
 //	T  stream -> its totals and end
+//	D and P, from which spans are listed: days.go
 //
 // The feed stays as small as the state: a change that supersedes another (sealed after opened, a gap
 // that ended after the same gap open) replaces it in the feed. So a follower that comes late sees the
@@ -40,8 +41,9 @@ const maxTombstones = 100_000
 type ledger struct {
 	tx      *index.Tx
 	meta    meta
-	horizon time.Time // gaps that ended before are forgotten
-	crowded bool      // older ones are forgotten even so
+	horizon time.Time           // gaps that ended before are forgotten
+	crowded bool                // older ones are forgotten even so
+	days    map[string]dayCover // changed, and to be set at the end
 }
 
 type meta struct {
@@ -112,6 +114,9 @@ func (s *Store) commit(change func(l *ledger) error) error {
 			return err
 		}
 		if err := change(&l); err != nil {
+			return err
+		}
+		if err := l.setDays(); err != nil {
 			return err
 		}
 		if l.meta == m {
@@ -204,6 +209,9 @@ func (l *ledger) segment(seg branchline.Segment) error {
 		if err := l.tx.Delete(keySegment(old)); err != nil {
 			return err
 		}
+		if err := l.uncover(old); err != nil {
+			return err
+		}
 	}
 	ch := branchline.Change{Opened: &seg}
 	if seg.Sealed {
@@ -217,6 +225,9 @@ func (l *ledger) segment(seg branchline.Segment) error {
 		return err
 	}
 	if err := l.tx.Set(keyID(seg.ID), keySegment(seg)); err != nil {
+		return err
+	}
+	if err := l.cover(seg); err != nil {
 		return err
 	}
 	return l.count(seg, 1)
@@ -246,6 +257,9 @@ func (l *ledger) remove(id branchline.SegmentID, cause branchline.Cause) error {
 		return err
 	}
 	if err := l.tx.Delete(keySegment(seg)); err != nil {
+		return err
+	}
+	if err := l.uncover(seg); err != nil {
 		return err
 	}
 	gone := branchline.Removal{ID: id, Stream: seg.Stream, Span: seg.Span, Cause: cause}

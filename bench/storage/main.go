@@ -80,6 +80,9 @@ func run(ctx context.Context, args []string) error {
 	if b.binary, err = filepath.Abs(b.binary); err != nil {
 		return err
 	}
+	if b.dir, err = filepath.Abs(b.dir); err != nil {
+		return err
+	}
 	if err := os.MkdirAll(b.dir, 0o755); err != nil {
 		return err
 	}
