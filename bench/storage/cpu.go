@@ -145,7 +145,7 @@ func (b *bench) mediamtxCPU(ctx context.Context, binary string, cams *cameras) (
 	if err := os.WriteFile(file, []byte(config), 0o644); err != nil {
 		return 0, 0, err
 	}
-	p, err := start(dir, false, binary, file)
+	p, err := start(dir, 0, binary, file)
 	if err != nil {
 		return 0, 0, err
 	}

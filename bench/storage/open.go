@@ -91,7 +91,7 @@ func (b *bench) openKilled(ctx context.Context, dir string, cold bool) (o openin
 	if err != nil {
 		return o, err
 	}
-	p, err := start(b.dir, true, self, openArgument, filepath.Join(dir, "store"), strconv.Itoa(largeStreams))
+	p, err := start(b.dir, time.Hour, self, openArgument, filepath.Join(dir, "store"), strconv.Itoa(largeStreams))
 	if err != nil {
 		return o, err
 	}

@@ -26,8 +26,8 @@ type process struct {
 	done  chan struct{} // closed when it has ended
 }
 
-// start runs a program whose log goes to a file in dir. With ready it waits for a line of output.
-func start(dir string, ready bool, name string, args ...string) (*process, error) {
+// start runs a program whose log goes to a file in dir. With ready it waits as long for a line of output.
+func start(dir string, ready time.Duration, name string, args ...string) (*process, error) {
 	log, err := os.Create(filepath.Join(dir, filepath.Base(name)+".log"))
 	if err != nil {
 		return nil, err
@@ -35,11 +35,11 @@ func start(dir string, ready bool, name string, args ...string) (*process, error
 	p := &process{cmd: exec.Command(name, args...), log: log, done: make(chan struct{})}
 	p.cmd.Dir, p.cmd.Stderr = dir, log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if !ready {
+	if ready == 0 {
 		p.cmd.Stdout = log
 	}
 	var first chan []byte
-	if ready {
+	if ready > 0 {
 		out, err := p.cmd.StdoutPipe()
 		if err != nil {
 			return nil, err
@@ -54,10 +54,10 @@ func start(dir string, ready bool, name string, args ...string) (*process, error
 		log.Close()
 		return nil, err
 	}
-	if ready {
+	if ready > 0 {
 		select {
 		case p.first = <-first:
-		case <-time.After(time.Minute):
+		case <-time.After(ready):
 		}
 	}
 	go func() {
@@ -65,7 +65,7 @@ func start(dir string, ready bool, name string, args ...string) (*process, error
 		log.Close()
 		close(p.done)
 	}()
-	if ready && len(p.first) == 0 {
+	if ready > 0 && len(p.first) == 0 {
 		p.end(syscall.SIGKILL)
 		text, _ := os.ReadFile(log.Name())
 		return nil, fmt.Errorf("%s did not start: %s", name, text)
@@ -108,7 +108,7 @@ type cameras struct {
 }
 
 func (b *bench) cameras(count, kbits int) (*cameras, error) {
-	p, err := start(b.dir, true, b.binary, "camera", "--json", "--count", strconv.Itoa(count),
+	p, err := start(b.dir, time.Minute, b.binary, "camera", "--json", "--count", strconv.Itoa(count),
 		"--listen", "127.0.0.1:0", "--bitrate", strconv.Itoa(kbits), "--no-tone")
 	if err != nil {
 		return nil, err
@@ -147,7 +147,7 @@ func (b *bench) edge(dir string, urls []string) (*edgeProcess, error) {
 	if err := os.WriteFile(file, []byte(config.String()), 0o644); err != nil {
 		return nil, err
 	}
-	p, err := start(dir, true, b.binary, "edge", "--json", "--config", file)
+	p, err := start(dir, time.Minute, b.binary, "edge", "--json", "--config", file)
 	return &edgeProcess{p, address}, err
 }
 
