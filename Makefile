@@ -10,7 +10,7 @@ GO_SRC    := $(shell find . -name '*.go' -not -path '*/node_modules/*') go.mod g
 GO_FLAGS  := -trimpath -ldflags '-X main.version=$(VERSION)'
 ARTEFACTS := $(CURDIR)/artefacts
 
-.PHONY: help demo build test test-go test-web test-browser test-power race fuzz lint generate proto-release clean
+.PHONY: help demo build test test-go test-web test-browser test-power bench-storage race fuzz lint generate proto-release clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -38,6 +38,9 @@ test-browser: build e2e/web/node_modules/.installed | need-chromium ## drive the
 test-power: | need-go need-volumes ## cut the power of real volumes, have them fail, stall and fill up; as root (CUTS=60 DIR=/dev/shm)
 	BRANCHLINE_POWER=1 go test -count=1 -timeout 60m -v -run 'TestRealCutAtEveryStep' ./segstore
 	BRANCHLINE_POWER=1 CUTS=$${CUTS:-60} go test -count=1 -timeout 12h -v ./e2e/power # alone: it measures losses
+
+bench-storage: build | need-go ## measure the storage, half an hour; results in bench/results/storage.md (ARGS="-only cpu")
+	go run ./bench/storage -out bench/results/storage.md $(ARGS)
 
 race: | need-go ## test the Go code under the race detector
 	go test -race -timeout 30m ./...

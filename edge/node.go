@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"github.com/branchline-video/branchline"
+	"github.com/branchline-video/branchline/internal/media"
 	"github.com/branchline-video/branchline/segstore"
 )
 
@@ -18,6 +19,7 @@ type Node struct {
 	cfg     Config
 	store   *segstore.Store
 	ledger  *ledger
+	buffers media.Buffers
 	streams []*stream // sorted by ID
 }
 

@@ -33,6 +33,7 @@ type stream struct {
 	ledger *ledger
 	logger *slog.Logger
 	ring   *live.Ring
+	lent   *media.Buffers
 	feed   *media.Feed // used only by run
 	gaps   gaps        // used only by run
 	// endSegment asks run for a new segment; set by record.
@@ -86,7 +87,7 @@ func newStream(n *Node, camera CameraConfig, label, url string) (*stream, error)
 		id: id, cfg: n.cfg, ledger: n.ledger,
 		chain: &chain{Store: n.store, signer: n.cfg.Signer}, logger: logger,
 		camera: ingest.Config{URL: url, Audio: camera.Audio, Clock: n.cfg.Clock, Logger: logger},
-		ring:   live.New(live.Limits{}),
+		ring:   live.New(live.Limits{}), lent: &n.buffers,
 	}
 	s.gaps = gaps{stream: id, clock: n.cfg.Clock, enter: n.store.RecordGap}
 	from, err := s.gaps.resume(n.store, n.ledger.camera(camera.ID).Added)
@@ -119,6 +120,7 @@ func (s *stream) record(ctx context.Context, items iter.Seq2[branchline.Item, er
 			}
 			s.ledger.gap(g)
 		},
+		Buffers:    s.lent,
 		EndSegment: func() { s.endSegment.Store(true) },
 		Wrote:      func(n int) { s.count.fragments.Add(1); s.count.bytes.Add(uint64(n)) },
 	}, items)

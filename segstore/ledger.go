@@ -31,6 +31,7 @@ import (
 //	L  identifier -> evidence lock
 //	H  stream, holder -> hold
 //	N  stream -> the time in which its segments are thinned
+//	D and P, from which spans are listed: days.go
 //
 // The feed stays as small as the state: a change that supersedes another (sealed after opened, a gap
 // that ended after the same gap open) replaces it in the feed. So a follower that comes late sees the
@@ -49,6 +50,7 @@ type ledger struct {
 	crowded bool                // older ones are forgotten even so
 	origin  bool                // of segments: what is lost leaves gaps
 	noted   []branchline.Change // gaps made by the way, for the journal
+	days    map[string]dayCover // changed, and to be set at the end
 }
 
 type meta struct {
@@ -126,6 +128,9 @@ func (s *Store) commitBy(update func(func(tx *index.Tx) error) error, change fun
 			return err
 		}
 		if err := s.note(&l, l.noted...); err != nil {
+			return err
+		}
+		if err := l.setDays(); err != nil {
 			return err
 		}
 		if l.meta == m {
@@ -218,6 +223,9 @@ func (l *ledger) segment(seg branchline.Segment) error {
 		if err := l.tx.Delete(keySegment(old)); err != nil {
 			return err
 		}
+		if err := l.uncover(old); err != nil {
+			return err
+		}
 	}
 	ch := branchline.Change{Opened: &seg}
 	if seg.Sealed {
@@ -237,6 +245,9 @@ func (l *ledger) segment(seg branchline.Segment) error {
 		if err := l.takePlace(seg); err != nil {
 			return err
 		}
+	}
+	if err := l.cover(seg); err != nil {
+		return err
 	}
 	return l.count(seg, 1)
 }
@@ -268,6 +279,9 @@ func (l *ledger) remove(id branchline.SegmentID, cause branchline.Cause) error {
 		return err
 	}
 	if err := l.tx.Delete(keySegment(seg)); err != nil {
+		return err
+	}
+	if err := l.uncover(seg); err != nil {
 		return err
 	}
 	gone := branchline.Removal{ID: id, Stream: seg.Stream, Span: seg.Span, Cause: cause}

@@ -34,6 +34,7 @@ type partial struct {
 	listed   bool            // the sidecar lists all that is held; not at the origin
 	lists    int             // guarded by turn: how often the origin's sidecar was written and not synced
 	cipher   *cipher         // how its fragments stand in the file; nil: in plain
+	side     int64           // guarded by turn: the sidecar's length; zero if it is to be read first
 	stepped  bool            // guarded by turn: its directory entries are durable
 	recorded branchline.Hash // guarded by turn: of the footer that stands in the sidecar
 

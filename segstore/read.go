@@ -258,17 +258,14 @@ func openGap(tx *index.Tx, stream branchline.StreamID) (*branchline.Gap, error) 
 // Held returns the spans in the range of which the bytes are here, sealed or not, coalesced and in
 // order. It is empty for an unknown stream.
 func (s *Store) Held(stream branchline.StreamID, span branchline.TimeRange) ([]branchline.TimeRange, error) {
-	found, err := s.entries(stream, span, false)
+	parts, open, err := s.covered(stream, span)
 	if err != nil {
 		return nil, fmt.Errorf("list held spans: %w", err)
 	}
-	var parts []branchline.TimeRange
-	for _, seg := range found {
-		if !seg.Sealed {
-			var ok bool
-			if seg, ok = s.incomplete(seg); !ok {
-				continue
-			}
+	for _, seg := range open {
+		seg, ok := s.incomplete(seg)
+		if !ok {
+			continue
 		}
 		if seg.Sealed {
 			parts = append(parts, seg.Span)
@@ -281,15 +278,23 @@ func (s *Store) Held(stream branchline.StreamID, span branchline.TimeRange) ([]b
 	return coalesce(parts, span), nil
 }
 
+// joined joins ranges that all but touch.
+func joined(parts ...branchline.TimeRange) branchline.Spans {
+	wide := make([]branchline.TimeRange, len(parts))
+	for i, r := range parts {
+		wide[i] = branchline.TimeRange{Start: r.Start, End: r.End.Add(joinWithin)}
+	}
+	set := branchline.NewSpans(wide...)
+	for i := range set {
+		set[i].End = set[i].End.Add(-joinWithin)
+	}
+	return set
+}
+
 // coalesce joins ranges that all but touch, and cuts them to the span.
 func coalesce(parts []branchline.TimeRange, span branchline.TimeRange) []branchline.TimeRange {
-	for i := range parts {
-		parts[i].End = parts[i].End.Add(joinWithin)
-	}
-	joined := branchline.NewSpans(parts...)
 	var held []branchline.TimeRange
-	for _, r := range joined {
-		r.End = r.End.Add(-joinWithin)
+	for _, r := range joined(parts...) {
 		if r = r.Intersect(span); !r.Empty() {
 			held = append(held, r)
 		}

@@ -151,7 +151,7 @@ func decode(what string, b []byte, move func(c *codec)) error {
 func keyVersion() []byte { return []byte("V") }
 
 // indexVersion is the version of the index's entries: an index of another one is made again.
-func indexVersion() []byte { return []byte{2} }
+func indexVersion() []byte { return []byte{3} }
 
 func keyMeta() []byte { return []byte("E") }
 
@@ -191,6 +191,11 @@ func keyAt(kind byte, s branchline.StreamID, t time.Time) []byte {
 		ns = math.MaxInt64
 	}
 	return binary.BigEndian.AppendUint64(keyLine(kind, s), uint64(ns)^1<<63)
+}
+
+// timeOfKey returns the time in a key that keyAt made.
+func timeOfKey(k []byte) time.Time {
+	return time.Unix(0, int64(binary.BigEndian.Uint64(k[len(k)-8:])^1<<63)).UTC()
 }
 
 func keySegment(s branchline.Segment) []byte {

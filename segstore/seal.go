@@ -49,6 +49,9 @@ func (p *partial) createSidecar() error {
 	if e := side.close(); err == nil {
 		err = e
 	}
+	if err == nil {
+		p.side = side.size
+	}
 	return err
 }
 
@@ -131,7 +134,7 @@ func (p *partial) syncSidecar(lost, fresh []branchline.Fragment, box []byte, sea
 	if len(records) == 0 && p.stepped {
 		return nil
 	}
-	side, _, err := openLog(p.fs, sidecarPath(p.path))
+	side, err := p.openSidecar()
 	if err != nil {
 		return err
 	}
@@ -143,10 +146,24 @@ func (p *partial) syncSidecar(lost, fresh []branchline.Fragment, box []byte, sea
 	if e := side.close(); err == nil {
 		err = e
 	}
-	if err == nil {
-		p.recorded = sealedAs
+	if p.side = 0; err == nil {
+		p.side, p.recorded = side.size, sealedAs
 	}
 	return err
+}
+
+// openSidecar opens the sidecar behind what was written last, which need not be read again. The caller holds
+// turn.
+func (p *partial) openSidecar() (*recordLog, error) {
+	if p.side == 0 {
+		side, _, err := openLog(p.fs, sidecarPath(p.path))
+		return side, err
+	}
+	f, err := p.fs.Open(sidecarPath(p.path), os.O_RDWR)
+	if err != nil {
+		return nil, fmt.Errorf("open log: %w", err)
+	}
+	return &recordLog{f: f, size: p.side}, nil
 }
 
 // leave closes the partial's file and ends its life in the given state. The caller holds turn.

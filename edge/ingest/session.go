@@ -62,7 +62,7 @@ func Open(ctx context.Context, cfg Config) (*Session, error) {
 	}
 	tcp := gortsplib.ProtocolTCP
 	s := &Session{cfg: cfg, failed: make(chan error, 1), client: &gortsplib.Client{
-		Scheme: u.Scheme, Host: u.Host, Protocol: &tcp, ReadTimeout: Timeout, WriteTimeout: Timeout,
+		Scheme: u.Scheme, Host: u.Host, DialContext: dial, Protocol: &tcp, ReadTimeout: Timeout, WriteTimeout: Timeout,
 		UserAgent: "branchline", DisableRTCPSenderReports: true,
 	}}
 	s.client.OnDecodeError = func(error) { s.lost.Add(1) }

@@ -13,13 +13,15 @@ import (
 // Assembler puts the exact bytes of fragments together from a stream's items. The zero value is ready;
 // it is not safe for concurrent use.
 type Assembler struct {
+	Buffers *Buffers // to which whoever is done with a fragment's bytes may return them
+
 	frames [MaxTracks][][]byte
 	size   int
 	lost   bool
 }
 
 // Add takes the stream's next item. When the item ends a fragment of which every frame was seen, it
-// returns the fragment's bytes, which are the caller's own; otherwise nil.
+// returns the fragment's bytes, which are the caller's own until it returns them to Buffers; otherwise nil.
 func (a *Assembler) Add(item branchline.Item) []byte {
 	if item.Missed > 0 || item.Start != nil {
 		a.reset()
@@ -54,7 +56,7 @@ func (a *Assembler) bytes(end *branchline.FragmentEnd) []byte {
 	if a.lost || int64(size) != end.Fragment.Length {
 		return nil
 	}
-	out := append(make([]byte, 0, size), end.Head...)
+	out := append(a.Buffers.get(size), end.Head...)
 	for _, track := range a.frames {
 		for _, data := range track {
 			out = append(out, data...)

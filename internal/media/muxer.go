@@ -181,10 +181,7 @@ func (m *Muxer) closeAt(end time.Time, cause branchline.Cause) ([]branchline.Ite
 		tick := max(ticksAt(end, rate), m.last[m.lead]+1)
 		end = timeAt(tick, rate)
 		var err error
-		if items, err = m.finish(items, tick); err == nil {
-			items, err = m.seal(items)
-		}
-		if err != nil {
+		if items, err = m.seal(m.finish(items, tick)); err != nil {
 			return nil, err
 		}
 	}
@@ -224,9 +221,7 @@ func (m *Muxer) turn(s sample, wall time.Time) (items []branchline.Item, err err
 		return nil, nil
 	}
 	if open {
-		if items, err = m.finish(items, s.dts); err != nil {
-			return nil, err
-		}
+		items = m.finish(items, s.dts)
 	}
 	if due {
 		if items, err = m.seal(items); err != nil {
@@ -266,7 +261,7 @@ func (m *Muxer) begin(s sample) branchline.Item {
 }
 
 // finish completes the open fragment; end is the decode time of what follows on the lead track.
-func (m *Muxer) finish(items []branchline.Item, end int64) ([]branchline.Item, error) {
+func (m *Muxer) finish(items []branchline.Item, end int64) []branchline.Item {
 	var parts []part
 	var data [][]byte
 	for i, samples := range m.frag.samples {
@@ -284,12 +279,8 @@ func (m *Muxer) finish(items []branchline.Item, end int64) ([]branchline.Item, e
 		parts = append(parts, p)
 	}
 	m.sequence++
-	moof, err := marshalHead(m.sequence, parts)
-	if err != nil {
-		return nil, err
-	}
-	head := appendPrft(make([]byte, 0, prftSize+len(moof)), m.lead+1, m.frag.wall, m.frag.start)
-	head = append(head, moof...)
+	head := appendPrft(make([]byte, 0, prftSize+headSize(parts)), m.lead+1, m.frag.wall, m.frag.start)
+	head = appendHead(head, m.sequence, parts)
 	tail := m.cfg.Format.Checksum(head, data...)
 	f := m.row(head, data, tail)
 	f.Duration = timeAt(end, m.rate()).Sub(f.Start)
@@ -298,7 +289,7 @@ func (m *Muxer) finish(items []branchline.Item, end int64) ([]branchline.Item, e
 	m.frag = fragment{samples: make([][]sample, len(m.cfg.Tracks))}
 	return append(items, branchline.Item{
 		Segment: m.segment.start.ID, Fragment: &branchline.FragmentEnd{Fragment: f, Head: head, Tail: tail},
-	}), nil
+	})
 }
 
 // row describes the finished fragment, but for its duration.

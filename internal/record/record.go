@@ -31,6 +31,8 @@ type Config struct {
 	// that recording can go on there after something could not be written. It is called again while that
 	// lasts, at most once in retryEvery.
 	EndSegment func()
+	// Buffers, if set, lends the memory for fragments; recorders of one node share it.
+	Buffers *media.Buffers
 	// Wrote, if set, is told the size of each fragment written.
 	Wrote func(bytes int)
 }
@@ -39,7 +41,7 @@ type Config struct {
 // Begin, Put and Seal are called from this goroutine, so a slow disk makes a slow reader of the items
 // and nothing else. Whoever wants the last items written ends them, not ctx.
 func Run(ctx context.Context, cfg Config, items iter.Seq2[branchline.Item, error]) error {
-	r := &recorder{cfg: cfg}
+	r := &recorder{cfg: cfg, asm: media.Assembler{Buffers: cfg.Buffers}}
 	for item, err := range items {
 		if err != nil {
 			return err
@@ -86,6 +88,7 @@ func (r *recorder) record(item branchline.Item) {
 		r.segment = branchline.SegmentID{}
 		r.closeGap(item.RunEnd.At)
 	}
+	r.cfg.Buffers.Return(data)
 }
 
 func (r *recorder) begin(start *branchline.SegmentStart) {

@@ -1,0 +1,31 @@
+package media
+
+import (
+	"bytes"
+	"testing"
+
+	"github.com/branchline-video/branchline"
+)
+
+// TestBuffersAreLentAgain puts fragments of many sizes together in memory that is given back each time.
+func TestBuffersAreLentAgain(t *testing.T) {
+	buffers := new(Buffers)
+	asm := Assembler{Buffers: buffers}
+	for _, size := range []int{10, 100_000, 1, 64 << 10, maxLent + 1, 70_000, 0} {
+		frame := bytes.Repeat([]byte{byte(size)}, size)
+		want := append(append([]byte("head"), frame...), "tail"...)
+		asm.Add(branchline.Item{Frame: &branchline.Frame{Track: 1, Data: frame}})
+		got := asm.Add(branchline.Item{Fragment: &branchline.FragmentEnd{Head: []byte("head"), Tail: []byte("tail"),
+			Fragment: branchline.Fragment{Length: int64(len(want))}}})
+		if !bytes.Equal(got, want) {
+			t.Errorf("fragment of %d bytes came as %d", len(want), len(got))
+		}
+		buffers.Return(got)
+		clear(got)
+	}
+	if lent := buffers.get(maxLent + 1); len(lent) != 0 || cap(lent) <= maxLent {
+		t.Errorf("lent %d of %d bytes", len(lent), cap(lent))
+	}
+	var none *Buffers
+	none.Return(none.get(10))
+}
