@@ -153,8 +153,8 @@ func describeRemovals(tx *index.Tx, at map[branchline.SegmentID]int, lost []bran
 		if err != nil {
 			return err
 		}
-		var ch branchline.Change
-		if err := decode("change", b, func(c *codec) { c.change(&ch) }); err != nil {
+		ch, err := readChange(tx, b)
+		if err != nil {
 			return err
 		}
 		if ch.Removed != nil {

@@ -271,8 +271,8 @@ func (c *scrubber) next() (batch []sealedAt, at uint64, err error) {
 			if seq > until {
 				break
 			}
-			var ch branchline.Change
-			if err := decode("change", v, func(c *codec) { c.change(&ch) }); err != nil {
+			ch, err := readChange(tx, v)
+			if err != nil {
 				return err
 			}
 			if ch.Sealed == nil {
