@@ -136,7 +136,7 @@ func (b *branch) ruin(t *testing.T, seg branchline.Segment) {
 	if err := os.WriteFile(path, bytes.Repeat([]byte{7}, 500), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := b.Store.Fetch(t.Context(), seg.ID, branchline.ByteRange{}); !errors.Is(err, branchline.ErrGone) {
+	if _, err := b.Fetch(t.Context(), seg.ID, branchline.ByteRange{}); !errors.Is(err, branchline.ErrGone) {
 		t.Fatalf("a ruined file is served: %v", err)
 	}
 }
@@ -202,13 +202,13 @@ func TestEdgeGetsBackWhatItLost(t *testing.T) {
 	unlink = b.link(t, "")
 	defer unlink()
 	eventually(t, "not restored", func() bool {
-		seg, err := b.Store.Segment(segs[1].ID)
+		seg, err := b.Segment(segs[1].ID)
 		return err == nil && seg.Sealed
 	})
 	if got := b.file(t, segs[1]); !bytes.Equal(got, whole) {
 		t.Error("differs from what was recorded")
 	}
-	if _, err := b.Store.Segment(segs[2].ID); !errors.Is(err, branchline.ErrGone) {
+	if _, err := b.Segment(segs[2].ID); !errors.Is(err, branchline.ErrGone) {
 		t.Errorf("what the hub does not hold: %v", err)
 	}
 	other := openBranch(t, t.TempDir())
@@ -246,4 +246,4 @@ func (s *thief) Restore(_ context.Context, id branchline.SegmentID, _ io.Reader)
 	return nil
 }
 
-func (s *thief) link(t *testing.T) (unlink func()) { return s.branch.linkAs(t, s, "") }
+func (s *thief) link(t *testing.T) (unlink func()) { return s.linkAs(t, s, "") }

@@ -64,7 +64,7 @@ func (l *ledger) claim(c claim, most int) (bool, error) {
 }
 
 // claims returns all locks and holds as the journal keeps them.
-func (l *ledger) claims() ([][]byte, error) {
+func (l *ledger) claims() [][]byte {
 	var all [][]byte
 	for _, kind := range []byte{kindLock, kindHold} {
 		prefix := []byte("L")
@@ -75,7 +75,7 @@ func (l *ledger) claims() ([][]byte, error) {
 			all = append(all, claim{kind: kind, value: v}.record())
 		}
 	}
-	return all, nil
+	return all
 }
 
 // readClaim reads a journal record; nil if it is none of a lock or hold. With most of zero it takes away.

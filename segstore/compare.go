@@ -75,7 +75,7 @@ func (s *Store) readFiles(stream branchline.StreamID, files map[branchline.Segme
 			return nil
 		})
 	}
-	group.Wait()
+	_ = group.Wait() // none fails
 	found = slices.DeleteFunc(found, func(seg branchline.Segment) bool { return !seg.Sealed })
 	orderSegments(found)
 	return found

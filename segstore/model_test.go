@@ -97,7 +97,7 @@ func (r *replica) puts(m *modelled) {
 				case i == m.forged:
 					want = branchline.ErrMismatch
 				}
-				if !errors.Is(err, want) && !(!m.begun && errors.Is(err, branchline.ErrGone)) {
+				if !errors.Is(err, want) && (m.begun || !errors.Is(err, branchline.ErrGone)) {
 					return fmt.Errorf("put %d: %w, want %w", i, err, want)
 				}
 			}

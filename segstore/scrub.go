@@ -307,7 +307,7 @@ func (c *scrubber) one(ctx context.Context, seg branchline.Segment) error {
 	}
 	now, e := c.s.lookup(seg.ID)
 	if e != nil || !now.Sealed || now.Hash != seg.Hash {
-		return nil // removed meanwhile
+		return nil //nolint:nilerr // removed meanwhile
 	}
 	c.count(err)
 	log := c.s.log.With("segment", seg.ID, "stream", seg.Stream)

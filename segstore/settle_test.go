@@ -271,7 +271,7 @@ func TestManyGapsAreEnteredLater(t *testing.T) {
 	}
 	must(t, s.Close())
 	must(t, os.RemoveAll(filepath.Join(dir, indexDir)))
-	s, err := openStill(dir, Options{Signer: testKey(), Clock: clock.New(func() time.Time { return testStart() })}, disk{})
+	s, err := openStill(dir, Options{Signer: testKey(), Clock: clock.New(testStart)}, disk{})
 	must(t, err)
 	defer s.Close()
 	if got := strings.Count(allChanges(t, s), "gap"); got != 0 {

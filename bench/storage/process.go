@@ -61,7 +61,7 @@ func start(dir string, ready time.Duration, name string, args ...string) (*proce
 		}
 	}
 	go func() {
-		p.cmd.Wait()
+		_ = p.cmd.Wait() // how it ended is of no interest
 		log.Close()
 		close(p.done)
 	}()
@@ -75,7 +75,7 @@ func start(dir string, ready time.Duration, name string, args ...string) (*proce
 
 // end sends the signal and waits until the process has ended.
 func (p *process) end(sig syscall.Signal) {
-	p.cmd.Process.Signal(sig)
+	_ = p.cmd.Process.Signal(sig) // it may have ended
 	<-p.done
 }
 

@@ -77,9 +77,10 @@ type teller struct {
 
 func (t *teller) tell(l line) {
 	t.mu.Lock()
-	defer t.mu.Unlock()
 	l.At = time.Now()
-	if err := t.enc.Encode(l); err != nil {
+	err := t.enc.Encode(l)
+	t.mu.Unlock()
+	if err != nil {
 		os.Exit(1) // nobody listens any more
 	}
 }

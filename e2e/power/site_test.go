@@ -125,8 +125,6 @@ func (p *process) until(t *testing.T, what string, found func(line) bool) line {
 	}
 }
 
-func kind(k string) func(line) bool { return func(l line) bool { return l.Kind == k } }
-
 // record is what a store has acknowledged, or what was found in it.
 type record struct {
 	sealed map[branchline.SegmentID]line

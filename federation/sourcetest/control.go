@@ -225,7 +225,8 @@ func (m *Memory) Lock(ctx context.Context, l branchline.Lock) error {
 		if len(locks) >= branchline.MaxLocks {
 			return fmt.Errorf("there are %d locks: %w", len(locks), branchline.ErrTooLarge)
 		}
-		m.controls.locks = append(locks, l)
+		locks = append(locks, l)
+		m.controls.locks = locks
 		return nil
 	})
 }

@@ -225,7 +225,7 @@ func (k *Locks) conclude(cmd command, err error) error {
 	})
 	l, gone := k.Lock(cmd.id)
 	if gone != nil {
-		return nil
+		return nil //nolint:nilerr // nothing is left to be told
 	}
 	if l.Removed && !cmd.off { // meanwhile: the site may have it by now
 		k.change(cmd.id, cmd.part, func(p *Part) { p.Edge = Pending })

@@ -46,7 +46,7 @@ func (k Key) ID() (id ID) {
 func (k Key) String() string { return "key " + k.ID().String() }
 
 // Format keeps the key out of logs with any verb.
-func (k Key) Format(f fmt.State, _ rune) { io.WriteString(f, k.String()) }
+func (k Key) Format(f fmt.State, _ rune) { fmt.Fprint(f, k.String()) }
 
 // Keys are those of a store: the first one seals, and all of them open. Nil has none.
 type Keys struct {
