@@ -9,7 +9,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/branchline-video/branchline"
 	"github.com/branchline-video/branchline/internal/clock"
