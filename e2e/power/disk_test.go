@@ -15,8 +15,7 @@ import (
 )
 
 // The tests here have one recorder with two nodes: node 0 on a volume that fails, stalls or fills up, and
-// node 1 on one that is sound and must not notice. Once a node has several volumes, the same faults under
-// one of them belong here, too: recording moves to another.
+// node 1 on one that is sound and must not notice; and one with a node that has both volumes.
 const bad, good = 0, 1
 
 // nbd is a volume on a server whose requests can be made to fail, or to wait.
@@ -122,12 +121,17 @@ func later(a, b time.Time) time.Time {
 // resumed waits until all of a node's streams are written beyond a moment, and returns how long that took.
 func resumed(t *testing.T, p *process, node int, after time.Time) time.Duration {
 	t.Helper()
+	return allResumed(t, p, node, streams/2, after)
+}
+
+func allResumed(t *testing.T, p *process, node, n int, after time.Time) time.Duration {
+	t.Helper()
 	seen := make(map[branchline.StreamID]bool)
 	l := p.until(t, "recording to go on", func(l line) bool {
 		if l.Kind == "held" && l.Node == node && l.Span.End.After(after) && l.At.After(after) {
 			seen[l.Stream] = true
 		}
-		return len(seen) == streams/2
+		return len(seen) == n
 	})
 	return l.At.Sub(after)
 }
@@ -211,6 +215,36 @@ func TestFailingDisk(t *testing.T) {
 	ok(t, n.Unmount()) // the file system may have given up
 	ok(t, n.Mount())
 	outlast(t, p, again)
+}
+
+// TestRecordingMoves has one of a node's two volumes fail for good: the streams on it go on on the other.
+func TestRecordingMoves(t *testing.T) {
+	needVolumes(t, "nbdkit", "nbdfuse", "fusermount3")
+	n := newNBD(t)
+	sound, home := imageDir(t), imageDir(t)
+	failing := filepath.Join(n.Dir, "branchline")
+	_, cams := cameras(t, 0, streams)
+	p := start(t, nodeConfig{Dir: home, Volumes: []string{failing, sound}, Cameras: cams})
+	allResumed(t, p, 0, streams, time.Now())
+	on := func(dir string) int {
+		files, err := filepath.Glob(filepath.Join(dir, "growing", "*", "*.mp4"))
+		ok(t, err)
+		return len(files)
+	}
+	before := on(failing)
+	from := time.Now()
+	ok(t, os.WriteFile(n.fail, nil, 0o600))
+	back := allResumed(t, p, 0, streams, from.Add(4*time.Second))
+	fmt.Printf("one of two volumes failing: %d of %d streams were on it; all are recorded again %.2f s after, gaps %s; "+
+		"longest pause %.2f s\n", before, streams, 4+back.Seconds(), causes(p.told(), 0, from),
+		pause(p.told(), 0, from, time.Now()).Seconds())
+	if before == 0 {
+		t.Error("no stream was on the failing volume")
+	}
+	if files, err := filepath.Glob(filepath.Join(home, "segments", "*", "*", "*.mp4")); err != nil || len(files) > 0 {
+		t.Errorf("kept in the store's own directory: %q, %v", files, err)
+	}
+	p.kill()
 }
 
 // TestStalledDisk has a volume not answer for twenty seconds.

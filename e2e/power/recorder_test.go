@@ -26,6 +26,7 @@ const recorderConfig = "BRANCHLINE_POWER_RECORDER"
 // nodeConfig is one edge node of a recorder.
 type nodeConfig struct {
 	Dir     string
+	Volumes []string // see segstore.Options
 	Cameras []edge.CameraConfig
 	Quick   bool // the files are not checked after opening
 }
@@ -88,7 +89,7 @@ func (t *teller) tell(l line) {
 func recorder(cfg nodeConfig, tell func(line)) error {
 	began := time.Now()
 	node, err := edge.Open(edge.Config{
-		Dir: cfg.Dir, Cameras: cfg.Cameras, SegmentLength: 3 * time.Second,
+		Dir: cfg.Dir, Storage: segstore.Options{Volumes: cfg.Volumes}, Cameras: cfg.Cameras, SegmentLength: 3 * time.Second,
 		Signer: ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)),
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	})
