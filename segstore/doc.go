@@ -4,12 +4,14 @@
 // What always holds:
 //
 //   - The files are the truth and the index is a shortcut to them. A sealed segment proves and
-//     describes itself; gaps, cameras, locks and holds, which have no file of their own, stand in a
+//     describes itself; gaps, cameras, runs, locks and holds, which have no file of their own, stand in a
 //     journal. An index that is lost or damaged is set aside and made again from these, under a new epoch, so
-//     that followers of the change feed notice and start again.
+//     that followers of the change feed notice and start again; recording goes on meanwhile.
+//   - Opening takes a time that does not grow with what is kept. It does what recording needs; the rest,
+//     verifying the index and comparing it with every file, goes on in the background ([Store.Settled]).
 //   - Acknowledged means durable. Sealing writes the footer, syncs the file, renames it to its final
 //     place, syncs the directories, makes the index entry, and only then tells anyone. Data of files
-//     that still grow is synced at least once a second, grouped over all streams.
+//     that still grow is synced at least once a second, grouped over all streams of a volume.
 //   - There is one write path. The edge, which makes segments, puts fragments in order and seals at
 //     once; a hub puts any fragments in any order, from several writers at a time, and whichever
 //     call brings the last missing piece seals. Both end in the same bytes.
@@ -23,7 +25,12 @@
 //     fetched is in plain, and has one hash for its whole life. A missing key is no damage, and needed only
 //     for the fragments, not to find, seal or rebuild.
 //   - After a failed sync a file is never trusted again: it takes no more data and is not sealed
-//     until the store is opened anew, which reads back what is really there.
+//     until the store is opened anew, which reads back what is really there. Its volume is suspect.
+//   - A store may have several volumes (Options.Volumes). Streams are spread over them; one whose volume is
+//     full, slow to sync, suspect or away goes on with a new segment on another. A volume that is away is waited
+//     for, and nothing on it counts as lost.
+//   - At the origin segments and gaps together cover the time since a camera was added, without overlap. What
+//     the process before this one left unexplained is found at opening and told as its stop.
 //   - While the volume is almost full no segment is begun or goes on; all else works, and recording
 //     goes on with space.
 //   - A sealed file that is found damaged, when asked for or by the scrub, is moved to quarantine and
@@ -50,11 +57,14 @@
 // The layout of a store's directory:
 //
 //	lock                                      held by the one process that has the store open
-//	journal                                   gaps, cameras, locks and holds, append-only
+//	journal                                   gaps, cameras, runs, locks and holds, append-only
+//	volumes                                   the other volumes that the store ever had, a path in each line
 //	index/                                    see package index
 //	growing/<stream>/<id>.mp4, <id>.part      growing and partial segments with their sidecars
 //	segments/<stream>/<yyyymmdd>/<id>.mp4     sealed segments by the day (UTC) of their start
 //	trash/                                    on the way out
 //	restore/                                  copies of lost segments, to be taken in
 //	quarantine/                               differing and damaged copies, kept until somebody deletes them
+//
+// and of a volume the last five of these, with the file volume by which it is recognised, and a lock.
 package segstore
