@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"github.com/branchline-video/branchline"
+	"github.com/branchline-video/branchline/internal/live"
 	"github.com/branchline-video/branchline/internal/media"
 	"github.com/branchline-video/branchline/segstore"
 )
@@ -20,10 +21,18 @@ type Node struct {
 	store   *segstore.Store
 	ledger  *ledger
 	buffers media.Buffers
-	streams []*stream // sorted by ID
+	budget  *live.Budget // of the streams' rings
+	streams []*stream    // sorted by ID
 }
 
 var _ branchline.Source = (*Node)(nil)
+
+// The streams' rings hold the newest items in memory, together at most ringBytes, or ringShare for each stream
+// where that is more: some six seconds of 4 Mbit/s, for a disk that stalls.
+const (
+	ringBytes = 48 << 20
+	ringShare = 3 << 20
+)
 
 // Open opens the store, repairs what a crash left, and enters into it which cameras were added,
 // changed or removed. The node records while Run does; what is stored can be read from now on. Its
@@ -59,6 +68,11 @@ func (n *Node) prepare() error {
 	if err != nil {
 		return err
 	}
+	streams := 0
+	for _, camera := range n.cfg.Cameras {
+		streams += len(camera.urls())
+	}
+	n.budget = live.NewBudget(max(ringBytes, ringShare*int64(streams)))
 	for _, camera := range n.cfg.Cameras {
 		for i, url := range camera.urls() {
 			s, err := newStream(n, camera, label(i), url)

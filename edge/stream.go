@@ -87,7 +87,7 @@ func newStream(n *Node, camera CameraConfig, label, url string) (*stream, error)
 		id: id, cfg: n.cfg, ledger: n.ledger,
 		chain: &chain{Store: n.store, signer: n.cfg.Signer}, logger: logger,
 		camera: ingest.Config{URL: url, Audio: camera.Audio, Clock: n.cfg.Clock, Logger: logger},
-		ring:   live.New(live.Limits{}), lent: &n.buffers,
+		ring:   live.New(live.Limits{Shared: n.budget}), lent: &n.buffers,
 	}
 	s.gaps = gaps{stream: id, clock: n.cfg.Clock, enter: n.store.RecordGap}
 	from, err := s.gaps.resume(n.store, n.ledger.camera(camera.ID).Added)

@@ -123,27 +123,16 @@ func (s *Store) compare(ctx context.Context, stream branchline.StreamID,
 
 // enteredDays returns the days for which the index has segments of the stream.
 func (s *Store) enteredDays(stream branchline.StreamID) (days []string, err error) {
-	from := keyLine('S', stream)
-	for {
-		var day time.Time
-		err := s.ix.View(func(tx *index.Tx) error {
-			for _, v := range tx.Scan(keyLine('S', stream), from) {
-				var seg branchline.Segment
-				var seq uint64
-				if err := decode("segment", v, sequenced(&seq, func(c *codec) { c.segment(&seg) })); err != nil {
-					return err
-				}
-				day = seg.Span.Start.UTC()
-				break
+	err = s.ix.View(func(tx *index.Tx) error {
+		for _, kind := range []byte{'D', 'P'} {
+			for k := range tx.Scan(keyLine(kind, stream), nil) {
+				t := timeOfKey(k[:len(keyLine(kind, stream))+8])
+				days = append(days, t.Format(dayLayout))
 			}
-			return nil
-		})
-		if err != nil || day.IsZero() {
-			return days, err
 		}
-		days = append(days, day.Format(dayLayout))
-		from = keyAt('S', stream, day.Truncate(24*time.Hour).Add(24*time.Hour))
-	}
+		return nil
+	})
+	return days, err
 }
 
 func (s *Store) compareDay(stream branchline.StreamID, day string,
@@ -152,16 +141,22 @@ func (s *Store) compareDay(stream branchline.StreamID, day string,
 	if err != nil {
 		return nil // nothing of ours
 	}
-	known, err := s.entries(stream, branchline.TimeRange{Start: start, End: start.Add(24 * time.Hour)}, false)
-	if err != nil {
-		return err
-	}
-	known = slices.DeleteFunc(known, func(seg branchline.Segment) bool { return seg.Span.Start.Before(start) })
 	files, err := s.filesOf(stream, day)
 	if err != nil {
 		return err
 	}
 	counts.segments += len(files)
+	same, err := s.agrees(stream, start, files)
+	if err != nil {
+		return err
+	}
+	if same {
+		files = nil // so that nothing is left to look at but what is not sealed
+	}
+	known, err := s.entered(stream, start, same)
+	if err != nil {
+		return err
+	}
 	for _, seg := range known {
 		if _, ok := files[seg.ID]; ok {
 			if seg.Sealed {
@@ -185,6 +180,16 @@ func (s *Store) compareDay(stream branchline.StreamID, day string,
 		counts.found += n
 	}
 	return nil
+}
+
+// entered returns the segments that the index has of a day; without the sealed ones where those are the day's
+// files, as they nearly always are, so that most of the index is never read.
+func (s *Store) entered(stream branchline.StreamID, day time.Time, same bool) ([]branchline.Segment, error) {
+	if same {
+		return s.unsealed(stream, day)
+	}
+	known, err := s.entries(stream, branchline.TimeRange{Start: day, End: day.Add(24 * time.Hour)}, false)
+	return slices.DeleteFunc(known, func(seg branchline.Segment) bool { return seg.Span.Start.Before(day) }), err
 }
 
 func compareIDs(a, b branchline.SegmentID) int { return slices.Compare(a[:], b[:]) }

@@ -15,15 +15,15 @@ import (
 // the segments, which time those cover that start on a day: usually one span. It changes in the same update as
 // the segment does.
 //
-//	D  stream, day -> spans of the sealed segments that start on it, joined where they all but touch
+//	D  stream, day -> the sealed segments that start on it: how many, their identifiers' exclusive or, and their
+//	   spans, joined where they all but touch
 //	P  stream, start, segment -> nothing: a segment that is opened and not sealed
 //
-// A day with more than maxDaySpans spans has crowdedDay instead, and is read from its segments.
+// Number and identifiers tell whether the files of a day are those that the index has, without reading its
+// segments. A day with more than maxDaySpans spans is marked as crowded and has none; its time is read from its
+// segments.
 
-const (
-	maxDaySpans = 1000
-	crowdedDay  = "crowded"
-)
+const maxDaySpans = 1000
 
 func dayOf(t time.Time) time.Time { return t.UTC().Truncate(24 * time.Hour) }
 
@@ -35,25 +35,33 @@ func keyPartial(s branchline.Segment) []byte {
 
 // dayCover is what the index has of one day of a stream.
 type dayCover struct {
-	spans   branchline.Spans
+	count   uint32
+	ids     branchline.SegmentID // exclusive or
 	crowded bool
+	spans   branchline.Spans
 }
 
-func parseDay(b []byte) (d dayCover, err error) {
-	if string(b) == crowdedDay {
-		return dayCover{crowded: true}, nil
+// toggle adds an identifier, or takes it off.
+func toggle(ids, id branchline.SegmentID) branchline.SegmentID {
+	for i := range ids {
+		ids[i] ^= id[i]
 	}
-	c := codec{buf: b, reading: true}
-	for len(c.buf) > 0 && c.err == nil {
-		var r branchline.TimeRange
-		c.span(&r)
-		d.spans = append(d.spans, r)
-	}
-	if err := c.end(); err != nil {
-		return dayCover{}, fmt.Errorf("decode day: %w", err)
-	}
-	return d, nil
+	return ids
 }
+
+func (d *dayCover) move(c *codec) {
+	number(c, &d.count, 4)
+	c.raw(d.ids[:])
+	c.flag(&d.crowded)
+	for i := 0; c.err == nil && (c.reading && len(c.buf) > 0 || !c.reading && i < len(d.spans)); i++ {
+		if c.reading {
+			d.spans = append(d.spans, branchline.TimeRange{})
+		}
+		c.span(&d.spans[i])
+	}
+}
+
+func parseDay(b []byte) (d dayCover, err error) { return d, decode("day", b, d.move) }
 
 func (l *ledger) readDay(key []byte) (dayCover, error) {
 	if d, ok := l.days[string(key)]; ok {
@@ -74,8 +82,8 @@ func (l *ledger) changeDay(key []byte, d dayCover) {
 	if l.days == nil {
 		l.days = make(map[string]dayCover)
 	}
-	if len(d.spans) > maxDaySpans {
-		d = dayCover{crowded: true}
+	if len(d.spans) > maxDaySpans || d.crowded {
+		d.crowded, d.spans = true, nil
 	}
 	l.days[string(key)] = d
 }
@@ -84,17 +92,10 @@ func (l *ledger) changeDay(key []byte, d dayCover) {
 func (l *ledger) setDays() error {
 	for _, key := range slices.Sorted(maps.Keys(l.days)) {
 		var err error
-		switch d := l.days[key]; {
-		case d.crowded:
-			err = l.tx.Set([]byte(key), []byte(crowdedDay))
-		case len(d.spans) == 0:
+		if d := l.days[key]; d.count == 0 {
 			err = l.tx.Delete([]byte(key))
-		default:
-			err = l.set([]byte(key), func(c *codec) {
-				for i := range d.spans {
-					c.span(&d.spans[i])
-				}
-			})
+		} else {
+			err = l.set([]byte(key), d.move)
 		}
 		if err != nil {
 			return err
@@ -110,10 +111,14 @@ func (l *ledger) cover(seg branchline.Segment) error {
 	}
 	key := keyDay(seg.Stream, dayOf(seg.Span.Start))
 	d, err := l.readDay(key)
-	if err != nil || d.crowded {
+	if err != nil {
 		return err
 	}
-	l.changeDay(key, dayCover{spans: joined(append(d.spans, seg.Span)...)})
+	d.count, d.ids = d.count+1, toggle(d.ids, seg.ID)
+	if !d.crowded {
+		d.spans = joined(append(d.spans, seg.Span)...)
+	}
+	l.changeDay(key, d)
 	return nil
 }
 
@@ -150,8 +155,53 @@ func (l *ledger) uncover(seg branchline.Segment) error {
 			left = append(left, other.Span)
 		}
 	}
-	l.changeDay(key, dayCover{spans: joined(left...)})
+	l.changeDay(key, dayCover{count: d.count - 1, ids: toggle(d.ids, seg.ID), spans: joined(left...)})
 	return nil
+}
+
+// agrees reports whether the files are the sealed segments that the index has of the stream's day.
+func (s *Store) agrees(stream branchline.StreamID, day time.Time,
+	files map[branchline.SegmentID]string) (agrees bool, err error) {
+	var ids branchline.SegmentID
+	for id := range files {
+		ids = toggle(ids, id)
+	}
+	err = s.ix.View(func(tx *index.Tx) error {
+		l := ledger{tx: tx}
+		d, err := l.readDay(keyDay(stream, day))
+		agrees = int(d.count) == len(files) && d.ids == ids
+		return err
+	})
+	return agrees, err
+}
+
+// unsealed returns the segments of the stream's day that the index has as opened.
+func (s *Store) unsealed(stream branchline.StreamID, day time.Time) (open []branchline.Segment, err error) {
+	err = s.ix.View(func(tx *index.Tx) error {
+		open, err = openSegments(tx, stream, day, day.Add(24*time.Hour))
+		return err
+	})
+	return open, err
+}
+
+// openSegments returns the segments that are opened and not sealed and start in a time.
+func openSegments(tx *index.Tx, stream branchline.StreamID, from, to time.Time) ([]branchline.Segment, error) {
+	var open []branchline.Segment
+	for k := range tx.Scan(keyLine('P', stream), keyAt('P', stream, from)) {
+		b, err := tx.Get(append([]byte{'S'}, k[1:]...))
+		if err != nil {
+			return nil, fmt.Errorf("partial segment: %w", err)
+		}
+		seg, err := parseSegment(b)
+		if err != nil {
+			return nil, err
+		}
+		if !seg.Span.Start.Before(to) {
+			break
+		}
+		open = append(open, seg)
+	}
+	return open, nil
 }
 
 func parseSegment(b []byte) (seg branchline.Segment, err error) {
@@ -193,22 +243,8 @@ func (s *Store) covered(stream branchline.StreamID,
 				}
 			}
 		}
-		for k := range tx.Scan(keyLine('P', stream), keyAt('P', stream, from)) {
-			key := append([]byte{'S'}, k[1:]...)
-			b, err := tx.Get(key)
-			if err != nil {
-				return fmt.Errorf("partial segment: %w", err)
-			}
-			seg, err := parseSegment(b)
-			if err != nil {
-				return err
-			}
-			if !seg.Span.Start.Before(span.End) {
-				break
-			}
-			open = append(open, seg)
-		}
-		return nil
+		open, err = openSegments(tx, stream, from, span.End)
+		return err
 	})
 	return spans, open, err
 }

@@ -151,7 +151,7 @@ func decode(what string, b []byte, move func(c *codec)) error {
 func keyVersion() []byte { return []byte("V") }
 
 // indexVersion is the version of the index's entries: an index of another one is made again.
-func indexVersion() []byte { return []byte{3} }
+func indexVersion() []byte { return []byte{4} }
 
 func keyMeta() []byte { return []byte("E") }
 
