@@ -78,6 +78,11 @@ func (l *ledger) claims() [][]byte {
 	return all
 }
 
+// isClaim reports whether a journal record is of a lock or hold.
+func isClaim(record []byte) bool {
+	return len(record) > 0 && (record[0] == kindLock || record[0] == kindUnlock || record[0] == kindHold)
+}
+
 // readClaim reads a journal record; nil if it is none of a lock or hold. With most of zero it takes away.
 func (s *Store) readClaim(record []byte) (c *claim, most int, err error) {
 	if len(record) == 0 {

@@ -16,7 +16,7 @@ func (s *Store) Uncovered(stream branchline.StreamID, span branchline.TimeRange)
 	var parts []branchline.TimeRange
 	err := s.ix.View(func(tx *index.Tx) error {
 		var err error
-		if parts, err = segmentSpans(tx, stream, span); err != nil {
+		if parts, err = s.segmentSpans(tx, stream, span); err != nil {
 			return err
 		}
 		for _, v := range tx.Scan(keyLine('G', stream), nil) {
@@ -46,9 +46,9 @@ func (s *Store) Uncovered(stream branchline.StreamID, span branchline.TimeRange)
 	return holes, nil
 }
 
-// segmentSpans returns the spans of the stream's segments that start before the end of span; one that still
-// grows has no end.
-func segmentSpans(tx *index.Tx, stream branchline.StreamID, span branchline.TimeRange) ([]branchline.TimeRange, error) {
+// segmentSpans returns the spans of the stream's segments that start before the end of span. One that grows has
+// no end, and one that nobody works with, as when its volume is away, none that is known.
+func (s *Store) segmentSpans(tx *index.Tx, stream branchline.StreamID, span branchline.TimeRange) ([]branchline.TimeRange, error) {
 	var parts []branchline.TimeRange
 	for _, v := range tx.Scan(keyLine('S', stream), keyAt('S', stream, span.Start.Add(-MaxSpan))) {
 		var seg branchline.Segment
@@ -59,8 +59,10 @@ func segmentSpans(tx *index.Tx, stream branchline.StreamID, span branchline.Time
 		if !seg.Span.Start.Before(span.End) {
 			break
 		}
-		if !seg.Sealed {
-			seg.Span.End = span.End
+		if p := s.partial(seg.ID); !seg.Sealed && p != nil {
+			if seg.Span = p.segment().Span; p.grows() {
+				seg.Span.End = span.End
+			}
 		}
 		parts = append(parts, seg.Span)
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"path/filepath"
 	"slices"
@@ -62,7 +63,13 @@ func (s *Store) noteRecords(l *ledger, records ...[]byte) error {
 	if len(records) == 0 {
 		return nil
 	}
-	if s.journal.size >= s.journalLimit && len(s.later) == 0 {
+	if s.unnamed {
+		if err := s.fs.SyncDir(s.dir); err != nil {
+			return err
+		}
+		s.unnamed = false
+	}
+	if s.journal.size >= s.journalLimit && len(s.later) == 0 && s.whole && !s.behind {
 		return s.rewriteJournal(l)
 	}
 	if err := s.journal.append(records...); err != nil {
@@ -77,7 +84,7 @@ func (s *Store) noteRecords(l *ledger, records ...[]byte) error {
 
 // mark notes in the index that it has all of the journal, unless some of that is still to be entered.
 func (s *Store) mark(l *ledger) {
-	if len(s.later) == 0 {
+	if len(s.later) == 0 && !s.behind {
 		l.meta.generation, l.meta.journaled = s.generation, uint64(s.journal.size)
 	}
 }
@@ -186,7 +193,11 @@ func (l *ledger) enter(e entry, since uint64) (err error) {
 		return err
 	}
 	if e.claim != nil {
-		_, err = l.claim(*e.claim, e.most)
+		most := e.most
+		if most > 0 {
+			most = math.MaxInt // it was within the limit once
+		}
+		_, err = l.claim(*e.claim, most)
 		return err
 	}
 	if v, err := l.tx.Get([]byte(e.key)); err == nil && len(v) >= 8 && binary.BigEndian.Uint64(v) > since {
@@ -213,8 +224,11 @@ func (s *Store) catchUp(records [][]byte) error {
 	skip := uint64(0)
 	if lost := s.generation == 0 || uint64(s.journal.size) < m.journaled; lost && m.generation != 0 &&
 		(s.generation == 0 || s.generation == m.generation) {
-		s.log.Error("journal has lost its end and is made again from the index", "dir", s.dir)
-		return s.commit(s.rewriteJournal)
+		// What is left of it is of use only where the index has nothing, which is yet to be verified.
+		s.log.Error("journal has lost its end and will be made again from the index", "dir", s.dir)
+		s.behind = true
+		s.setLater(records, 0, 0)
+		return s.enterBatches(len(s.later))
 	}
 	if s.generation != 0 && s.generation == m.generation {
 		skip = m.journaled
@@ -244,7 +258,7 @@ func (s *Store) setLater(records [][]byte, skip, head uint64) {
 	at := uint64(recordHead + 9) // behind the generation
 	for _, r := range records {
 		at += uint64(recordHead + len(r))
-		if at <= skip {
+		if at <= skip && !isClaim(r) { // locks count even if the index cannot be read
 			continue
 		}
 		e, err := s.parseEntry(r)
@@ -284,7 +298,14 @@ func (s *Store) enterLater() error {
 	if err := s.enterBatches(len(s.later)); err != nil {
 		return err
 	}
-	return s.commit(func(l *ledger) error { s.mark(l); return nil })
+	return s.commit(func(l *ledger) error {
+		if s.behind && s.whole {
+			s.behind = false
+			return s.rewriteJournal(l)
+		}
+		s.mark(l)
+		return nil
+	})
 }
 
 func (s *Store) enterBatches(n int) error {
@@ -334,6 +355,11 @@ func (s *Store) rewriteJournal(l *ledger) error {
 	old := s.journal
 	s.journal, s.journalLive, s.generation = fresh, fresh.size, generation
 	s.journalLimit = min(max(journalSlack, 2*fresh.size), s.journalMost)
+	s.unnamed = true
+	if err := s.fs.SyncDir(s.dir); err != nil {
+		return errors.Join(err, old.close())
+	}
+	s.unnamed = false
 	s.mark(l)
-	return errors.Join(s.fs.SyncDir(s.dir), old.close())
+	return old.close()
 }

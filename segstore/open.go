@@ -46,7 +46,8 @@ func openStill(dir string, opt Options, fsys files) (*Store, error) {
 		dir: filepath.Clean(dir), fs: fsys, free: index.FreeSpace, clock: opt.Clock, log: opt.Logger,
 		signer: opt.Signer, trust: opt.Trust,
 		readers: make(chan struct{}, maxReaders), closing: make(chan struct{}), settled: make(chan struct{}),
-		mend: make(chan struct{}, 1), journalMost: journalMost,
+		sound: make(chan struct{}),
+		mend:  make(chan struct{}, 1), journalMost: journalMost,
 		loading: make(chan struct{}, 1), limit: maxPartials,
 		partials: make(map[branchline.SegmentID]*partial), moving: make(map[branchline.SegmentID]chan struct{}),
 		retention: newRetention(opt.Retention),
@@ -85,7 +86,7 @@ func (s *Store) open(volumes []string) (err error) {
 	if err := s.fs.SyncDir(s.dir); err != nil { // else a cut may take all that is in a new store
 		return errors.Join(err, s.journal.close(), s.unlockVolumes(), s.lock())
 	}
-	s.ix, err = index.Open(filepath.Join(s.dir, indexDir), index.Options{Logger: s.log, Lazy: true})
+	s.ix, err = index.Open(filepath.Join(s.dir, indexDir), index.Options{Logger: s.log, Lazy: true, Damaged: s.askMending})
 	if err != nil {
 		return errors.Join(err, s.journal.close(), s.unlockVolumes(), s.lock())
 	}
@@ -127,6 +128,16 @@ func (s *Store) start(journal [][]byte) error {
 			return fmt.Errorf("find where streams stand: %w", err)
 		}
 	}
+	if err := s.resumeAll(); err != nil {
+		return err
+	}
+	var err error
+	s.past, err = s.history()
+	return err
+}
+
+// resumeAll ends what was growing of all streams, and nobody works with.
+func (s *Store) resumeAll() error {
 	streams, err := s.streamsIn(growingDir)
 	if err != nil {
 		return err
@@ -141,11 +152,7 @@ func (s *Store) start(journal [][]byte) error {
 			return nil
 		})
 	}
-	if err := group.Wait(); err != nil {
-		return err
-	}
-	s.past, err = s.history()
-	return err
+	return group.Wait()
 }
 
 // startIndex gives a new index its epoch and its version. An index of another version is set aside, as it

@@ -106,6 +106,13 @@ func (p *partial) usable() error {
 	return fmt.Errorf("segment %v: %w", p.id, branchline.ErrNotFound)
 }
 
+// grows reports whether the partial takes fragments.
+func (p *partial) grows() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.state == growing
+}
+
 // open opens the data file if it is closed. It needs mu. It reports whether it did.
 func (p *partial) open() (bool, error) {
 	if p.file != nil {

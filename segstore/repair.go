@@ -44,12 +44,20 @@ func (s *Store) resume(stream branchline.StreamID) error {
 	}
 	var all []*partial
 	for _, data := range paths {
+		id, err := branchline.ParseSegmentID(strings.TrimSuffix(filepath.Base(data), ".mp4"))
+		if err == nil && s.partial(id) != nil {
+			continue // it grows
+		}
 		p, err := s.load(stream, data)
 		if errors.Is(err, fs.ErrNotExist) && s.adoptMoved(stream, data) {
 			err = nil
 		}
 		if p == nil && err == nil {
 			s.discard(sidecarPath(data))
+			continue
+		}
+		if err != nil && !useless(err) {
+			s.log.Error("incomplete segment is not readable and stays as it is", "path", data, "cause", err)
 			continue
 		}
 		if err != nil {
@@ -70,6 +78,21 @@ func (s *Store) resume(stream branchline.StreamID) error {
 		s.sealCut(p)
 	}
 	return nil
+}
+
+// errSealed is about an incomplete segment that is none any more.
+var errSealed = errors.New("it is sealed already")
+
+// useless reports whether err, of reading an incomplete segment, means that nothing of it is of use; not so one
+// that says something of the machine alone.
+func useless(err error) bool {
+	for _, e := range []error{errSealed, fs.ErrNotExist, io.EOF, io.ErrUnexpectedEOF, branchline.ErrInvalid,
+		branchline.ErrMismatch, branchline.ErrTooLarge} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
 }
 
 // adoptMoved enters a segment that was moved to its final place just before the end, so that the next one is
@@ -120,7 +143,7 @@ func (s *Store) load(stream branchline.StreamID, path string) (*partial, error) 
 		return nil, err
 	}
 	if sealed, _ := s.isSealed(p.id); sealed {
-		return nil, errors.New("it is sealed already")
+		return nil, errSealed
 	}
 	p.state, p.dirty = growing, true
 	return p, p.readSidecar(records)
@@ -229,6 +252,7 @@ func (p *partial) scanHeld() error {
 	if err != nil {
 		return err
 	}
+	forgetPages(r)                     // after a failed sync memory has what the disk has not
 	for n := len(p.held); n > 0; n-- { // what the sidecar lists was synced; a disk may have lied
 		if f, err := fragmentAt(r, t, p.held[n-1].Offset, info.Size()); err == nil && f.Hash == p.held[n-1].Hash {
 			break

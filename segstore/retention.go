@@ -108,6 +108,11 @@ func (s *Store) keepRetained() {
 	var since time.Duration // the last decision
 	var pause <-chan time.Time
 	wake := r.wake
+	select { // a lock must not be overlooked for damage that is still to be found
+	case <-s.sound:
+	case <-time.After(retainEvery):
+	case <-s.closing:
+	}
 	for {
 		select {
 		case <-s.closing:

@@ -67,6 +67,11 @@ func (s *Store) settle() {
 				waiting = false
 			case <-rejoin.C:
 				waiting = !s.rejoin()
+				if !waiting && s.signer != nil {
+					if err := s.resumeAll(); err != nil {
+						s.log.Error("what grew on the volume is not sealed yet", "cause", err)
+					}
+				}
 			}
 		}
 	}
@@ -75,11 +80,7 @@ func (s *Store) settle() {
 // settleOnce makes the index agree with the files.
 func (s *Store) settleOnce(ctx context.Context) error {
 	began := s.clock.Now()
-	if err := s.ix.Verify(ctx); errors.Is(err, index.ErrDamaged) {
-		if err := s.refill(err); err != nil {
-			return err
-		}
-	} else if err != nil {
+	if err := s.verifyIndex(ctx); err != nil {
 		return err
 	}
 	if err := s.enterLater(); err != nil {
@@ -98,8 +99,10 @@ func (s *Store) settleOnce(ctx context.Context) error {
 	if err := s.compareAll(ctx, causes, &counts); err != nil {
 		return err
 	}
-	if err := s.explain(); err != nil {
-		return err
+	if s.allPresent() { // else what is away would be taken for never recorded
+		if err := s.explain(); err != nil {
+			return err
+		}
 	}
 	if took := s.clock.Now().Sub(began); counts.changed() || took > time.Second {
 		s.log.Info("index agrees with the files", "dir", s.dir, "segments", counts.segments,
@@ -115,6 +118,34 @@ type tally struct {
 }
 
 func (t *tally) changed() bool { return t.found+t.missing > 0 }
+
+// verifyIndex reads all of the index, and makes it again if it is damaged.
+func (s *Store) verifyIndex(ctx context.Context) error {
+	err := s.ix.Verify(ctx)
+	if errors.Is(err, index.ErrDamaged) {
+		err = s.refill(err)
+	}
+	if err == nil {
+		err = s.commit(func(*ledger) error { s.whole = true; return nil })
+	}
+	if err != nil {
+		return err
+	}
+	select {
+	case <-s.sound:
+	default:
+		close(s.sound)
+	}
+	return nil
+}
+
+// askMending asks for the index to be looked at. It never waits.
+func (s *Store) askMending() {
+	select {
+	case s.mend <- struct{}{}:
+	default:
+	}
+}
 
 // Rebuild makes the index of a store that nobody has open again from its files, and tells now and then how
 // many segments it has seen. What grows is left for the next Open. It wraps [branchline.ErrBusy] while a
@@ -133,10 +164,7 @@ func Rebuild(ctx context.Context, dir string, opt Options, told func(segments in
 	if err == nil {
 		err = s.enterLater()
 	}
-	if err == nil {
-		_, err = s.emptyTrash()
-	}
-	if err == nil {
+	if err == nil { // what is in trash/ is for the next Open, which knows whether it is the origin
 		err = s.compareAll(ctx, nil, &counts)
 	}
 	if err = errors.Join(err, s.Close()); err != nil {
@@ -151,17 +179,22 @@ func (s *Store) refill(cause error) error {
 		return err
 	}
 	defer s.retention.give()
+	err := s.commit(func(*ledger) error { s.whole, s.behind = false, true; return nil })
+	if err != nil {
+		return err
+	}
 	if err := s.ix.Reset(cause); err != nil {
 		return err
 	}
-	err := s.commit(func(l *ledger) error {
+	err = s.commit(func(l *ledger) error {
 		records, _, err := readLog(filepath.Join(s.dir, journalFile))
 		if err != nil {
 			return err
 		}
 		_, records = splitGeneration(records)
 		s.later = nil
-		s.setLater(records, 0, 0)
+		s.setLater(records, 0, l.meta.head)
+		s.behind, s.whole = false, true // it is new, and lacks just what is to be entered later
 		return l.tx.Set(keyVersion(), indexVersion())
 	})
 	if err != nil {
@@ -322,6 +355,10 @@ func (s *Store) reload(id branchline.SegmentID, stream branchline.StreamID, path
 		return nil, nil
 	}
 	p, err := s.load(stream, path)
+	if err != nil && !useless(err) {
+		s.log.Error("incomplete segment is not readable and stays as it is", "path", path, "cause", err)
+		return nil, nil
+	}
 	if err != nil {
 		s.log.Warn("incomplete segment is given up", "path", path, "cause", err)
 		s.discard(path)

@@ -97,12 +97,16 @@ type Store struct {
 	later        []entry // of the journal, still to be entered
 	laterSince   uint64  // what changed after this is newer than they
 	renewed      bool    // the epoch was, for what was lost
+	whole        bool    // the index was verified, so that it may stand for what the journal had
+	behind       bool    // the index lacks something of the journal, beside later
+	unnamed      bool    // the journal's name is not durable yet
 
 	readers chan struct{} // one token for each reader
 	loading chan struct{} // holds a token while a partial is brought into memory
 	limit   int           // of partials in memory
 	closing chan struct{} // closed by Close
 	settled chan struct{} // closed when what is in the background of opening is done
+	sound   chan struct{} // closed when the index was verified, or made again
 	mend    chan struct{} // holds a token when the index or a volume wants to be looked at
 	work    sync.WaitGroup
 	scrub   *scrubber     // nil if there is none

@@ -191,7 +191,8 @@ func (l *ledger) gapsTouching(stream branchline.StreamID, r branchline.TimeRange
 
 // leftBehind reports whether the cause is one that the removal of a segment leaves.
 func leftBehind(cause branchline.Cause) bool {
-	return byRetention(cause) || cause == branchline.CauseDiskFailed || cause == branchline.CauseFailed
+	return byRetention(cause) || cause == branchline.CauseDiskFailed || cause == branchline.CauseFailed ||
+		cause == branchline.CauseStopped // for which a lost index took it
 }
 
 // empty frees the space of a file in trash/ and leaves its name, which a crash needs.

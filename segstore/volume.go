@@ -65,6 +65,9 @@ func (s *Store) openVolumes(dirs []string) error {
 	if len(dirs) > MaxVolumes {
 		return fmt.Errorf("%d volumes: %w", len(dirs), branchline.ErrTooLarge)
 	}
+	if _, err := os.ReadFile(filepath.Join(s.dir, volumesFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("read which volumes were used: %w", err)
+	}
 	lines := volumeDirs(s.dir)
 	used := len(lines)
 	for _, dir := range dirs {

@@ -48,6 +48,8 @@ type Options struct {
 	// Lazy opens with reading only the newest tables, so in a time that does not grow with them. The
 	// caller then calls Verify, and until that returns must not take what is missing for never entered.
 	Lazy bool
+	// Damaged, if set, is called when damage is read, from any goroutine; it must return at once.
+	Damaged func()
 }
 
 // DB is an open database. Its methods may be called concurrently.

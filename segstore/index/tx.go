@@ -17,6 +17,7 @@ var ErrNotFound = fmt.Errorf("key %w", branchline.ErrNotFound)
 // Tx is a view of the database at one moment, with the changes made through it on top. It is for the
 // one function and goroutine that it was given to, and only until that function returns.
 type Tx struct {
+	db  *DB
 	txn *badger.Txn
 	err error // first failure of a scan
 }
@@ -29,7 +30,7 @@ func (db *DB) View(read func(tx *Tx) error) error {
 	defer db.calls.Done()
 	txn := db.db.NewTransaction(false)
 	defer txn.Discard()
-	tx := &Tx{txn: txn}
+	tx := &Tx{db: db, txn: txn}
 	if err := read(tx); err != nil {
 		return err
 	}
@@ -54,7 +55,7 @@ func (db *DB) update(room func() error, change func(tx *Tx) error) error {
 	}
 	txn := db.db.NewTransaction(true)
 	defer txn.Discard()
-	tx := &Tx{txn: txn}
+	tx := &Tx{db: db, txn: txn}
 	if err := change(tx); err != nil {
 		return err
 	}
@@ -74,11 +75,11 @@ func (tx *Tx) Get(key []byte) ([]byte, error) {
 		return nil, ErrNotFound
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read index: %w", damaged(err))
+		return nil, fmt.Errorf("read index: %w", tx.damaged(err))
 	}
 	value, err := item.ValueCopy(nil)
 	if err != nil {
-		return nil, fmt.Errorf("read index: %w", damaged(err))
+		return nil, fmt.Errorf("read index: %w", tx.damaged(err))
 	}
 	return value, nil
 }
@@ -124,7 +125,7 @@ func (tx *Tx) scan(prefix, from []byte, reverse bool) iter.Seq2[[]byte, []byte] 
 			key = item.KeyCopy(key)
 			var err error
 			if value, err = item.ValueCopy(value); err != nil {
-				tx.err = errors.Join(tx.err, fmt.Errorf("scan index: %w", damaged(err)))
+				tx.err = errors.Join(tx.err, fmt.Errorf("scan index: %w", tx.damaged(err)))
 				return
 			}
 			if !yield(key, value) {

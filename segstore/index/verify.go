@@ -152,9 +152,12 @@ func verifyEnd(data []byte) error {
 }
 
 // damaged wraps what the engine says of damage with [ErrDamaged].
-func damaged(err error) error {
+func (tx *Tx) damaged(err error) error {
 	if !errors.Is(err, y.ErrChecksumMismatch) {
 		return err
+	}
+	if tx.db.opt.Damaged != nil {
+		tx.db.opt.Damaged()
 	}
 	return fmt.Errorf("%w: %w", ErrDamaged, err)
 }
