@@ -54,6 +54,9 @@ func (r *Remote) Locks(ctx context.Context) ([]branchline.Lock, error) {
 
 // command asks for something to be done. An answer says that it is.
 func (r *Remote) command(ctx context.Context, req *wire.Request) error {
+	if err := ctx.Err(); err != nil {
+		return err // over a fast link it might still be done
+	}
 	c, err := ask(ctx, r.conn, link.KindControl, req)
 	if err != nil {
 		return err
