@@ -14,6 +14,7 @@ type Control interface {
 	// on that stream; one without spans releases that. It is durable on return.
 	Hold(ctx context.Context, h Hold) error
 	// Lock places an evidence lock, in place of one with the same identifier. It is durable on return.
+	// Over a link each holder has identifiers of its own: it reaches and sees no locks but its own.
 	Lock(ctx context.Context, l Lock) error
 	// Unlock takes a lock off. Nothing happens if there is none with the identifier.
 	Unlock(ctx context.Context, id string) error
@@ -38,7 +39,7 @@ const MaxHoldSpans = 1000
 
 // Lock is an evidence lock: nothing that it covers is removed before its end, whatever retention says.
 type Lock struct {
-	ID      string // made by who places it, up to MaxLabel bytes
+	ID      string // made by who places it, up to MaxLockID bytes; over a link up to MaxLabel
 	Stream  StreamID
 	Span    TimeRange
 	Until   time.Time // zero: until it is taken off
@@ -49,6 +50,10 @@ type Lock struct {
 
 // Active reports whether the lock holds at the given time.
 func (l Lock) Active(now time.Time) bool { return l.Until.IsZero() || now.Before(l.Until) }
+
+// MaxLockID bounds a lock's identifier where it is kept: there that of a hub's lock begins with the hub's
+// name, of which each byte may be escaped.
+const MaxLockID = 2*MaxName + 1 + MaxLabel
 
 // MaxLocks bounds the locks of a node.
 const MaxLocks = 10_000

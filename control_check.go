@@ -32,8 +32,8 @@ func (l Lock) Check() error {
 		return err
 	}
 	switch {
-	case l.ID == "" || len(l.ID) > MaxLabel:
-		return fmt.Errorf("check lock: identifier of %d bytes, 1 to %d are possible: %w", len(l.ID), MaxLabel, ErrInvalid)
+	case l.ID == "" || len(l.ID) > MaxLockID:
+		return fmt.Errorf("check lock: identifier of %d bytes, 1 to %d are possible: %w", len(l.ID), MaxLockID, ErrInvalid)
 	case l.Span.Empty() || l.Span.Start.IsZero():
 		return fmt.Errorf("check lock %s: it covers nothing: %w", l.ID, ErrInvalid)
 	case len(l.By) > MaxName || len(l.Reason) > MaxName:

@@ -53,9 +53,10 @@ func TestLockCheck(t *testing.T) {
 		change func(*branchline.Lock)
 		want   error
 	}{
-		"good":                 {func(*branchline.Lock) {}, nil},
-		"no identifier":        {func(l *branchline.Lock) { l.ID = "" }, branchline.ErrInvalid},
-		"a long identifier":    {func(l *branchline.Lock) { l.ID = long()[:branchline.MaxLabel+1] }, branchline.ErrInvalid},
+		"good":          {func(*branchline.Lock) {}, nil},
+		"no identifier": {func(l *branchline.Lock) { l.ID = "" }, branchline.ErrInvalid},
+		"a long identifier": {func(l *branchline.Lock) { l.ID = strings.Repeat("x", branchline.MaxLockID+1) },
+			branchline.ErrInvalid},
 		"no stream":            {func(l *branchline.Lock) { l.Stream = "" }, branchline.ErrInvalid},
 		"an empty span":        {func(l *branchline.Lock) { l.Span.End = l.Span.Start }, branchline.ErrInvalid},
 		"no beginning":         {func(l *branchline.Lock) { l.Span.Start = time.Time{} }, branchline.ErrInvalid},

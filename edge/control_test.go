@@ -63,3 +63,29 @@ func TestTheSiteDecides(t *testing.T) {
 		}
 	}
 }
+
+// TestLocksWithTheirHolders shows that a node keeps the locks of two hubs apart, with identifiers as long as
+// they come over the link with their holder.
+func TestLocksWithTheirHolders(t *testing.T) {
+	n, ctx := openControlled(t, Allow{Lock: true}), t.Context()
+	at := time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC)
+	lock := branchline.Lock{Stream: "gate.main", Span: branchline.TimeRange{Start: at, End: at.Add(time.Hour)}}
+	long := strings.Repeat("x", branchline.MaxLockID-2) + "/1"
+	for _, id := range []string{"hub/1", long} {
+		lock.ID = id
+		if err := n.Lock(ctx, lock); err != nil {
+			t.Fatal(err)
+		}
+		lock.Span.End = at.Add(time.Minute)
+	}
+	locks, err := n.Locks(ctx)
+	if err != nil || len(locks) != 2 || locks[0].Span.Duration() != time.Hour {
+		t.Errorf("locks %+v, %v", locks, err)
+	}
+	if err := n.Unlock(ctx, long); err != nil {
+		t.Fatal(err)
+	}
+	if locks, err := n.Locks(ctx); err != nil || len(locks) != 1 || locks[0].ID != "hub/1" {
+		t.Errorf("after one was taken off: %+v, %v", locks, err)
+	}
+}

@@ -3,6 +3,7 @@ package federation
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/branchline-video/branchline"
 	"github.com/branchline-video/branchline/federation/identity"
@@ -53,6 +54,9 @@ func (r *Remote) Locks(ctx context.Context) ([]branchline.Lock, error) {
 
 // command asks for something to be done. An answer says that it is.
 func (r *Remote) command(ctx context.Context, req *wire.Request) error {
+	if err := ctx.Err(); err != nil {
+		return err // over a fast link it might still be done
+	}
 	c, err := ask(ctx, r.conn, link.KindControl, req)
 	if err != nil {
 		return err
@@ -85,17 +89,22 @@ func (s *server) control(a *answer, req *wire.Request) error {
 	case *wire.Request_Lock:
 		l, err := decodeLock(call.Lock.GetLock())
 		if err == nil {
+			l.ID = lockScope(holder) + l.ID
 			err = node.Lock(a.ctx, l)
 		}
 		return a.done(err)
 	case *wire.Request_Unlock:
-		return a.done(node.Unlock(a.ctx, call.Unlock.GetId()))
+		return a.done(node.Unlock(a.ctx, lockScope(holder)+call.Unlock.GetId()))
 	}
 	list, err := node.Locks(a.ctx)
 	if err != nil {
 		return err
 	}
 	for _, l := range list {
+		var own bool
+		if l.ID, own = strings.CutPrefix(l.ID, lockScope(holder)); !own {
+			continue
+		}
 		if err := a.send(&wire.Answer{Body: &wire.Answer_Lock{Lock: encodeLock(l)}}); err != nil {
 			return err
 		}
@@ -137,6 +146,12 @@ func holderOf(p link.Peer) (string, error) {
 	return name, nil
 }
 
+// lockScope returns what a holder's locks begin with at the node, so that no holder reaches those of another
+// or of the site itself. The name is escaped as in a JSON pointer, so that no scope is the beginning of another.
+func lockScope(holder string) string {
+	return strings.NewReplacer("~", "~0", "/", "~1").Replace(holder) + "/"
+}
+
 func encodeHold(h branchline.Hold) *wire.HoldRequest {
 	w := &wire.HoldRequest{Stream: string(h.Stream), KnownNs: encodeTime(h.Known), UntilNs: encodeTime(h.Until)}
 	for _, span := range h.Spans {
@@ -167,6 +182,10 @@ func decodeLock(w *wire.Lock) (branchline.Lock, error) {
 	l := branchline.Lock{
 		ID: w.GetId(), Stream: branchline.StreamID(w.GetStream()), Span: decodeRange(w.GetSpan()),
 		Until: decodeTime(w.GetUntilNs()), By: w.GetBy(), Reason: w.GetReason(), Created: decodeTime(w.GetCreatedNs()),
+	}
+	if len(l.ID) > branchline.MaxLabel {
+		return l, fmt.Errorf("lock with an identifier of %d bytes, at most %d: %w", len(l.ID), branchline.MaxLabel,
+			branchline.ErrInvalid)
 	}
 	return l, l.Check()
 }

@@ -139,7 +139,7 @@ func TestLockReachesTheEdge(t *testing.T) {
 	}
 	p.wait("the edge has no lock", func() bool { return p.at(l) == "placed" })
 	there := p.stored(p.edge)
-	want := branchline.Lock{ID: l.ID + "-0", Stream: local, Span: l.Span, Until: l.Until, By: "erika",
+	want := branchline.Lock{ID: "hub/" + l.ID + "-0", Stream: local, Span: l.Span, Until: l.Until, By: "erika",
 		Reason: "case 12", Created: l.Created}
 	if len(there) != 1 || there[0] != want {
 		t.Errorf("the edge has %+v, want %+v", there, want)

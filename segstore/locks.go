@@ -18,7 +18,7 @@ import (
 const maxHolds = 1024
 
 func (c *codec) lock(l *branchline.Lock) {
-	text(c, &l.ID, branchline.MaxLabel)
+	text(c, &l.ID, branchline.MaxLockID)
 	text(c, &l.Stream, branchline.MaxID)
 	c.span(&l.Span)
 	c.instant(&l.Until)
@@ -103,7 +103,7 @@ func onLine(times ...time.Time) bool {
 
 // Unlock takes a lock off, durably. Nothing happens if there is none with the identifier.
 func (s *Store) Unlock(ctx context.Context, id string) error {
-	if len(id) > branchline.MaxLabel {
+	if len(id) > branchline.MaxLockID {
 		return nil
 	}
 	if err := s.claimOne(ctx, claim{kindUnlock, keyLock(id), []byte(id)}, 0); err != nil {

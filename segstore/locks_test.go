@@ -126,7 +126,7 @@ func TestLocksAndHoldsAreChecked(t *testing.T) {
 		change func(l *branchline.Lock)
 	}{
 		{"no identifier", func(l *branchline.Lock) { l.ID = "" }},
-		{"long identifier", func(l *branchline.Lock) { l.ID = long }},
+		{"long identifier", func(l *branchline.Lock) { l.ID = strings.Repeat("x", branchline.MaxLockID+1) }},
 		{"no stream", func(l *branchline.Lock) { l.Stream = "" }},
 		{"empty span", func(l *branchline.Lock) { l.Span.End = l.Span.Start }},
 		{"a time of no place", func(l *branchline.Lock) { l.Span.End = day(0, 0).Start.AddDate(1000, 0, 0) }},

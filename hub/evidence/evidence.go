@@ -112,7 +112,7 @@ func (k *Locks) reconcile(ctx context.Context) error {
 func (k *Locks) adopt(there []branchline.Lock) error {
 	var found []*Lock
 	for _, o := range there {
-		id := lockOf(o.ID)
+		id, number := lockOf(o.ID)
 		if id == "" || k.locks[id] != nil && !slices.Contains(found, k.locks[id]) {
 			continue
 		}
@@ -122,7 +122,7 @@ func (k *Locks) adopt(there []branchline.Lock) error {
 			k.locks[id], found = l, append(found, l)
 		}
 		l.Streams = append(l.Streams, o.Stream)
-		l.Parts = append(l.Parts, Part{Stream: o.Stream, Edge: Pending})
+		l.Parts = append(l.Parts, Part{Stream: o.Stream, Number: number, Edge: Pending})
 	}
 	for _, l := range found {
 		k.opt.Logger.Warn("evidence lock is known from the store alone", "lock", l.ID, "streams", l.Streams)

@@ -353,3 +353,58 @@ func TestAllOrNothing(t *testing.T) {
 		}
 	})
 }
+
+// watched is a store that tells what is done to it.
+type watched struct {
+	*sourcetest.Memory
+	did []string
+}
+
+func (w *watched) Lock(ctx context.Context, l branchline.Lock) error {
+	w.did = append(w.did, "lock "+l.ID)
+	return w.Memory.Lock(ctx, l)
+}
+
+func (w *watched) Unlock(ctx context.Context, id string) error {
+	w.did = append(w.did, "unlock "+id)
+	return w.Memory.Unlock(ctx, id)
+}
+
+// TestPartsKeepTheirNumbers shows that locks which are known from the store alone stand there and at the site
+// under the numbers that they have, in whatever order they are listed and whichever is missing.
+func TestPartsKeepTheirNumbers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		span := order().Span
+		place := func(c branchline.Control, id string, stream branchline.StreamID) {
+			f.check(c.Lock(t.Context(), branchline.Lock{ID: id, Stream: stream, Span: span, Created: span.Start}))
+		}
+		for _, prefix := range []branchline.StreamID{"berlin.", ""} {
+			c := map[bool]branchline.Control{true: f.store, false: f.edge}[prefix != ""]
+			place(c, "case-10", prefix+"door.sub")
+			place(c, "case-2", prefix+"door.main")
+		}
+		place(f.store, "case-02", "berlin.door.main") // no part of a lock
+		place(f.store, "case-x", "berlin.door.main")
+		here := &watched{Memory: f.store}
+		f.keep = here
+		f.restart()
+		defer f.close()
+		f.link()
+		there, err := f.edge.Locks(t.Context())
+		f.check(err)
+		var got []string
+		for _, l := range there {
+			got = append(got, fmt.Sprintf("%s %s", l.ID, l.Stream))
+		}
+		if want := "case-10 door.sub, case-2 door.main"; strings.Join(got, ", ") != want {
+			t.Errorf("the site has %q, want %s", got, want)
+		}
+		if len(here.did) > 0 {
+			t.Errorf("the store was changed: %q", here.did)
+		}
+		if l := f.locks.Locks(); len(l) != 1 || len(l[0].Parts) != 2 {
+			t.Errorf("known are %+v", l)
+		}
+	})
+}

@@ -47,6 +47,7 @@ type Lock struct {
 // Part is how a lock stands on one stream.
 type Part struct {
 	Stream branchline.StreamID
+	Number int    // of the part in its identifier at the stores
 	Here   bool   `json:"-"` // the hub's own copies are locked
 	Edge   State  // whether the site has done what it is to do
 	Cause  string // why not, for people
@@ -95,10 +96,17 @@ func (l Lock) lock(i int) branchline.Lock {
 	}
 }
 
-func (l Lock) partID(i int) string { return l.ID + "-" + strconv.Itoa(i) }
+func (l Lock) partID(i int) string { return l.ID + "-" + strconv.Itoa(l.Parts[i].Number) }
 
-// lockOf returns the lock of which a store's lock is a part.
-func lockOf(id string) string { return id[:max(strings.LastIndexByte(id, '-'), 0)] }
+// lockOf returns the lock of which a store's lock is a part, and the part's number; nothing if it is none.
+func lockOf(part string) (id string, number int) {
+	at := max(strings.LastIndexByte(part, '-'), 0)
+	number, err := strconv.Atoi(part[min(at+1, len(part)):])
+	if id = part[:at]; err != nil || part != id+"-"+strconv.Itoa(number) {
+		return "", 0
+	}
+	return id, number
+}
 
 func (l Lock) clone() Lock {
 	l.Parts = slices.Clone(l.Parts)

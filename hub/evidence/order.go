@@ -35,11 +35,11 @@ func (k *Locks) create(ctx context.Context, o Order) (*Lock, error) {
 	}
 	l := &Lock{ID: branchline.NewSegmentID(now).String(), Order: o, Created: now}
 	l.Streams = slices.Clone(o.Streams)
-	for _, s := range l.Streams {
+	for i, s := range l.Streams {
 		if err := k.opt.Known(s); err != nil {
 			return nil, err
 		}
-		l.Parts = append(l.Parts, Part{Stream: s, Edge: Pending})
+		l.Parts = append(l.Parts, Part{Stream: s, Number: i, Edge: Pending})
 	}
 	revoked, err := k.opt.Revoked(l.Site())
 	if err != nil {
