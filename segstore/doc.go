@@ -58,6 +58,7 @@
 //
 //	lock                                      held by the one process that has the store open
 //	journal                                   gaps, cameras, runs, locks and holds, append-only
+//	store                                     the store's identifier, which its volumes carry
 //	volumes                                   the other volumes that the store ever had, a path in each line
 //	index/                                    see package index
 //	growing/<stream>/<id>.mp4, <id>.part      growing and partial segments with their sidecars

@@ -321,6 +321,9 @@ func (s *Store) sealAbandoned(next *partial) {
 	all := s.list()
 	s.mu.Unlock()
 	for _, p := range all {
+		if p.vol != nil && !p.vol.present() {
+			continue // until it is back
+		}
 		if p.stream != next.stream || cmp.Or(cmp.Compare(p.run, next.run), cmp.Compare(p.number, next.number)) >= 0 {
 			continue
 		}

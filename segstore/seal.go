@@ -221,6 +221,9 @@ func (s *Store) place(p *partial) error {
 	final := Path(p.vol.dir, p.stream, p.id, p.footer.Span.Start)
 	day := filepath.Dir(final)
 	if !p.renamed {
+		if err := p.vol.there(); err != nil {
+			return err
+		}
 		if err := p.writeFooter(); err != nil {
 			return err
 		}

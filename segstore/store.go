@@ -86,6 +86,7 @@ type Store struct {
 
 	retention *retention
 
+	id      string    // which its volumes carry
 	volumes []*volume // the last one is dir
 	past    []explained
 

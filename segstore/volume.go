@@ -29,20 +29,25 @@ const (
 	// some seconds of everything that a node records, so that retention has time to act.
 	minFreeOnVolume = 32 << 20
 
-	volumeFile  = "volume"  // on a volume: its identifier
+	storeFile   = "store"   // in the store's directory: its identifier
+	volumeFile  = "volume"  // on a volume: the identifier of its store
 	volumesFile = "volumes" // in the store's directory: which volumes were ever used, a path in each line
 )
 
 // volume is a directory that segments are kept in, usually the root of a disk of its own.
 type volume struct {
-	dir   string
-	home  bool         // it is the store's own directory, with the index
-	lock  func() error // ends this process's claim on it; nil for home and while absent
-	clock clock.Clock
-	log   *slog.Logger
+	dir     string
+	home    bool         // it is the store's own directory, with the index
+	records bool         // new segments go there
+	used    bool         // it is, or will be, among those that the store lists
+	lock    func() error // ends this process's claim on it; nil for home and while absent
+	clock   clock.Clock
+	log     *slog.Logger
 
 	mu      sync.Mutex
 	absent  error     // why the volume cannot be used: not mounted, say
+	device  uint64    // which it is on
+	inode   uint64    // of its directory there
 	failed  error     // a sync failed: new segments go elsewhere while there is an elsewhere
 	since   time.Time // of the same
 	syncing time.Time // when the sync that is under way began; zero while none is
@@ -59,37 +64,73 @@ type VolumeStats struct {
 	Slow    bool      `json:"slow,omitempty"`    // a sync is taking long
 }
 
-// openVolumes finds the store's volumes: those of the options, and the store's own directory, which only
-// keeps what it has when there are others.
-func (s *Store) openVolumes(dirs []string) error {
+// openVolumes finds the store's volumes: those of the options, those that it had before, which only keep what
+// they have, and so does the store's own directory when there are others.
+func (s *Store) openVolumes(dirs []string) (err error) {
 	if len(dirs) > MaxVolumes {
 		return fmt.Errorf("%d volumes: %w", len(dirs), branchline.ErrTooLarge)
+	}
+	if s.id, err = s.ownID(); err != nil {
+		return err
 	}
 	if _, err := os.ReadFile(filepath.Join(s.dir, volumesFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("read which volumes were used: %w", err)
 	}
-	lines := volumeDirs(s.dir)
-	used := len(lines)
+	used := volumeDirs(s.dir)[1:]
 	for _, dir := range dirs {
-		v := &volume{dir: filepath.Clean(dir), clock: s.clock, log: s.log}
-		v.absent = s.prepareVolume(v, slices.Contains(lines, v.dir))
-		if v.absent != nil {
-			s.log.Error("volume is not usable", "dir", v.dir, "cause", v.absent)
+		dir = filepath.Clean(dir)
+		s.volumes = append(s.volumes, &volume{dir: dir, records: true, used: slices.Contains(used, dir),
+			clock: s.clock, log: s.log})
+	}
+	for _, dir := range used {
+		if !slices.ContainsFunc(s.volumes, func(v *volume) bool { return v.dir == dir }) {
+			s.volumes = append(s.volumes, &volume{dir: dir, used: true, clock: s.clock, log: s.log})
+			s.log.Warn("volume is not configured any more: what is on it is still kept and served; once it is gone "+
+				"for good, delete its line", "dir", dir, "line in", filepath.Join(s.dir, volumesFile))
 		}
-		s.volumes = append(s.volumes, v)
-		if !slices.Contains(lines, v.dir) && v.absent == nil {
+	}
+	home := &volume{dir: s.dir, home: true, records: len(dirs) == 0, clock: s.clock, log: s.log}
+	s.volumes = append(s.volumes, home)
+	for _, v := range s.volumes {
+		err := s.prepareVolume(v)
+		if v.home && err != nil {
+			return err
+		}
+		v.away(err)
+	}
+	return s.listVolumes()
+}
+
+// ownID returns the identifier of the store, which its volumes carry.
+func (s *Store) ownID() (string, error) {
+	path := filepath.Join(s.dir, storeFile)
+	text, err := os.ReadFile(path)
+	if id := strings.TrimSpace(string(text)); err == nil && id != "" {
+		return id, nil
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("read the store's identifier: %w", err)
+	}
+	var random [8]byte
+	rand.Read(random[:])
+	id := fmt.Sprintf("%x", random)
+	return id, writeWhole(s.fs, path, []byte(id+"\n"))
+}
+
+// listVolumes notes durably which volumes the store has, so that none is forgotten while it is away.
+func (s *Store) listVolumes() error {
+	var lines []string
+	listed := len(volumeDirs(s.dir)) - 1
+	for _, v := range s.volumes {
+		if !v.home && (v.used || v.present()) {
+			v.used = true
 			lines = append(lines, v.dir)
 		}
 	}
-	home := &volume{dir: s.dir, home: true, clock: s.clock, log: s.log}
-	s.volumes = append(s.volumes, home)
-	if err := s.prepareVolume(home, false); err != nil {
-		return err
+	if len(lines) == listed {
+		return nil
 	}
-	if len(lines) > used {
-		return writeWhole(s.fs, filepath.Join(s.dir, volumesFile), []byte(strings.Join(lines[1:], "\n")+"\n"))
-	}
-	return nil
+	return writeWhole(s.fs, filepath.Join(s.dir, volumesFile), []byte(strings.Join(lines, "\n")+"\n"))
 }
 
 // volumeDirs returns the directories in which a store's segments may be: its own, and those of all volumes
@@ -101,21 +142,31 @@ func volumeDirs(dir string) []string {
 		return dirs // one that cannot be read is taken for none; its volumes are then not looked at
 	}
 	for line := range strings.Lines(string(text)) {
-		dirs = append(dirs, strings.TrimSuffix(line, "\n"))
+		if line = strings.TrimSuffix(line, "\n"); line != "" {
+			dirs = append(dirs, line)
+		}
 	}
 	return dirs
 }
 
-// prepareVolume makes the volume's directories. One that was used before is recognised by its file, so
-// that nothing is written below a mount point while the disk is not there.
-func (s *Store) prepareVolume(v *volume, used bool) error {
+// prepareVolume makes the volume's directories. One that was used before is recognised by its mark, or by what
+// is on it, so that nothing is written below a mount point while the disk is not there; and one of another
+// store by its mark, so that no store takes another's recordings for its own.
+func (s *Store) prepareVolume(v *volume) error {
 	mark := filepath.Join(v.dir, volumeFile)
-	_, err := os.Stat(mark)
-	if errors.Is(err, fs.ErrNotExist) && used {
-		return fmt.Errorf("%s is missing, so the disk seems not to be mounted: %w", mark, branchline.ErrUnavailable)
-	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	text, err := os.ReadFile(mark)
+	switch {
+	case v.home:
+	case err == nil && strings.TrimSpace(string(text)) != s.id:
+		return fmt.Errorf("it is of another store, %.40q; to have this one take it over, delete %s: %w", text, mark,
+			branchline.ErrDenied)
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return err
+	case err != nil && v.used:
+		if names, err := readNames(filepath.Join(v.dir, segmentsDir)); err != nil || len(names) == 0 {
+			return fmt.Errorf("the disk seems not to be mounted: there is no %s and no recording: %w", mark,
+				branchline.ErrUnavailable)
+		}
 	}
 	for _, d := range []string{segmentsDir, growingDir, trashDir} {
 		if err := s.fs.MkdirAll(filepath.Join(v.dir, d)); err != nil {
@@ -123,22 +174,70 @@ func (s *Store) prepareVolume(v *volume, used bool) error {
 		}
 	}
 	if v.home {
-		return nil // its entries are synced by open
+		return v.recognise() // its entries are synced by open
 	}
 	if err := s.fs.SyncDir(v.dir); err != nil {
 		return err
 	}
-	var busy error
-	if v.lock, busy = lockDir(filepath.Join(v.dir, lockName)); busy != nil {
-		v.lock = nil
-		return busy
+	if v.lock == nil {
+		lock, err := lockDir(filepath.Join(v.dir, lockName))
+		if err != nil {
+			return err
+		}
+		v.lock = lock
 	}
-	if err == nil {
+	if err != nil {
+		if err := writeWhole(s.fs, mark, []byte(s.id+"\n")); err != nil {
+			return err
+		}
+	}
+	return v.recognise()
+}
+
+// recognise notes which directory of which disk the volume is.
+func (v *volume) recognise() error {
+	var st syscall.Stat_t
+	if err := syscall.Stat(v.dir, &st); err != nil {
+		return err
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.device, v.inode = uint64(st.Dev), st.Ino //nolint:unconvert // 32 bits wide on some machines
+	return nil
+}
+
+// there returns an error while the volume is away, or something else is in its place, as when its disk was
+// unmounted; then it is away from now on.
+func (v *volume) there() error {
+	var st syscall.Stat_t
+	err := syscall.Stat(v.dir, &st)
+	v.mu.Lock()
+	absent, same := v.absent, uint64(st.Dev) == v.device && st.Ino == v.inode //nolint:unconvert // as above
+	v.mu.Unlock()
+	switch {
+	case absent != nil:
+		return fmt.Errorf("volume %s is away: %w: %w", v.dir, branchline.ErrUnavailable, absent)
+	case err == nil && same:
 		return nil
+	case err == nil:
+		err = errors.New("its disk seems to have been unmounted")
 	}
-	var id [8]byte
-	rand.Read(id[:])
-	return writeWhole(s.fs, mark, fmt.Appendf(nil, "%x\n", id))
+	v.away(err)
+	return fmt.Errorf("volume %s is away: %w: %w", v.dir, branchline.ErrUnavailable, err)
+}
+
+// away notes why the volume cannot be used, or that it can, and logs what is new of that.
+func (v *volume) away(err error) {
+	v.mu.Lock()
+	was := v.absent
+	v.absent = err
+	v.mu.Unlock()
+	switch {
+	case err == nil && was != nil:
+		v.log.Info("volume is there again", "dir", v.dir)
+	case err != nil && (was == nil || was.Error() != err.Error()):
+		v.log.Error("volume is not usable", "dir", v.dir, "cause", err)
+	}
 }
 
 // writeWhole replaces a small file durably.
@@ -233,12 +332,13 @@ func (v *volume) sync() (end func()) {
 // volume is full.
 func (s *Store) volumeFor(stream branchline.StreamID) (*volume, error) {
 	best, bestRank, bestWeight := (*volume)(nil), 3, uint64(0)
-	var full error
+	var full, gone error
 	for _, v := range s.recording() {
-		rank := v.rank()
-		if rank >= 3 {
+		if err := v.there(); err != nil {
+			gone = err
 			continue
 		}
+		rank := v.rank()
 		if err := s.room(v); err != nil {
 			full = err
 			continue
@@ -253,15 +353,12 @@ func (s *Store) volumeFor(stream branchline.StreamID) (*volume, error) {
 	case full != nil:
 		return nil, full
 	}
-	return nil, fmt.Errorf("no volume is there: %w: %w", syscall.EIO, branchline.ErrUnavailable)
+	return nil, fmt.Errorf("no volume is there: %w: %w", syscall.EIO, gone)
 }
 
 // recording returns the volumes that new segments go to.
 func (s *Store) recording() []*volume {
-	if len(s.volumes) > 1 {
-		return s.volumes[:len(s.volumes)-1] // the last is the store's own directory
-	}
-	return s.volumes
+	return slices.DeleteFunc(slices.Clone(s.volumes), func(v *volume) bool { return !v.records })
 }
 
 // weight orders the volumes for a stream (rendezvous hashing): one that comes or goes moves only its own.
@@ -338,16 +435,16 @@ func (s *Store) allPresent() bool {
 func (s *Store) rejoin() bool {
 	again := false
 	for _, v := range s.volumes {
-		if v.present() {
+		if v.home || v.there() == nil {
 			continue
 		}
-		err := s.prepareVolume(v, true)
-		v.mu.Lock()
-		v.absent = err
-		v.mu.Unlock()
-		if err == nil {
-			s.log.Info("volume is there again", "dir", v.dir)
-			again = true
+		err := s.prepareVolume(v)
+		v.away(err)
+		again = again || err == nil
+	}
+	if again {
+		if err := s.listVolumes(); err != nil {
+			s.log.Error("list of volumes is not written", "cause", err)
 		}
 	}
 	return again

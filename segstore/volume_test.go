@@ -199,7 +199,7 @@ func TestVolumesAreAddedLater(t *testing.T) {
 	other, err := Open(filepath.Join(filepath.Dir(dir), "other"), Options{Volumes: vols})
 	must(t, err)
 	defer other.Close()
-	if st := other.Volumes(); !strings.Contains(st[0].Absent, "another process") {
+	if st := other.Volumes(); !strings.Contains(st[0].Absent, "another store") {
 		t.Errorf("a volume is shared: %+v", st)
 	}
 }
