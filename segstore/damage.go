@@ -33,7 +33,7 @@ type brake struct {
 	failing map[branchline.SegmentID]time.Time
 }
 
-// good notes that a fragment was read and is what it should be.
+// good notes that fragments of a file were read to the end of what was asked for, and are what they should be.
 func (b *brake) good() {
 	b.mu.Lock()
 	defer b.mu.Unlock()

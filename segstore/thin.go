@@ -27,8 +27,9 @@ const thinnedName = "thinned"
 func (s *Store) Thin(id branchline.SegmentID) error {
 	err := s.thin(id)
 	if isDamage(err) {
-		err = s.unreadable(id, err)
+		err = s.thin(id)
 	}
+	err = s.unreadable(id, err)
 	if err != nil {
 		return fmt.Errorf("thin segment %v: %w", id, err)
 	}
