@@ -145,8 +145,7 @@ func TestManyDamagedFilesStay(t *testing.T) {
 					t.Errorf("gone %d, unavailable %d", gone, later)
 				}
 			}
-			if err := scrub.scrub(t.Context()); !errors.Is(err, branchline.ErrMismatch) && !errors.Is(err, branchline.ErrInvalid) ||
-				s.Quarantined() != maxRotInRow {
+			if err := scrub.scrub(t.Context()); !isDamage(err) || s.Quarantined() != maxRotInRow {
 				t.Errorf("the scrub goes on: %v", err)
 			}
 			if list {

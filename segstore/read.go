@@ -42,7 +42,8 @@ func (s *Store) Cameras(ctx context.Context) ([]branchline.Camera, error) {
 
 // Segments lists segments, sealed and incomplete, that touch the range, with the fragments held,
 // ordered by start: at most [branchline.MaxSegments]. One whose file turns out to be damaged is left out,
-// moved to quarantine and announced as removed; not so if that may be the disk's fault. An unknown stream wraps [branchline.ErrNotFound].
+// moved to quarantine and announced as removed; not so if that may be the disk's fault. An
+// unknown stream wraps [branchline.ErrNotFound].
 func (s *Store) Segments(ctx context.Context, stream branchline.StreamID,
 	span branchline.TimeRange) ([]branchline.Segment, error) {
 	found, err := s.entries(stream, span, true)
@@ -67,7 +68,8 @@ func (s *Store) Segments(ctx context.Context, stream branchline.StreamID,
 			}
 			if err != nil {
 				err = s.unreadable(seg.ID, err)
-				if !errors.Is(err, branchline.ErrGone) && !errors.Is(err, errDoubted) && (!errors.Is(err, fs.ErrNotExist) || s.allPresent()) {
+				if !errors.Is(err, branchline.ErrGone) && !errors.Is(err, errDoubted) &&
+					(!errors.Is(err, fs.ErrNotExist) || s.allPresent()) {
 					s.log.Error("segment is not readable", "segment", seg.ID, "stream", stream, "cause", err)
 				}
 				continue
@@ -330,7 +332,8 @@ func (s *Store) Stats() Stats {
 // an end goes on, on a segment that still grows, until it is sealed, and includes the footer. It wraps
 // [branchline.ErrNotFound], [branchline.ErrGone] for a segment that was removed or whose file is found
 // damaged, as Segments does, [branchline.ErrInvalid] for a range outside it, [branchline.ErrUnavailable]
-// for bytes that are not held, found damaged in a file that is not sealed, or seem so for another reason, and [branchline.ErrBusy] when
+// for bytes that are not held, found damaged in a file that is not sealed, or seem so for another
+// reason, and [branchline.ErrBusy] when
 // too many readers are open. The caller closes the reader; its Read ends when ctx does, and has the same
 // errors.
 func (s *Store) Fetch(ctx context.Context, id branchline.SegmentID, bytes branchline.ByteRange) (io.ReadCloser, error) {
