@@ -3,6 +3,7 @@ package segstore
 import (
 	"encoding/binary"
 	"fmt"
+	"io"
 	"os"
 
 	"github.com/branchline-video/branchline"
@@ -128,6 +129,42 @@ func (s *Store) newCipher(id branchline.SegmentID) *cipher {
 		return nil
 	}
 	return cipherOf(s.keys, key.ID(), id)
+}
+
+// writeEncrypted writes a sealed file that is in plain, whole or an excerpt, as it is with its fragments
+// encrypted. Before each of them it calls pace, whose error ends it.
+func writeEncrypted(w io.Writer, c content, as *cipher, pace func() error) error {
+	init, box, err := c.end.frame(c.file)
+	if err != nil {
+		return err
+	}
+	if _, err := w.Write(init); err != nil {
+		return err
+	}
+	keep := make([]bool, len(c.end.Fragments))
+	for i, row := range c.end.Fragments {
+		if _, keep[i] = findRow(c.end.kept, row.Offset); !keep[i] {
+			continue
+		}
+		if err := pace(); err != nil {
+			return err
+		}
+		data, err := c.fragment(row)
+		if err == nil {
+			data, err = as.encrypt(data, row.Offset)
+		}
+		if err == nil {
+			_, err = w.Write(data)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if c.end.excerpt() {
+		box = append(box, excerptBox(keep)...)
+	}
+	_, err = w.Write(append(box, as.box()...))
+	return err
 }
 
 // encryptedAfterCrash is footerAfterCrash for a file in which only the sidecar tells fragments: those that it

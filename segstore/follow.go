@@ -160,7 +160,10 @@ func (r *reader) unfit(row branchline.Fragment, err error) ([]byte, error) {
 		return nil, err
 	}
 	if r.p == nil {
-		return nil, r.s.unreadable(r.id, err)
+		forgetPages(r.f)
+		r.content.forget()
+		data, err := r.content.fragment(row)
+		return data, r.s.unreadable(r.id, err)
 	}
 	data, done, err := r.p.lose(row, &r.content, r.s.signer == nil)
 	switch {
@@ -198,6 +201,9 @@ func (p *partial) lose(row branchline.Fragment, c *content, replica bool) (data 
 // ready returns how many bytes can be read now, or else what to wait for.
 func (r *reader) ready() (int64, <-chan struct{}, error) {
 	if r.end != 0 && r.at >= r.end {
+		if r.p == nil && r.content.row.Length > 0 {
+			r.s.brake.good()
+		}
 		return 0, nil, io.EOF
 	}
 	if r.p == nil {

@@ -10,7 +10,6 @@ import (
 	"io/fs"
 	"os"
 	"slices"
-	"syscall"
 	"time"
 
 	"github.com/branchline-video/branchline"
@@ -43,7 +42,8 @@ func (s *Store) Cameras(ctx context.Context) ([]branchline.Camera, error) {
 
 // Segments lists segments, sealed and incomplete, that touch the range, with the fragments held,
 // ordered by start: at most [branchline.MaxSegments]. One whose file turns out to be damaged is left out,
-// moved to quarantine and announced as removed. An unknown stream wraps [branchline.ErrNotFound].
+// moved to quarantine and announced as removed; not so if that may be the disk's fault. An
+// unknown stream wraps [branchline.ErrNotFound].
 func (s *Store) Segments(ctx context.Context, stream branchline.StreamID,
 	span branchline.TimeRange) ([]branchline.Segment, error) {
 	found, err := s.entries(stream, span, true)
@@ -63,9 +63,13 @@ func (s *Store) Segments(ctx context.Context, stream branchline.StreamID,
 		}
 		if seg.Sealed && seg.Fragments == nil {
 			f, err := s.footer(seg)
+			if isDamage(err) {
+				f, err = s.footer(seg)
+			}
 			if err != nil {
 				err = s.unreadable(seg.ID, err)
-				if !errors.Is(err, branchline.ErrGone) && (!errors.Is(err, fs.ErrNotExist) || s.allPresent()) {
+				if !errors.Is(err, branchline.ErrGone) && !errors.Is(err, errDoubted) &&
+					(!errors.Is(err, fs.ErrNotExist) || s.allPresent()) {
 					s.log.Error("segment is not readable", "segment", seg.ID, "stream", stream, "cause", err)
 				}
 				continue
@@ -142,29 +146,6 @@ func knowsStream(tx *index.Tx, stream branchline.StreamID) bool {
 	return err == nil && slices.ContainsFunc(m.Streams, func(st branchline.Stream) bool { return st.ID == stream })
 }
 
-// unreadable returns the error for who asks for a segment whose file fails with err. If it is the file
-// that is damaged, the segment goes to quarantine and is announced as removed, because the disk failed.
-func (s *Store) unreadable(id branchline.SegmentID, err error) error {
-	if !isDamage(err) {
-		return err
-	}
-	if e := s.quarantine(id, branchline.CauseDiskFailed, err.Error()); e != nil && !errors.Is(e, branchline.ErrGone) {
-		s.log.Error("damaged segment stays where it is", "segment", id, "damage", err, "cause", e)
-	}
-	return fmt.Errorf("segment %v is damaged: %w: %s", id, branchline.ErrGone, err.Error())
-}
-
-// isDamage reports whether err, of reading a sealed file, means that the file is damaged; not so one
-// that is missing, as when its volume is, or being removed.
-func isDamage(err error) bool {
-	for _, e := range []error{branchline.ErrInvalid, branchline.ErrMismatch, io.EOF, io.ErrUnexpectedEOF, syscall.EIO} {
-		if errors.Is(err, e) {
-			return !errors.Is(err, ErrNewer)
-		}
-	}
-	return false
-}
-
 // footer returns the ending of a sealed segment's file, verified.
 func (s *Store) footer(seg branchline.Segment) (ending, error) {
 	s.mu.Lock()
@@ -196,6 +177,7 @@ func (s *Store) endingOf(r *os.File, seg branchline.Segment) (ending, error) {
 		return e, nil
 	}
 	if e, err = verifiedEnding(r); err != nil {
+		forgetPages(r) // so that who looks again does so on disk
 		return e, err
 	}
 	if e.Hash != seg.Hash || e.wholeSize() != seg.Size {
@@ -350,7 +332,8 @@ func (s *Store) Stats() Stats {
 // an end goes on, on a segment that still grows, until it is sealed, and includes the footer. It wraps
 // [branchline.ErrNotFound], [branchline.ErrGone] for a segment that was removed or whose file is found
 // damaged, as Segments does, [branchline.ErrInvalid] for a range outside it, [branchline.ErrUnavailable]
-// for bytes that are not held or found damaged in a file that is not sealed, and [branchline.ErrBusy] when
+// for bytes that are not held, found damaged in a file that is not sealed, or seem so for another
+// reason, and [branchline.ErrBusy] when
 // too many readers are open. The caller closes the reader; its Read ends when ctx does, and has the same
 // errors.
 func (s *Store) Fetch(ctx context.Context, id branchline.SegmentID, bytes branchline.ByteRange) (io.ReadCloser, error) {
@@ -416,8 +399,16 @@ func (s *Store) reader(ctx context.Context, id branchline.SegmentID, b branchlin
 	return r, nil
 }
 
-// openSealed opens a sealed segment's file after a look at whether it is whole.
+// openSealed opens a sealed segment's file after a look at whether it is whole, two looks if it is not.
 func (r *reader) openSealed(seg branchline.Segment) error {
+	err := r.tryOpen(seg)
+	if isDamage(err) {
+		err = r.tryOpen(seg)
+	}
+	return r.s.unreadable(seg.ID, err)
+}
+
+func (r *reader) tryOpen(seg branchline.Segment) error {
 	var err error
 	r.f, err = os.Open(r.s.sealedPath(seg))
 	switch {
@@ -426,17 +417,17 @@ func (r *reader) openSealed(seg branchline.Segment) error {
 	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("file of segment %v: %w", seg.ID, branchline.ErrGone)
 	case err != nil:
-		return r.s.unreadable(seg.ID, err)
+		return err
 	}
 	if r.sealed, err = r.s.endingOf(r.f, seg); err == nil {
 		r.init, r.box, err = r.sealed.frame(r.f)
 	}
 	r.content = content{file: r.f, end: &r.sealed, open: r.sealed.cipher(r.s.keys)}
-	if err == nil {
-		return nil
+	if err != nil {
+		forgetPages(r.f)
+		r.f.Close()
 	}
-	r.f.Close()
-	return r.s.unreadable(seg.ID, err)
+	return err
 }
 
 // frame returns a sealed file's init part and footer box if they are those of e, which may have been read

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/ed25519"
+	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -32,7 +33,8 @@ const (
 	// maxRestoredSize bounds a file that Restore takes, in bytes: half an hour of a camera of 16 Mbit/s.
 	maxRestoredSize = 4 << 30
 
-	incomingExt = ".new"     // being written
+	incomingExt = ".new"     // being written by this process, else left over
+	depositExt  = ".copy"    // being written by another
 	refusedExt  = ".refused" // see the log
 )
 
@@ -43,6 +45,7 @@ func (s *Store) startChores(opt Options) {
 		<-s.closing
 		stop()
 	})
+	s.discardIncoming() // before there are new ones
 	s.work.Go(func() { s.keepRestoring(ctx) })
 	if opt.Scrub.Every > 0 {
 		s.scrub = newScrubber(s, opt.Scrub)
@@ -61,6 +64,24 @@ func (s *Store) keepRestoring(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// discardIncoming deletes what a crash has left of files that were being written.
+func (s *Store) discardIncoming() {
+	for _, v := range s.volumes {
+		dir := filepath.Join(v.dir, restoreDir)
+		names, _ := readNames(dir) // restoreFrom tells why not
+		for _, name := range names {
+			if filepath.Ext(name) == incomingExt {
+				s.discard(filepath.Join(dir, name))
+			}
+		}
+	}
+}
+
+// incomingPath returns a new path for a file of a segment that comes to the volume with the folder dir.
+func incomingPath(dir string, id branchline.SegmentID) string {
+	return filepath.Join(dir, restoreDir, id.String()+"."+rand.Text()+incomingExt)
 }
 
 // restoreAll takes in what lies in the folders restore/.
@@ -87,7 +108,7 @@ func (s *Store) restoreFrom(ctx context.Context, dir string) {
 			return
 		}
 		path := filepath.Join(dir, name)
-		err := s.accept(ctx, path)
+		err := s.accept(ctx, path, branchline.SegmentID{})
 		if err == nil || errors.Is(err, errHeld) || ctx.Err() != nil {
 			continue
 		}
@@ -179,18 +200,20 @@ func (s *Store) Segment(id branchline.SegmentID) (branchline.Segment, error) {
 }
 
 // Restore puts back a whole segment, of which body is the file, and announces it as sealed. It is verified
-// before it counts: every fragment, the footer and that this node has signed it ([branchline.ErrMismatch],
-// [branchline.ErrDenied]), and durable on return. Nothing happens if it is held. It wraps
-// [branchline.ErrBusy] for one that is being written here and the errors of Begin for a full disk.
+// before it counts: every fragment, the footer, that it is the segment asked for ([branchline.ErrMismatch]),
+// that this node has signed it and that it is lost here ([branchline.ErrDenied]); and durable on return.
+// Nothing happens if it is held. It wraps [branchline.ErrBusy] for one that is being written here and the
+// errors of Begin for a full disk. A store that encrypts has what comes in plain in restore/ until it is
+// verified, as only its footer tells what the fragments are, and then writes it anew.
 func (s *Store) Restore(ctx context.Context, id branchline.SegmentID, body io.Reader) error {
 	v, err := s.volumeFor("")
 	if err != nil {
 		return fmt.Errorf("restore segment %v: %w", id, err)
 	}
-	path := filepath.Join(v.dir, restoreDir, id.String()+incomingExt)
+	path := incomingPath(v.dir, id)
 	err = s.receive(ctx, path, body)
 	if err == nil {
-		err = s.accept(ctx, path)
+		err = s.accept(ctx, path, id)
 	}
 	if err != nil && !errors.Is(err, errHeld) {
 		s.discard(path)
@@ -199,21 +222,56 @@ func (s *Store) Restore(ctx context.Context, id branchline.SegmentID, body io.Re
 	return nil
 }
 
-// accept verifies the file at path and puts it to its place. It returns errHeld, and removes the file, if there
-// is nothing to do.
-func (s *Store) accept(ctx context.Context, path string) error {
-	seg, err := s.examine(ctx, path)
-	if errors.Is(err, errHeld) {
+// accept verifies the file at path, of the segment wanted if that is not zero, and puts it to its place. It
+// returns errHeld, and removes the file, if there is nothing to do.
+func (s *Store) accept(ctx context.Context, path string, wanted branchline.SegmentID) error {
+	seg, err := s.examine(ctx, path, wanted)
+	from := path
+	if err == nil {
+		from, err = s.encrypted(ctx, path, seg.ID)
+	}
+	if err == nil {
+		err = s.putBack(from, seg)
+	}
+	if from != path && err != nil {
+		s.discard(from)
+	}
+	if from != path && err == nil || errors.Is(err, errHeld) {
 		s.discard(path)
 	}
 	if err != nil {
 		return err
 	}
-	if err := s.putBack(path, seg); err != nil {
-		return err
-	}
 	s.log.Info("segment restored", "segment", seg.ID, "stream", seg.Stream, "hash", seg.Hash)
 	return nil
+}
+
+// encrypted returns the path of the file as it is to stand in the store: a new file beside the one at path
+// if that is in plain and the store encrypts, else path.
+func (s *Store) encrypted(ctx context.Context, path string, id branchline.SegmentID) (string, error) {
+	as := s.newCipher(id)
+	if as == nil {
+		return path, nil
+	}
+	r, err := os.Open(path)
+	if err != nil {
+		return path, err
+	}
+	defer r.Close()
+	e, err := verifiedEnding(r)
+	if err != nil || e.key != nil {
+		return path, err
+	}
+	v := s.volumeOf(path)
+	fresh := incomingPath(v.dir, id)
+	w, err := s.fs.Open(fresh, os.O_CREATE|os.O_TRUNC|os.O_RDWR)
+	if err != nil {
+		return path, err
+	}
+	err = writeEncrypted(io.NewOffsetWriter(w, 0), content{file: r, end: &e}, as, func() error {
+		return errors.Join(ctx.Err(), s.room(v))
+	})
+	return fresh, errors.Join(err, w.Close())
 }
 
 // receive writes body to the file at path, within the limits of a segment and of the disk.
@@ -251,25 +309,23 @@ func (s *Store) receive(ctx context.Context, path string, body io.Reader) error 
 
 var errHeld = errors.New("held already")
 
-// examine verifies a file that is to be taken in. It returns the segment under this node's name of the stream,
-// and errHeld if there is nothing to do.
-func (s *Store) examine(ctx context.Context, path string) (branchline.Segment, error) {
+// examine verifies a file that is to be taken in, of the segment wanted if that is not zero: one of the drop
+// folder is whatever somebody has put there. It returns the segment under this node's name of the stream, and
+// errHeld if there is nothing to do.
+func (s *Store) examine(ctx context.Context, path string, wanted branchline.SegmentID) (branchline.Segment, error) {
+	known := branchline.Segment{}
 	f, size, err := s.verifyFile(path, func(int64) error { return ctx.Err() })
 	if err != nil {
-		return branchline.Segment{}, err
-	}
-	known, err := s.lookup(f.ID)
-	switch {
-	case err == nil && known.Sealed && known.Hash == f.Hash:
-		return known, errHeld
-	case err == nil && known.Sealed:
-		return known, fmt.Errorf("held is %v, restored is %v: %w", known.Hash, f.Hash, branchline.ErrMismatch)
-	case err == nil:
-		return known, fmt.Errorf("segment %v is being written: %w", f.ID, branchline.ErrBusy)
-	case !errors.Is(err, branchline.ErrNotFound) && !errors.Is(err, branchline.ErrGone):
 		return known, err
 	}
-	stream, err := s.streamOf(f)
+	asked := wanted != branchline.SegmentID{}
+	if asked && f.ID != wanted {
+		return known, fmt.Errorf("file is of segment %v: %w", f.ID, branchline.ErrMismatch)
+	}
+	if err := s.lacking(f.ID, f.Hash); err != nil {
+		return known, err
+	}
+	stream, err := s.streamOf(f, asked)
 	if err != nil {
 		return known, err
 	}
@@ -284,17 +340,37 @@ func (s *Store) examine(ctx context.Context, path string) (branchline.Segment, e
 	return seg, nil
 }
 
+// lacking returns nil if a segment can be put back, errHeld if it is there with that hash, and else what is
+// there instead.
+func (s *Store) lacking(id branchline.SegmentID, hash branchline.Hash) error {
+	known, err := s.lookup(id)
+	switch {
+	case err == nil && known.Sealed && known.Hash == hash:
+		return errHeld
+	case err == nil && known.Sealed:
+		return fmt.Errorf("held is %v, restored is %v: %w", known.Hash, hash, branchline.ErrMismatch)
+	case err == nil || s.partial(id) != nil:
+		return fmt.Errorf("segment %v is being written: %w", id, branchline.ErrBusy)
+	case !errors.Is(err, branchline.ErrNotFound) && !errors.Is(err, branchline.ErrGone):
+		return err
+	}
+	return nil
+}
+
 // streamOf returns what this node calls the stream of a footer: at the origin as it says; a replica knows it
-// if it has lost the segment.
-func (s *Store) streamOf(f Footer) (branchline.StreamID, error) {
-	if s.signer != nil {
+// if it has lost the segment, and with lost the origin has to have, too.
+func (s *Store) streamOf(f Footer, lost bool) (branchline.StreamID, error) {
+	if s.signer != nil && !lost {
 		return f.Stream, nil
 	}
-	lost, err := s.Lost()
+	all, err := s.Lost()
 	if err != nil {
 		return "", err
 	}
-	for _, r := range lost {
+	for _, r := range all {
+		if r.ID == f.ID && s.signer != nil { // of which the index may have forgotten the stream
+			return f.Stream, nil
+		}
 		if r.ID == f.ID && (r.Stream == f.Stream || strings.HasSuffix(string(r.Stream), "."+string(f.Stream))) {
 			return r.Stream, nil
 		}
@@ -313,6 +389,9 @@ func (s *Store) putBack(path string, seg branchline.Segment) error {
 		return err
 	}
 	defer s.seize(seg.ID)()
+	if err := s.lacking(seg.ID, seg.Hash); err != nil { // it took long to get here
+		return err
+	}
 	final := Path(s.volumeOf(path).dir, seg.Stream, seg.ID, seg.Span.Start)
 	day := filepath.Dir(final)
 	if err := s.fs.MkdirAll(day); err != nil {
@@ -321,18 +400,20 @@ func (s *Store) putBack(path string, seg branchline.Segment) error {
 	if err := s.fs.Rename(path, final); err != nil {
 		return err
 	}
+	s.replaced(seg.ID)
 	for _, dir := range []string{day, filepath.Dir(day), filepath.Dir(filepath.Dir(day)), filepath.Dir(path)} {
 		if err := s.fs.SyncDir(dir); err != nil {
 			return err
 		}
 	}
-	return s.commit(func(l *ledger) error { return l.segment(seg) })
+	return s.commit(func(l *ledger) error { return errors.Join(l.segment(seg), s.noteSize(l, seg)) })
 }
 
 // Deposit puts a copy of the segment file at path into the store in dir, which takes it in within a minute if
 // it is open anywhere, and otherwise when it is opened next. The copy is verified first, but that this store
 // may have it is decided by the store. It returns what was found in the file, and wraps
-// [branchline.ErrInvalid] or [branchline.ErrMismatch] for one that is damaged.
+// [branchline.ErrInvalid] or [branchline.ErrMismatch] for one that is damaged. A copy in plain stays so until
+// the store takes it in.
 func Deposit(dir, path string) (Report, error) {
 	if _, err := os.Stat(filepath.Join(dir, segmentsDir)); err != nil {
 		return Report{}, fmt.Errorf("restore segment: %s is no store: %w", dir, err)
@@ -354,10 +435,11 @@ func Deposit(dir, path string) (Report, error) {
 	s := &Store{dir: dir, fs: disk{}, free: index.FreeSpace, volumes: []*volume{vol},
 		retention: newRetention(retain.Rules{})}
 	to := filepath.Join(vol.dir, restoreDir, report.Segment)
-	if err := s.receive(context.Background(), to+incomingExt, r); err != nil {
-		return report, fmt.Errorf("restore segment %s: %w", path, err)
+	from := to + "." + rand.Text() + depositExt
+	if err := s.receive(context.Background(), from, r); err != nil {
+		return report, errors.Join(fmt.Errorf("restore segment %s: %w", path, err), os.Remove(from))
 	}
-	if err := os.Rename(to+incomingExt, to+".mp4"); err != nil {
+	if err := os.Rename(from, to+".mp4"); err != nil {
 		return report, fmt.Errorf("restore segment: %w", err)
 	}
 	return report, nil

@@ -5,6 +5,8 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -139,6 +141,136 @@ func TestRefusedRestores(t *testing.T) {
 			t.Errorf("%v", err)
 		}
 	})
+}
+
+// TestRestoreOfWhatIsNotAskedFor: of a removed segment nothing comes back in place of the lost one, nor under its
+// own name.
+func TestRestoreOfWhatIsNotAskedFor(t *testing.T) {
+	s, two := losing(t, t.TempDir(), true)
+	old := makeSegment(3, 6, 4, branchline.Hash{})
+	record(t, s, old)
+	must(t, s.Remove(old.start.ID, branchline.CauseExpired))
+	before := allChanges(t, s)
+	for id, want := range map[branchline.SegmentID]error{
+		two.start.ID: branchline.ErrMismatch, old.start.ID: branchline.ErrDenied} {
+		if err := s.Restore(t.Context(), id, bytes.NewReader(old.file)); !errors.Is(err, want) {
+			t.Errorf("%v, want %v", err, want)
+		}
+	}
+	if lost, err := s.Lost(); err != nil || len(lost) != 1 || allChanges(t, s) != before {
+		t.Errorf("lost %v %v, feed: %s", lost, err, allChanges(t, s))
+	}
+}
+
+// TestRestoreMeets: what came to a segment's place while its file was verified stays.
+func TestRestoreMeets(t *testing.T) {
+	s, two := losing(t, t.TempDir(), true)
+	path := incomingPath(s.dir, two.start.ID)
+	must(t, os.WriteFile(path, two.file, 0o644))
+	seg, err := s.examine(t.Context(), path, two.start.ID)
+	must(t, err)
+	must(t, s.Begin(testStream, two.start))
+	if err := s.putBack(path, seg); !errors.Is(err, branchline.ErrBusy) {
+		t.Errorf("being written: %v", err)
+	}
+	for i, f := range two.fragments {
+		must(t, s.Put(two.start.ID, f, two.data(i)))
+	}
+	must(t, s.Seal(two.start.ID, two.seal))
+	before := allChanges(t, s)
+	if err := s.putBack(path, seg); !errors.Is(err, errHeld) || allChanges(t, s) != before {
+		t.Errorf("sealed: %v, feed: %s", err, allChanges(t, s))
+	}
+}
+
+// TestRestoreTwiceAtOnce: each has a file of its own, and one of them is enough.
+func TestRestoreTwiceAtOnce(t *testing.T) {
+	dir := t.TempDir()
+	s, two := losing(t, dir, true)
+	id := two.start.ID
+	r, w := io.Pipe()
+	slow := make(chan error)
+	go func() { slow <- s.Restore(t.Context(), id, r) }()
+	_, err := w.Write(two.file[:100])
+	must(t, err)
+	must(t, s.Restore(t.Context(), id, bytes.NewReader(two.file)))
+	_, err = w.Write(bytes.Repeat([]byte{1}, 100))
+	must(t, err)
+	must(t, w.Close())
+	if err := <-slow; err == nil {
+		t.Error("a damaged file is taken")
+	}
+	if got := fetchAll(t, s, id, branchline.ByteRange{}); !bytes.Equal(got, two.file) {
+		t.Error("differs")
+	}
+	must(t, s.Close())
+	left := incomingPath(dir, id)
+	must(t, os.WriteFile(left, nil, 0o644))
+	openStore(t, dir, true)
+	if _, err := os.Stat(left); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("left over by a crash: %v", err)
+	}
+}
+
+// TestRestoreExcerpt: a thinned segment comes back with the size that its file has.
+func TestRestoreExcerpt(t *testing.T) {
+	dir := t.TempDir()
+	s, _ := losing(t, dir, true)
+	one := makeSegment(0, 0, 4, branchline.Hash{})
+	must(t, s.Thin(one.start.ID))
+	size, err := s.SizeOnDisk(one.start.ID)
+	must(t, err)
+	before := s.Stats().Bytes
+	b, err := os.ReadFile(Path(dir, testStream, one.start.ID, one.start.Start))
+	must(t, err)
+	must(t, s.quarantine(one.start.ID, branchline.CauseDiskFailed, "test"))
+	must(t, os.WriteFile(filepath.Join(dir, restoreDir, "a.mp4"), b, 0o644))
+	s.restoreAll(t.Context())
+	if got, err := s.SizeOnDisk(one.start.ID); err != nil || got != size || s.Stats().Bytes != before {
+		t.Errorf("size %d instead of %d; totals %d instead of %d: %v", got, size, s.Stats().Bytes, before, err)
+	}
+}
+
+// TestRestoreEncrypts: what comes back in plain, whole or thinned, stands encrypted in a store that encrypts,
+// and nothing in plain is left.
+func TestRestoreEncrypts(t *testing.T) {
+	for _, thinned := range []bool{false, true} {
+		t.Run(fmt.Sprintf("thinned %v", thinned), func(t *testing.T) {
+			dir := t.TempDir()
+			seg := makeSegment(0, 0, 4, branchline.Hash{})
+			id, file := seg.start.ID, seg.file
+			if thinned {
+				other := t.TempDir()
+				p := openStore(t, other, true)
+				record(t, p, seg)
+				must(t, p.Thin(id))
+				var err error
+				file, err = os.ReadFile(Path(other, testStream, id, seg.start.Start))
+				must(t, err)
+			}
+			s := openEncrypted(t, dir, "1", Options{Signer: testKey()})
+			record(t, s, seg)
+			must(t, s.quarantine(id, branchline.CauseDiskFailed, "test"))
+			must(t, s.Restore(t.Context(), id, bytes.NewReader(file)))
+			path := Path(dir, testStream, id, seg.start.Start)
+			b, err := os.ReadFile(path)
+			must(t, err)
+			if bytes.Contains(b, seg.data(0)) || s.Stats().Bytes != int64(len(b)) || len(b) != len(file)+cryptSize {
+				t.Errorf("%d bytes on disk of %d, total %d, or in plain", len(b), len(file), s.Stats().Bytes)
+			}
+			r := branchline.ByteRange{Start: seg.fragments[0].Offset, End: seg.fragments[0].End()}
+			if got := fetchAll(t, s, id, r); !bytes.Equal(got, seg.data(0)) {
+				t.Error("differs")
+			}
+			if r, err := (Files{Keys: testKeys(t, "1")}).Check(path); err != nil || !r.OK() || r.Encrypted == "" {
+				t.Errorf("checked as %v: %v", r, err)
+			}
+			left, err := readNames(filepath.Join(dir, restoreDir))
+			if err != nil || len(left) > 0 {
+				t.Errorf("left over: %v %v", left, err)
+			}
+		})
+	}
 }
 
 // TestDeposit: a copy put into the store's directory comes back, whether the store is open or not.

@@ -39,10 +39,6 @@ const (
 	scrubBatch = 64
 	// scrubLook bounds the sleep between two rounds, as the clock may be set meanwhile.
 	scrubLook = time.Hour
-	// maxRotInRow is how many damaged files may follow one another before the scrub stops for scrubPause: it
-	// is then rather the volume, or a wrong key, than rot, and no reason to move all files aside.
-	maxRotInRow = 8
-	scrubPause  = time.Hour
 	// maxScrubWarns bounds the lines about files that cannot be read, in a round: a volume may be away.
 	maxScrubWarns = 10
 )
@@ -94,7 +90,6 @@ type scrubber struct {
 	plan  Scrub
 	pacer *rate.Limiter
 	saved time.Time
-	inRow int // damaged files, the last ones
 	warns int // files that cannot be read, of this round
 
 	mu    sync.Mutex
@@ -150,9 +145,8 @@ func (c *scrubber) run(ctx context.Context) {
 		}
 		err := c.scrub(ctx)
 		if ctx.Err() == nil && err != nil {
-			c.s.log.Error("scrub stops for a while", "pause", scrubPause, "cause", err)
-			c.inRow = 0
-			timer.Reset(scrubPause)
+			c.s.log.Error("scrub stops for a while", "pause", rotPause, "cause", err)
+			timer.Reset(rotPause)
 			select {
 			case <-timer.C:
 			case <-ctx.Done():
@@ -309,11 +303,18 @@ func (c *scrubber) one(ctx context.Context, seg branchline.Segment) error {
 	if e != nil || !now.Sealed || now.Hash != seg.Hash {
 		return nil //nolint:nilerr // removed meanwhile
 	}
+	last := false
+	if isDamage(err) {
+		var aside bool
+		if aside, last = c.s.brake.rotten(c.s.clock.Now()); !aside { // readers found so many
+			return fmt.Errorf("more than %d damaged files in a row: %w", maxRotInRow, err)
+		}
+	}
 	c.count(err)
 	log := c.s.log.With("segment", seg.ID, "stream", seg.Stream)
 	switch {
 	case err == nil:
-		c.inRow = 0
+		c.s.brake.good()
 		return nil
 	case errors.Is(err, errUntrusted):
 		log.Error("segment is whole, but its key is not trusted; it stays", "cause", err)
@@ -329,8 +330,8 @@ func (c *scrubber) one(ctx context.Context, seg branchline.Segment) error {
 		!errors.Is(e, branchline.ErrGone) && !errors.Is(e, branchline.ErrNotFound) {
 		log.Error("rotten segment stays where it is", "cause", e)
 	}
-	if c.inRow++; c.inRow == maxRotInRow {
-		return fmt.Errorf("%d rotten files in a row: %w", c.inRow, err)
+	if last {
+		return fmt.Errorf("%d rotten files in a row: %w", maxRotInRow, err)
 	}
 	return nil
 }

@@ -112,6 +112,7 @@ type Store struct {
 	work    sync.WaitGroup
 	scrub   *scrubber     // nil if there is none
 	moved   atomic.Uint64 // how often something went to quarantine
+	brake   brake         // of what goes there because it is damaged
 
 	mu       sync.Mutex
 	closed   bool

@@ -27,8 +27,9 @@ const thinnedName = "thinned"
 func (s *Store) Thin(id branchline.SegmentID) error {
 	err := s.thin(id)
 	if isDamage(err) {
-		err = s.unreadable(id, err)
+		err = s.thin(id)
 	}
+	err = s.unreadable(id, err)
 	if err != nil {
 		return fmt.Errorf("thin segment %v: %w", id, err)
 	}
@@ -57,15 +58,20 @@ func (s *Store) thin(id branchline.SegmentID) error {
 		if err := s.fs.Rename(fresh, path); err != nil {
 			return err
 		}
-		s.mu.Lock()
-		s.thins++
-		s.footers.drop(id)
-		s.mu.Unlock()
+		s.replaced(id)
 		if err := s.fs.SyncDir(filepath.Dir(path)); err != nil {
 			return err
 		}
 	}
 	return s.commit(func(l *ledger) error { return s.noteSize(l, seg) })
+}
+
+// replaced makes readers look anew at what a segment's file is.
+func (s *Store) replaced(id branchline.SegmentID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.thins++
+	s.footers.drop(id)
 }
 
 // writeThinned writes the key fragments of the file at path to the file fresh, durably, and returns that
