@@ -1,8 +1,10 @@
 package segstore
 
 import (
+	"bytes"
 	"cmp"
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -63,9 +66,12 @@ func (s *Store) readFiles(stream branchline.StreamID, files map[branchline.Segme
 	group.SetLimit(adoptReaders)
 	for i, path := range paths {
 		group.Go(func() error {
-			seg, err := readSealed(path, stream)
+			seg, f, err := readSealed(path, stream)
 			if err == nil && files[seg.ID] != path {
 				err = fmt.Errorf("footer is of segment %v: %w", seg.ID, branchline.ErrMismatch)
+			}
+			if err == nil {
+				err = s.belongs(stream, f)
 			}
 			if err == nil {
 				found[i] = seg
@@ -274,19 +280,34 @@ func (s *Store) dropMissing(seg branchline.Segment, cause branchline.Cause) (boo
 
 // readSealed returns the segment that the file at path contains, without its fragments, after
 // verifying its footer. Without a stream it is called as at its edge.
-func readSealed(path string, stream branchline.StreamID) (branchline.Segment, error) {
+func readSealed(path string, stream branchline.StreamID) (branchline.Segment, Footer, error) {
 	r, err := os.Open(path)
 	if err != nil {
-		return branchline.Segment{}, err
+		return branchline.Segment{}, Footer{}, err
 	}
 	defer r.Close()
 	f, size, err := verifiedFooter(r)
 	if err != nil {
-		return branchline.Segment{}, err
+		return branchline.Segment{}, f, err
 	}
 	seg := f.Segment(cmp.Or(stream, f.Stream), size)
 	seg.Fragments = nil
-	return seg, nil
+	return seg, f, nil
+}
+
+// belongs returns an error unless a segment may be the stream's: it is a recording of that, and at a replica
+// signed by whom is trusted. The origin's own may be of an earlier key of its.
+func (s *Store) belongs(stream branchline.StreamID, f Footer) error {
+	switch {
+	case stream != f.Stream && (s.signer != nil || !strings.HasSuffix(string(stream), "."+string(f.Stream))):
+		return fmt.Errorf("it is a recording of %s: %w", f.Stream, branchline.ErrMismatch)
+	case s.signer == nil:
+		return s.trust(stream, f.PublicKey)
+	case !bytes.Equal(f.PublicKey, s.signer.Public().(ed25519.PublicKey)):
+		s.log.Warn("segment was signed with another key than this node has", "segment", f.ID, "stream", stream,
+			"key", fmt.Sprintf("%x", f.PublicKey))
+	}
+	return nil
 }
 
 func sortedStreams(seen map[string]bool) []branchline.StreamID {

@@ -48,7 +48,8 @@ func (s *Store) Uncovered(stream branchline.StreamID, span branchline.TimeRange)
 
 // segmentSpans returns the spans of the stream's segments that start before the end of span. One that grows has
 // no end, and one that nobody works with, as when its volume is away, none that is known.
-func (s *Store) segmentSpans(tx *index.Tx, stream branchline.StreamID, span branchline.TimeRange) ([]branchline.TimeRange, error) {
+func (s *Store) segmentSpans(tx *index.Tx, stream branchline.StreamID,
+	span branchline.TimeRange) ([]branchline.TimeRange, error) {
 	var parts []branchline.TimeRange
 	for _, v := range tx.Scan(keyLine('S', stream), keyAt('S', stream, span.Start.Add(-MaxSpan))) {
 		var seg branchline.Segment

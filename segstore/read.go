@@ -204,6 +204,8 @@ type Tail struct {
 // Tail returns where the stream stands; the zero Tail for a new one.
 func (s *Store) Tail(stream branchline.StreamID) (Tail, error) {
 	var t Tail
+	s.filling <- struct{}{} // an index that is being made again does not know yet
+	defer func() { <-s.filling }()
 	err := s.ix.View(func(tx *index.Tx) error {
 		st, err := readStream(tx, stream)
 		if err != nil {

@@ -1,6 +1,7 @@
 package segstore
 
 import (
+	"bytes"
 	"cmp"
 	"crypto/sha256"
 	"errors"
@@ -56,14 +57,13 @@ func (s *Store) resume(stream branchline.StreamID) error {
 			s.discard(sidecarPath(data))
 			continue
 		}
-		if err != nil && !useless(err) {
-			s.log.Error("incomplete segment is not readable and stays as it is", "path", data, "cause", err)
-			continue
+		if err != nil && useless(err) {
+			p, err = s.rescue(id, stream, data, err)
 		}
 		if err != nil {
-			s.log.Warn("incomplete segment is given up", "path", data, "cause", err)
-			s.discard(data)
-			s.discard(sidecarPath(data))
+			s.log.Error("incomplete segment is not readable and stays as it is", "path", data, "cause", err)
+		}
+		if p == nil || err != nil {
 			continue
 		}
 		all = append(all, p)
@@ -78,6 +78,47 @@ func (s *Store) resume(stream branchline.StreamID) error {
 		s.sealCut(p)
 	}
 	return nil
+}
+
+// rescue goes on without the sidecar of a growing file, which is damaged or gone, by what the index has of the
+// segment and the file itself. Where that is not possible a file with recordings goes to quarantine, and one
+// without any is deleted; then it returns nil.
+func (s *Store) rescue(id branchline.SegmentID, stream branchline.StreamID, path string,
+	cause error) (*partial, error) {
+	data, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	some := bytes.Contains(data, []byte(checksumType)) // at the end of each fragment
+	if seg, err := s.lookup(id); some && err == nil && !seg.Sealed {
+		start := branchline.SegmentStart{ID: id, Stream: stream, Run: seg.Run, Number: seg.Number,
+			Start: seg.Span.Start, Codecs: seg.Codecs}
+		if start.Init, err = readInit(bytes.NewReader(data), int64(len(data))); err == nil {
+			s.log.Warn("sidecar of a growing segment is damaged: it is sealed by what the file shows", "path", path,
+				"cause", cause)
+			p := s.newPartial(stream, start)
+			p.state, p.dirty, p.path, p.vol = growing, true, path, s.volumeOf(path)
+			return p, nil
+		}
+	}
+	to := filepath.Join(s.volumeOf(path).dir, quarantineDir, fmt.Sprintf("%v.%d.mp4", id, s.clock.Now().UnixNano()))
+	if some {
+		if err := s.roomInQuarantine(); err != nil {
+			return nil, err
+		}
+		if err := s.makeDir(filepath.Dir(to)); err != nil {
+			return nil, err
+		}
+		if err := s.fs.Rename(path, to); err != nil {
+			return nil, err
+		}
+		s.log.Error("incomplete segment is damaged and moved to quarantine", "path", to, "cause", cause)
+	} else {
+		s.log.Warn("incomplete segment without any recording is given up", "path", path, "cause", cause)
+		s.discard(path)
+	}
+	s.discard(sidecarPath(path))
+	return nil, nil
 }
 
 // errSealed is about an incomplete segment that is none any more.
@@ -106,7 +147,7 @@ func (s *Store) adoptMoved(stream branchline.StreamID, data string) bool {
 	if err != nil {
 		return false
 	}
-	seg, err := readSealed(Path(s.volumeOf(data).dir, stream, start.ID, start.Start), stream)
+	seg, _, err := readSealed(Path(s.volumeOf(data).dir, stream, start.ID, start.Start), stream)
 	if err == nil && seg.ID == start.ID {
 		err = s.adopt([]branchline.Segment{seg})
 	}

@@ -179,6 +179,8 @@ func (s *Store) refill(cause error) error {
 		return err
 	}
 	defer s.retention.give()
+	s.filling <- struct{}{}
+	defer func() { <-s.filling }()
 	err := s.commit(func(*ledger) error { s.whole, s.behind = false, true; return nil })
 	if err != nil {
 		return err

@@ -180,3 +180,73 @@ func TestWhatIsGivenUp(t *testing.T) {
 		}
 	}
 }
+
+// TestSidecarDamaged harms the sidecar, or the file, of what was growing at its origin: what the file shows is
+// kept, and what cannot be used is put aside and not deleted.
+func TestSidecarDamaged(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		harm    func(data, side string) error
+		sealed  int // fragments
+		setAway bool
+	}{
+		{"nothing", func(string, string) error { return nil }, 3, false},
+		{"sidecar gone", func(_, side string) error { return os.Remove(side) }, 3, false},
+		{"sidecar empty", func(_, side string) error { return os.Truncate(side, 0) }, 3, false},
+		{"sidecar flipped", func(_, side string) error { return flipAt(side, 30) }, 3, false},
+		{"init part flipped", func(data, _ string) error { return flipAt(data, 100) }, 0, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := t.TempDir()
+			s := openStore(t, dir, true)
+			seg := makeSegment(0, 0, 4, branchline.Hash{})
+			must(t, s.Begin(testStream, seg.start))
+			for i := range 3 {
+				must(t, s.Put(seg.start.ID, seg.fragments[i], seg.data(i)))
+			}
+			must(t, s.Close())
+			data := growingPath(dir, testStream, seg.start.ID)
+			must(t, c.harm(data, sidecarPath(data)))
+			s = openStore(t, dir, true)
+			list, err := s.Segments(t.Context(), testStream, day(0, 9))
+			must(t, err)
+			got := 0
+			for _, seg := range list {
+				got += len(seg.Fragments)
+			}
+			away, err := s.quarantined()
+			if err != nil || got != c.sealed || (len(away) > 0) != c.setAway {
+				t.Errorf("%d fragments are sealed, %v is put aside, %v", got, away, err)
+			}
+		})
+	}
+}
+
+func flipAt(path string, at int) error {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	b[at] ^= 1
+	return os.WriteFile(path, b, 0o644)
+}
+
+// TestForeignFilesStayUnused: a file of another stream is not taken in by the folder that it lies in.
+func TestForeignFilesStayUnused(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir, true)
+	seg := makeSegment(0, 0, 4, branchline.Hash{})
+	record(t, s, seg)
+	must(t, s.Close())
+	from := Path(dir, testStream, seg.start.ID, seg.start.Start)
+	to := Path(dir, "yard.main", seg.start.ID, seg.start.Start)
+	must(t, os.MkdirAll(filepath.Dir(to), 0o755))
+	must(t, os.Rename(from, to))
+	s = openStore(t, dir, true)
+	if feed := allChanges(t, s); strings.Contains(feed, "sealed") {
+		t.Errorf("feed: %s", feed)
+	}
+	if _, err := os.Stat(to); err != nil {
+		t.Errorf("the file is gone: %v", err)
+	}
+}

@@ -103,6 +103,7 @@ type Store struct {
 	unnamed      bool    // the journal's name is not durable yet
 
 	readers chan struct{} // one token for each reader
+	filling chan struct{} // holds a token while the index is made again, or asked where a stream stands
 	loading chan struct{} // holds a token while a partial is brought into memory
 	limit   int           // of partials in memory
 	closing chan struct{} // closed by Close
@@ -399,7 +400,7 @@ func (s *Store) RecordGap(g branchline.Gap) error {
 		return fmt.Errorf("record gap of %s: %w", g.Stream, branchline.ErrInvalid)
 	}
 	g.Span.Start, g.Span.End = g.Span.Start.UTC().Round(0), g.Span.End.UTC().Round(0)
-	err := s.commit(func(l *ledger) error {
+	err := s.commitBy(s.ix.Relieve, func(l *ledger) error { // why nothing is recorded is told on a full disk, too
 		changed, err := l.gap(g)
 		if err != nil || !changed {
 			return err

@@ -43,7 +43,7 @@ func (s *Store) takeOutTrash(path string, id branchline.SegmentID, cause branchl
 		if !errors.Is(err, branchline.ErrNotFound) || !l.origin {
 			return err
 		}
-		seg, err := readSealed(path, "")
+		seg, _, err := readSealed(path, "")
 		if err != nil {
 			s.log.Error("what was being removed is not readable, and leaves no gap", "path", path, "cause", err)
 			return nil

@@ -61,7 +61,7 @@ func (r Rules) Floor(size, least int64) int64 {
 	if r.Free != (Share{}) {
 		floor = max(r.Free.Bytes, size/1000*r.Free.Thousands)
 	}
-	return max(floor, least)
+	return max(min(floor, size/10*9), least) // what asks for more than nine tenths would have all removed
 }
 
 // Segment is a sealed segment as it is on disk.
