@@ -224,8 +224,9 @@ func (s *Store) retire(batch []retain.Action) error {
 // syncRetired makes durable that files were moved to trash/. The caller holds the retention's turn.
 func (s *Store) syncRetired() error {
 	for _, dir := range slices.Sorted(maps.Keys(s.retention.dirs)) {
-		if err := s.fs.SyncDir(dir); err != nil {
-			return err
+		err := s.fs.SyncDir(dir)
+		if err != nil && (filepath.Base(dir) == trashDir || !errors.Is(err, fs.ErrNotExist)) {
+			return err // but a folder that somebody has deleted holds nothing any more
 		}
 	}
 	clear(s.retention.dirs)
