@@ -65,12 +65,26 @@ func (s *Store) decide(most int, measure bool) (retain.Plan, error) {
 	r.mu.Unlock()
 	f.Most = most
 	var failed error
+	skipped := false
 	f.Segments = func(stream branchline.StreamID, from time.Time) iter.Seq[retain.Segment] {
-		return s.sealedAfter(stream, from, &failed)
+		return func(yield func(retain.Segment) bool) {
+			for seg := range s.sealedAfter(stream, from, &failed) {
+				if seg.Volume == "" {
+					skipped = true
+				} else if !yield(seg) {
+					return
+				}
+			}
+		}
 	}
 	plan := retain.Decide(f)
 	if failed != nil {
 		return retain.Plan{}, fmt.Errorf("decide on what to keep: %w", failed)
+	}
+	for i := range plan.Actions {
+		if a := &plan.Actions[i]; skipped && a.Kind == retain.Thin {
+			a.Settles = a.Segment.Span // what was skipped is still to be thinned
+		}
 	}
 	return plan, nil
 }
@@ -183,7 +197,8 @@ const (
 	mostPage  = 1024
 )
 
-// sealedAfter is [retain.Facts.Segments]. A failure ends it and is kept in *failed.
+// sealedAfter is [retain.Facts.Segments]. A failure ends it and is kept in *failed. What nothing can be done
+// about, as it is on a volume that is absent, has no volume.
 func (s *Store) sealedAfter(stream branchline.StreamID, from time.Time, failed *error) iter.Seq[retain.Segment] {
 	return func(yield func(retain.Segment) bool) {
 		at := keyAt('S', stream, from.Add(-MaxSpan))
@@ -194,8 +209,14 @@ func (s *Store) sealedAfter(stream branchline.StreamID, from time.Time, failed *
 				return
 			}
 			for _, seg := range page {
-				if seg.Span.End.After(from) && !yield(retain.Segment{ID: seg.ID, Stream: stream, Span: seg.Span,
-					Bytes: seg.Size, Volume: s.volumeOf(s.sealedPath(seg)).dir}) {
+				if !seg.Span.End.After(from) {
+					continue
+				}
+				one := retain.Segment{ID: seg.ID, Stream: stream, Span: seg.Span, Bytes: seg.Size}
+				if path, sure := s.locateSealed(seg); sure && s.volumeOf(path).present() {
+					one.Volume = s.volumeOf(path).dir
+				}
+				if !yield(one) {
 					return
 				}
 			}

@@ -207,7 +207,10 @@ func (s *Store) retire(batch []retain.Action) error {
 		if err != nil || !seg.Sealed || slices.ContainsFunc(locks, isLocked) {
 			continue // gone by another way, or locked since
 		}
-		path := s.sealedPath(seg)
+		path, sure := s.locateSealed(seg)
+		if !sure {
+			continue // it may be on a volume that is absent
+		}
 		trash := filepath.Join(s.volumeOf(path).dir, trashDir, trashName(a.Segment.ID, a.Cause))
 		if err := s.fs.Rename(path, trash); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			if len(r.stuck) == 0 {
@@ -324,8 +327,8 @@ func (s *Store) thinAll(batch []retain.Action) bool {
 			works = false
 			break
 		}
-		if errors.Is(err, branchline.ErrDenied) {
-			continue // locked since
+		if errors.Is(err, branchline.ErrDenied) || errors.Is(err, branchline.ErrGone) && !s.allPresent() {
+			continue // locked since, or on a volume that is absent since
 		}
 		if err != nil && !errors.Is(err, branchline.ErrNotFound) && !errors.Is(err, branchline.ErrGone) {
 			s.log.Error("segment is not thinned", "segment", a.Segment.ID, "stream", a.Segment.Stream, "cause", err)

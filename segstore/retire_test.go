@@ -30,3 +30,63 @@ func TestRetentionOutlivesADeletedFolder(t *testing.T) {
 		t.Errorf("%d segments are left", n)
 	}
 }
+
+// unmount takes the volume in dir away, and leaves an empty mount point.
+func unmount(t *testing.T, dir string) {
+	t.Helper()
+	must(t, os.Rename(dir, dir+".away"))
+	must(t, os.Mkdir(dir, 0o755))
+}
+
+// TestAnAbsentVolumeLosesNothing when another is short of space, and thinning is late but not forgotten.
+func TestAnAbsentVolumeLosesNothing(t *testing.T) {
+	for _, open := range []bool{false, true} { // it goes away before the store opens, and while it is open
+		dir, vols := volumes(t)
+		rules := retain.Rules{Rules: []retain.Rule{{ThinAfter: time.Hour}}}
+		s, err := openStill(dir, Options{Signer: testKey(), Volumes: vols}, disk{})
+		must(t, err)
+		var segs []testSegment
+		for i := range 4 { // the first three on the second volume, the last on the first
+			for j, v := range s.volumes[:2] {
+				v.failed = nil
+				if (i < 3) == (j == 0) {
+					v.suspect(os.ErrInvalid)
+				}
+			}
+			segs = append(segs, segmentOf(testStream, uint32(i), day(float64(2*i), 0).Start, 4))
+			recordSegment(t, s, segs[i])
+		}
+		if !open {
+			must(t, s.Close())
+		}
+		unmount(t, vols[1])
+		must(t, os.MkdirAll(filepath.Dir(Path(vols[0], testStream, branchline.SegmentID{}, testStart())), 0o755))
+		if !open {
+			s, err = openStill(dir, Options{Signer: testKey(), Volumes: vols}, disk{})
+			must(t, err)
+		}
+		s.retention.rules = rules
+		s.retain()
+		free := s.free
+		s.free = func(d string) (int64, error) {
+			if d == vols[0] {
+				return 40 << 20, nil
+			}
+			return free(d)
+		}
+		s.retain()
+		if n := s.Stats().Segments; n != 3 {
+			t.Errorf("while open %v: %d segments are left, want those of the absent volume", open, n)
+		}
+		must(t, s.Lock(t.Context(), branchline.Lock{ID: "case-1", Stream: "yard.main", Span: day(0, 1)}))
+		s.free = free
+		must(t, os.Remove(vols[1]))
+		must(t, os.Rename(vols[1]+".away", vols[1]))
+		s.rejoin()
+		s.retain()
+		if n := s.RetentionStats().Thinned; n != 4 {
+			t.Errorf("while open %v: %d segments thinned", open, n)
+		}
+		must(t, s.Close())
+	}
+}

@@ -314,16 +314,35 @@ func (s *Store) volumeOf(path string) *volume {
 // find returns the path on the first volume that has the file which at makes from a volume's directory;
 // where none has it, the path on the volume for new files.
 func (s *Store) find(at func(dir string) string) string {
+	path, _ := s.locate(at)
+	return path
+}
+
+// locate is find, and reports whether it is sure: not so where the file may be on a volume that cannot be
+// looked at.
+func (s *Store) locate(at func(dir string) string) (path string, sure bool) {
+	if len(s.volumes) == 1 {
+		return at(s.volumes[0].dir), true
+	}
+	sure = true
 	for _, v := range s.volumes {
 		path := at(v.dir)
-		if len(s.volumes) == 1 {
-			return path
+		_, err := os.Stat(path)
+		if err == nil {
+			return path, true
 		}
-		if _, err := os.Stat(path); err == nil {
-			return path
-		}
+		sure = sure && errors.Is(err, fs.ErrNotExist)
 	}
-	return at(s.volumes[0].dir)
+	return at(s.volumes[0].dir), sure && !slices.ContainsFunc(s.volumes, (*volume).away)
+}
+
+// away reports whether the volume is absent, or by now not mounted any more.
+func (v *volume) away() bool {
+	if !v.present() {
+		return true
+	}
+	_, err := os.Stat(filepath.Join(v.dir, volumeFile))
+	return err != nil && !v.home
 }
 
 // allPresent reports whether no volume is absent, so that what is not found is nowhere.
