@@ -171,11 +171,12 @@ func (s *Store) growingBytes() map[branchline.StreamID]int64 {
 	return used
 }
 
-// retainVolumes returns the volumes that segments are on. One that is absent has nothing that could go.
+// retainVolumes returns the volumes that segments are on. One that is absent, or from which nothing could be
+// removed just now, has nothing that could go.
 func (s *Store) retainVolumes() ([]retain.Volume, error) {
 	var all []retain.Volume
 	for _, v := range s.volumes {
-		if !v.present() {
+		if !v.removable() {
 			continue
 		}
 		free, err := s.free(v.dir)
@@ -198,7 +199,7 @@ const (
 )
 
 // sealedAfter is [retain.Facts.Segments]. A failure ends it and is kept in *failed. What nothing can be done
-// about, as it is on a volume that is absent, has no volume.
+// about, as its volume is absent or fails, has no volume.
 func (s *Store) sealedAfter(stream branchline.StreamID, from time.Time, failed *error) iter.Seq[retain.Segment] {
 	return func(yield func(retain.Segment) bool) {
 		at := keyAt('S', stream, from.Add(-MaxSpan))
@@ -213,7 +214,7 @@ func (s *Store) sealedAfter(stream branchline.StreamID, from time.Time, failed *
 					continue
 				}
 				one := retain.Segment{ID: seg.ID, Stream: stream, Span: seg.Span, Bytes: seg.Size}
-				if path, sure := s.locateSealed(seg); sure && s.volumeOf(path).present() {
+				if path, sure := s.locateSealed(seg); sure && s.volumeOf(path).removable() {
 					one.Volume = s.volumeOf(path).dir
 				}
 				if !yield(one) {

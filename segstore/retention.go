@@ -58,6 +58,7 @@ type retention struct {
 	turn   chan struct{}   // holds a token while segments are removed, or locks and holds change
 	stuck  []retired       // guarded by turn: in trash/, and not yet taken out of the index
 	dirs   map[string]bool // guarded by turn: to be synced before that
+	again  bool            // used only by the goroutine: not all of a plan counts by now, and the next may do more
 	thins  bool            // used only by the goroutine: thinning works
 	volume func(dir string) (int64, error)
 
@@ -149,7 +150,9 @@ func (s *Store) retain() {
 		}
 		if more, err = s.carryOut(plan); err != nil {
 			s.log.Error("removal by retention failed", "cause", err)
-			return
+			if !more {
+				return
+			}
 		}
 		r.mu.Lock()
 		was := r.stats.Shortages
@@ -174,8 +177,8 @@ func (s *Store) carryOut(plan retain.Plan) (more bool, err error) {
 	if n < 0 {
 		n = len(plan.Actions)
 	}
-	if err := s.retire(plan.Actions[:n]); err != nil {
-		return false, err
+	if err := s.retire(plan.Actions[:n]); err != nil || s.retention.again {
+		return s.retention.again, err
 	}
 	if n == len(plan.Actions) {
 		return plan.More && n > 0, nil
@@ -185,20 +188,25 @@ func (s *Store) carryOut(plan retain.Plan) (more bool, err error) {
 
 // retire removes segments, and leaves a gap for each, in this order: files to trash/, directories synced,
 // index and journal, files unlinked. Nothing that is locked by now is removed. After an error what is in
-// trash/ waits for the next call, or for the next start.
+// trash/ waits for the next call, or for the next start. A volume from which nothing can be moved costs the
+// others nothing; that is an error only if nothing at all could be moved.
 func (s *Store) retire(batch []retain.Action) error {
 	r := s.retention
 	if err := r.take(context.Background()); err != nil {
 		return err
 	}
 	defer r.give()
-	if err := s.finishRetired(); err != nil || len(batch) == 0 {
+	if r.again = false; len(batch) == 0 {
+		return s.finishRetired()
+	}
+	if err := s.finishRetired(); err != nil {
 		return err
 	}
 	locks, err := s.Locks(context.Background())
 	if err != nil {
 		return err
 	}
+	failed := make(map[*volume]error)
 	for _, a := range batch {
 		isLocked := func(l branchline.Lock) bool {
 			return l.Stream == a.Segment.Stream && l.Span.Overlaps(a.Segment.Span)
@@ -208,20 +216,41 @@ func (s *Store) retire(batch []retain.Action) error {
 			continue // gone by another way, or locked since
 		}
 		path, sure := s.locateSealed(seg)
-		if !sure {
+		v := s.volumeOf(path)
+		if !sure || failed[v] != nil {
 			continue // it may be on a volume that is absent
 		}
-		trash := filepath.Join(s.volumeOf(path).dir, trashDir, trashName(a.Segment.ID, a.Cause))
-		if err := s.fs.Rename(path, trash); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			if len(r.stuck) == 0 {
-				return err
-			}
-			break // such as on a full disk when the directory must grow: what is moved makes room
+		if err := s.toTrash(a, path, v); err != nil {
+			failed[v] = err
 		}
-		r.stuck = append(r.stuck, retired{a, trash})
-		r.dirs[filepath.Dir(path)], r.dirs[filepath.Dir(trash)] = true, true
+	}
+	var errs []error
+	for v, err := range failed {
+		onIt := func(a retired) bool { return s.volumeOf(a.trash) == v }
+		if isFull(err) && slices.ContainsFunc(r.stuck, onIt) {
+			continue // its directory must grow, and what is moved makes room
+		}
+		v.suspect(err)
+		v.spare()
+		r.again = true
+		errs = append(errs, err)
+	}
+	if len(r.stuck) == 0 {
+		return errors.Join(errs...)
 	}
 	return s.finishRetired()
+}
+
+// toTrash moves a segment's file to trash/ of its volume. The caller holds the retention's turn.
+func (s *Store) toTrash(a retain.Action, path string, v *volume) error {
+	r := s.retention
+	trash := filepath.Join(v.dir, trashDir, trashName(a.Segment.ID, a.Cause))
+	if err := s.fs.Rename(path, trash); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	r.stuck = append(r.stuck, retired{a, trash})
+	r.dirs[filepath.Dir(path)], r.dirs[filepath.Dir(trash)] = true, true
+	return nil
 }
 
 // syncRetired makes durable that files were moved to trash/. The caller holds the retention's turn.

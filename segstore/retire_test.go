@@ -3,10 +3,14 @@ package segstore
 import (
 	"os"
 	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/branchline-video/branchline"
+	"github.com/branchline-video/branchline/internal/clock"
 	"github.com/branchline-video/branchline/segstore/retain"
 )
 
@@ -88,5 +92,52 @@ func TestAnAbsentVolumeLosesNothing(t *testing.T) {
 			t.Errorf("while open %v: %d segments thinned", open, n)
 		}
 		must(t, s.Close())
+	}
+}
+
+// readOnly is a disk on which nothing below a directory can be moved.
+type readOnly struct {
+	disk
+	below *string
+}
+
+func (d readOnly) Rename(from, to string) error {
+	if *d.below != "" && strings.HasPrefix(from, *d.below) {
+		return syscall.EROFS
+	}
+	return d.disk.Rename(from, to)
+}
+
+// TestAReadOnlyVolumeIsLeftAlone for a while, and what is on the others is removed.
+func TestAReadOnlyVolumeIsLeftAlone(t *testing.T) {
+	dir, vols := volumes(t)
+	below := ""
+	var now atomic.Int64
+	now.Store(day(7200, 0).Start.UnixNano())
+	s, err := openStill(dir, Options{Signer: testKey(), Volumes: vols,
+		Clock: clock.New(func() time.Time { return time.Unix(0, now.Load()) })}, readOnly{below: &below})
+	must(t, err)
+	defer s.Close()
+	for i := range retireBatch + 2 { // more than one plan takes, and one on the healthy volume
+		s.volumes[0].failed, s.volumes[1].failed = nil, nil
+		s.volumes[1].suspect(os.ErrInvalid)
+		if i > retireBatch {
+			s.volumes[0].suspect(os.ErrInvalid)
+			s.volumes[1].failed = nil
+		}
+		recordSegment(t, s, segmentOf(testStream, uint32(i), day(float64(2*i), 0).Start, 4))
+	}
+	s.volumes[0].failed = nil
+	below = vols[0]
+	s.retention.rules.Rules = []retain.Rule{{Keep: time.Hour}}
+	s.retain()
+	if got := kept(vols...); got != "disk1 33, disk2 0" || s.Volumes()[0].Suspect == "" {
+		t.Errorf("kept %s, volumes %+v", got, s.Volumes())
+	}
+	below = "" // it can be written again
+	now.Add(int64(retainEvery))
+	s.retain()
+	if got := kept(vols...); got != "disk1 0, disk2 0" {
+		t.Errorf("later: kept %s", got)
 	}
 }

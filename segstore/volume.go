@@ -43,8 +43,9 @@ type volume struct {
 
 	mu      sync.Mutex
 	absent  error     // why the volume cannot be used: not mounted, say
-	failed  error     // a sync failed: new segments go elsewhere while there is an elsewhere
+	failed  error     // a sync or removal failed: new segments go elsewhere while there is an elsewhere
 	since   time.Time // of the same
+	spared  time.Time // until then retention leaves it alone, as nothing could be removed
 	syncing time.Time // when the sync that is under way began; zero while none is
 }
 
@@ -175,9 +176,12 @@ func (v *volume) present() bool {
 	return v.absent == nil
 }
 
-// suspect notes a failed sync; not so one for want of space, which says nothing of the disk.
+// isFull reports whether the error is one for want of space.
+func isFull(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
+
+// suspect notes a failed sync or removal; not so one for want of space, which says nothing of the disk.
 func (v *volume) suspect(err error) {
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+	if isFull(err) {
 		return
 	}
 	v.mu.Lock()
@@ -190,6 +194,21 @@ func (v *volume) suspect(err error) {
 		v.log.Error("volume is suspect: new segments go to others while there are any; check its disk",
 			"dir", v.dir, "cause", err)
 	}
+}
+
+// spare leaves the volume alone for retainEvery, so that retention goes on with the others.
+func (v *volume) spare() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.spared = v.clock.Now().Add(retainEvery)
+}
+
+// removable reports whether retention may try to remove something from the volume.
+func (v *volume) removable() bool {
+	now := v.clock.Now()
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.absent == nil && !now.Before(v.spared)
 }
 
 // rank orders volumes for new segments: good ones first, then slow ones, then those whose disk failed.
