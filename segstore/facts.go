@@ -44,16 +44,24 @@ func (s *Store) RetentionStats() RetentionStats {
 }
 
 // decide makes a plan from the present facts. With measure, which is for the retention's goroutine alone,
-// it also takes the measure of how fast space is used.
+// it also takes the measure of how fast space is used, and begins to note the holds that it does not know.
 func (s *Store) decide(most int, measure bool) (retain.Plan, error) {
+	r := s.retention
+	if measure {
+		r.mu.Lock()
+		clear(r.held) // those that are placed from now on
+		r.mu.Unlock()
+	}
 	f, err := s.retentionFacts()
 	if err != nil {
 		return retain.Plan{}, fmt.Errorf("decide on what to keep: %w", err)
 	}
-	r := s.retention
 	r.mu.Lock()
 	if measure {
 		r.paces.measure(f)
+	}
+	for i := range f.Streams {
+		f.Streams[i].Thinned = f.Streams[i].Thinned.Union(r.keyless[f.Streams[i].ID])
 	}
 	f.Store.Ahead = r.paces.ahead[storeKey]
 	for i := range f.Cameras {

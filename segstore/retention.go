@@ -5,14 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/branchline-video/branchline"
+	"github.com/branchline-video/branchline/segstore/crypt"
 	"github.com/branchline-video/branchline/segstore/index"
 	"github.com/branchline-video/branchline/segstore/retain"
 )
@@ -62,10 +65,12 @@ type retention struct {
 	thins  bool            // used only by the goroutine: thinning works
 	volume func(dir string) (int64, error)
 
-	mu     sync.Mutex
-	paces  paces
-	stats  RetentionStats
-	recent []Removed // the oldest first
+	mu      sync.Mutex
+	paces   paces
+	keyless map[branchline.StreamID]branchline.Spans // not to be thinned, as the key is missing until the next opening
+	stats   RetentionStats
+	held    map[string]bool // by their keys, the holds placed since the last decision to be carried out
+	recent  []Removed       // the oldest first
 }
 
 // retired is a segment on its way out, and where its file is.
@@ -77,7 +82,8 @@ type retired struct {
 func newRetention(rules retain.Rules) *retention {
 	return &retention{
 		rules: rules, wake: make(chan struct{}, 1), turn: make(chan struct{}, 1),
-		dirs: make(map[string]bool), thins: true, volume: index.VolumeSize,
+		dirs: make(map[string]bool), keyless: make(map[branchline.StreamID]branchline.Spans), thins: true, volume: index.VolumeSize,
+		held:  make(map[string]bool),
 		stats: RetentionStats{Removed: make(map[branchline.Cause]uint64), Bytes: make(map[branchline.Cause]uint64)},
 	}
 }
@@ -92,6 +98,20 @@ func (r *retention) take(ctx context.Context) error {
 }
 
 func (r *retention) give() { <-r.turn }
+
+// isHeld reports whether a hold was placed on the stream that the plan does not know; then the next plan is
+// made at once. The caller holds turn.
+func (r *retention) isHeld(stream branchline.StreamID) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for key := range r.held {
+		if strings.HasPrefix(key, string(keyHold(stream, ""))) {
+			r.again = true
+			return true
+		}
+	}
+	return false
+}
 
 // rouse asks for a decision soon. It never waits.
 func (r *retention) rouse() {
@@ -183,11 +203,12 @@ func (s *Store) carryOut(plan retain.Plan) (more bool, err error) {
 	if n == len(plan.Actions) {
 		return plan.More && n > 0, nil
 	}
-	return s.thinAll(plan.Actions[n:]) && plan.More, nil
+	return s.thinAll(plan.Actions[n:]) && (plan.More || s.retention.again), nil
 }
 
 // retire removes segments, and leaves a gap for each, in this order: files to trash/, directories synced,
-// index and journal, files unlinked. Nothing that is locked by now is removed. After an error what is in
+// index and journal, files unlinked. Nothing that is locked by now is removed, nor of a
+// stream on which a hold was placed since the decision. After an error what is in
 // trash/ waits for the next call, or for the next start. A volume from which nothing can be moved costs the
 // others nothing; that is an error only if nothing at all could be moved.
 func (s *Store) retire(batch []retain.Action) error {
@@ -217,7 +238,7 @@ func (s *Store) retire(batch []retain.Action) error {
 		}
 		path, sure := s.locateSealed(seg)
 		v := s.volumeOf(path)
-		if !sure || failed[v] != nil {
+		if !sure || failed[v] != nil || r.isHeld(a.Segment.Stream) {
 			continue // it may be on a volume that is absent
 		}
 		if err := s.toTrash(a, path, v); err != nil {
@@ -345,10 +366,15 @@ func (s *Store) thinAll(batch []retain.Action) bool {
 	r := s.retention
 	settled := make(map[branchline.StreamID]branchline.Spans)
 	var done []retain.Action
-	works, freed := true, int64(0)
+	works, freed, passed := true, int64(0), false
 	for _, a := range batch {
 		n, err := s.thinUnlocked(a.Segment)
 		freed += n
+		if errors.Is(err, crypt.ErrNoKey) {
+			r.pass(a, err, s.log)
+			passed = true
+			continue
+		}
 		if errors.Is(err, branchline.ErrUnavailable) || errors.Is(err, branchline.ErrBusy) {
 			if r.thins {
 				s.log.Warn("segments are not thinned for the present", "cause", err)
@@ -390,11 +416,23 @@ func (s *Store) thinAll(batch []retain.Action) bool {
 	r.stats.Thinned += uint64(len(done))
 	r.stats.ThinnedBytes += uint64(freed)
 	r.keep(done, s.clock.Now())
-	return works && len(settled) > 0
+	return works && (passed || len(settled) > 0 || r.again)
+}
+
+// pass notes that a segment cannot be thinned until the store is opened with its key.
+func (r *retention) pass(a retain.Action, err error, log *slog.Logger) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	stream := a.Segment.Stream
+	if len(r.keyless[stream]) == 0 {
+		log.Warn("segments whose key is missing are not thinned", "stream", stream, "cause", err)
+	}
+	set := r.keyless[stream].Union(branchline.Spans{a.Settles})
+	r.keyless[stream] = set[max(0, len(set)-maxThinned):]
 }
 
 // thinUnlocked thins a segment and returns how many bytes that freed. It wraps [branchline.ErrDenied] for
-// one that is locked by now.
+// one that is locked, or may be held, by now.
 func (s *Store) thinUnlocked(seg retain.Segment) (freed int64, err error) {
 	if err := s.retention.take(context.Background()); err != nil {
 		return 0, err
@@ -403,6 +441,9 @@ func (s *Store) thinUnlocked(seg retain.Segment) (freed int64, err error) {
 	locks, err := s.Locks(context.Background())
 	if err != nil {
 		return 0, err
+	}
+	if s.retention.isHeld(seg.Stream) {
+		return 0, fmt.Errorf("held by now: %w", branchline.ErrDenied)
 	}
 	for _, l := range locks {
 		if l.Stream == seg.Stream && l.Span.Overlaps(seg.Span) {

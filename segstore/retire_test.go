@@ -141,3 +141,60 @@ func TestAReadOnlyVolumeIsLeftAlone(t *testing.T) {
 		t.Errorf("later: kept %s", got)
 	}
 }
+
+// TestAMissingKeyStopsNoOtherThinning: what is opened by no key stays as it is, until the key is there.
+func TestAMissingKeyStopsNoOtherThinning(t *testing.T) {
+	dir := t.TempDir()
+	n := 0
+	for _, c := range []struct {
+		keys         string
+		add, thinned int
+	}{{"1", retireBatch + 1, 0}, {"2", 1, 1}, {"12", 0, retireBatch + 1}} {
+		var rules retain.Rules
+		if c.thinned > 0 {
+			rules.Rules = []retain.Rule{{ThinAfter: time.Hour}}
+		}
+		s := openEncrypted(t, dir, c.keys, Options{Signer: testKey(), Retention: rules})
+		for range c.add {
+			recordSegment(t, s, segmentOf(testStream, uint32(n), day(float64(2*n), 0).Start, 4))
+			n++
+		}
+		s.retain()
+		if got := s.RetentionStats().Thinned; got != uint64(c.thinned) {
+			t.Errorf("with keys %s: %d segments thinned, want %d", c.keys, got, c.thinned)
+		}
+		must(t, s.Close())
+	}
+}
+
+// TestAHoldPlacedAfterTheDecisionCounts: nothing of its stream is removed or thinned by a plan that does not
+// know it, and the next one is made at once.
+func TestAHoldPlacedAfterTheDecisionCounts(t *testing.T) {
+	for _, rule := range []retain.Rule{{Keep: time.Hour}, {ThinAfter: time.Hour}} {
+		s, err := openStill(t.TempDir(), Options{Signer: testKey()}, disk{})
+		must(t, err)
+		s.retention.rules.Rules = []retain.Rule{rule}
+		for i, stream := range []branchline.StreamID{testStream, "yard.main"} {
+			recordSegment(t, s, segmentOf(stream, uint32(2*i), day(0, 0).Start, 4))
+			recordSegment(t, s, segmentOf(stream, uint32(2*i+1), day(2, 0).Start, 4))
+		}
+		plan, err := s.decide(retireBatch, true)
+		must(t, err)
+		must(t, s.Hold(t.Context(), branchline.Hold{Holder: "hub", Stream: testStream, Spans: branchline.Spans{day(0, 1)},
+			Known: day(9, 0).Start, Until: s.clock.Now().Add(time.Hour)}))
+		done := func() uint64 {
+			st := s.RetentionStats()
+			return st.Removed[branchline.CauseExpired] + st.Thinned
+		}
+		more, err := s.carryOut(plan)
+		must(t, err)
+		if done() != 2 || !more {
+			t.Errorf("%+v: %d of the other stream's two segments, and more %v", rule, done(), more)
+		}
+		s.retain()
+		if done() != 3 {
+			t.Errorf("%+v: %d segments, want all but the one that is held", rule, done())
+		}
+		must(t, s.Close())
+	}
+}
