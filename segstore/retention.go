@@ -82,9 +82,10 @@ type retired struct {
 func newRetention(rules retain.Rules) *retention {
 	return &retention{
 		rules: rules, wake: make(chan struct{}, 1), turn: make(chan struct{}, 1),
-		dirs: make(map[string]bool), keyless: make(map[branchline.StreamID]branchline.Spans), thins: true, volume: index.VolumeSize,
-		held:  make(map[string]bool),
-		stats: RetentionStats{Removed: make(map[branchline.Cause]uint64), Bytes: make(map[branchline.Cause]uint64)},
+		dirs: make(map[string]bool), keyless: make(map[branchline.StreamID]branchline.Spans), thins: true,
+		volume: index.VolumeSize,
+		held:   make(map[string]bool),
+		stats:  RetentionStats{Removed: make(map[branchline.Cause]uint64), Bytes: make(map[branchline.Cause]uint64)},
 	}
 }
 
