@@ -30,13 +30,19 @@ func (s *Store) claimOne(ctx context.Context, c claim, most int) error {
 	if err := s.finishRetired(); err != nil {
 		return err
 	}
-	return s.commit(func(l *ledger) error {
+	err := s.commit(func(l *ledger) error {
 		changed, err := l.claim(c, most)
 		if err != nil || !changed {
 			return err
 		}
 		return s.noteRecords(l, c.record())
 	})
+	if err == nil && c.kind == kindHold && most > 0 {
+		s.retention.mu.Lock()
+		s.retention.held[string(c.key)] = true
+		s.retention.mu.Unlock()
+	}
+	return err
 }
 
 // claim enters a claim, or takes it away if most is zero. It reports whether anything changed.

@@ -44,16 +44,24 @@ func (s *Store) RetentionStats() RetentionStats {
 }
 
 // decide makes a plan from the present facts. With measure, which is for the retention's goroutine alone,
-// it also takes the measure of how fast space is used.
+// it also takes the measure of how fast space is used, and begins to note the holds that it does not know.
 func (s *Store) decide(most int, measure bool) (retain.Plan, error) {
+	r := s.retention
+	if measure {
+		r.mu.Lock()
+		clear(r.held) // those that are placed from now on
+		r.mu.Unlock()
+	}
 	f, err := s.retentionFacts()
 	if err != nil {
 		return retain.Plan{}, fmt.Errorf("decide on what to keep: %w", err)
 	}
-	r := s.retention
 	r.mu.Lock()
 	if measure {
 		r.paces.measure(f)
+	}
+	for i := range f.Streams {
+		f.Streams[i].Thinned = f.Streams[i].Thinned.Union(r.keyless[f.Streams[i].ID])
 	}
 	f.Store.Ahead = r.paces.ahead[storeKey]
 	for i := range f.Cameras {
@@ -65,12 +73,26 @@ func (s *Store) decide(most int, measure bool) (retain.Plan, error) {
 	r.mu.Unlock()
 	f.Most = most
 	var failed error
+	skipped := false
 	f.Segments = func(stream branchline.StreamID, from time.Time) iter.Seq[retain.Segment] {
-		return s.sealedAfter(stream, from, &failed)
+		return func(yield func(retain.Segment) bool) {
+			for seg := range s.sealedAfter(stream, from, &failed) {
+				if seg.Volume == "" {
+					skipped = true
+				} else if !yield(seg) {
+					return
+				}
+			}
+		}
 	}
 	plan := retain.Decide(f)
 	if failed != nil {
 		return retain.Plan{}, fmt.Errorf("decide on what to keep: %w", failed)
+	}
+	for i := range plan.Actions {
+		if a := &plan.Actions[i]; skipped && a.Kind == retain.Thin {
+			a.Settles = a.Segment.Span // what was skipped is still to be thinned
+		}
 	}
 	return plan, nil
 }
@@ -157,11 +179,12 @@ func (s *Store) growingBytes() map[branchline.StreamID]int64 {
 	return used
 }
 
-// retainVolumes returns the volumes that segments are on. One that is absent has nothing that could go.
+// retainVolumes returns the volumes that segments are on. One that is absent, or from which nothing could be
+// removed just now, has nothing that could go.
 func (s *Store) retainVolumes() ([]retain.Volume, error) {
 	var all []retain.Volume
 	for _, v := range s.volumes {
-		if !v.present() {
+		if !v.removable() {
 			continue
 		}
 		free, err := s.free(v.dir)
@@ -183,7 +206,8 @@ const (
 	mostPage  = 1024
 )
 
-// sealedAfter is [retain.Facts.Segments]. A failure ends it and is kept in *failed.
+// sealedAfter is [retain.Facts.Segments]. A failure ends it and is kept in *failed. What nothing can be done
+// about, as its volume is absent or fails, has no volume.
 func (s *Store) sealedAfter(stream branchline.StreamID, from time.Time, failed *error) iter.Seq[retain.Segment] {
 	return func(yield func(retain.Segment) bool) {
 		at := keyAt('S', stream, from.Add(-MaxSpan))
@@ -194,8 +218,14 @@ func (s *Store) sealedAfter(stream branchline.StreamID, from time.Time, failed *
 				return
 			}
 			for _, seg := range page {
-				if seg.Span.End.After(from) && !yield(retain.Segment{ID: seg.ID, Stream: stream, Span: seg.Span,
-					Bytes: seg.Size, Volume: s.volumeOf(s.sealedPath(seg)).dir}) {
+				if !seg.Span.End.After(from) {
+					continue
+				}
+				one := retain.Segment{ID: seg.ID, Stream: stream, Span: seg.Span, Bytes: seg.Size}
+				if path, sure := s.locateSealed(seg); sure && s.volumeOf(path).removable() {
+					one.Volume = s.volumeOf(path).dir
+				}
+				if !yield(one) {
 					return
 				}
 			}

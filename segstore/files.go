@@ -70,6 +70,11 @@ func (s *Store) sealedPath(seg branchline.Segment) string {
 	return s.find(func(dir string) string { return Path(dir, seg.Stream, seg.ID, seg.Span.Start) })
 }
 
+// locateSealed is sealedPath, and reports whether it is sure, as locate does.
+func (s *Store) locateSealed(seg branchline.Segment) (path string, sure bool) {
+	return s.locate(func(dir string) string { return Path(dir, seg.Stream, seg.ID, seg.Span.Start) })
+}
+
 // growingPath returns where a growing or partly held segment's file is.
 func (s *Store) growingPath(stream branchline.StreamID, id branchline.SegmentID) string {
 	return s.find(func(dir string) string { return growingPath(dir, stream, id) })

@@ -5,14 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/branchline-video/branchline"
+	"github.com/branchline-video/branchline/segstore/crypt"
 	"github.com/branchline-video/branchline/segstore/index"
 	"github.com/branchline-video/branchline/segstore/retain"
 )
@@ -58,13 +61,16 @@ type retention struct {
 	turn   chan struct{}   // holds a token while segments are removed, or locks and holds change
 	stuck  []retired       // guarded by turn: in trash/, and not yet taken out of the index
 	dirs   map[string]bool // guarded by turn: to be synced before that
+	again  bool            // used only by the goroutine: not all of a plan counts by now, and the next may do more
 	thins  bool            // used only by the goroutine: thinning works
 	volume func(dir string) (int64, error)
 
-	mu     sync.Mutex
-	paces  paces
-	stats  RetentionStats
-	recent []Removed // the oldest first
+	mu      sync.Mutex
+	paces   paces
+	keyless map[branchline.StreamID]branchline.Spans // not to be thinned, as the key is missing until the next opening
+	stats   RetentionStats
+	held    map[string]bool // by their keys, the holds placed since the last decision to be carried out
+	recent  []Removed       // the oldest first
 }
 
 // retired is a segment on its way out, and where its file is.
@@ -76,8 +82,10 @@ type retired struct {
 func newRetention(rules retain.Rules) *retention {
 	return &retention{
 		rules: rules, wake: make(chan struct{}, 1), turn: make(chan struct{}, 1),
-		dirs: make(map[string]bool), thins: true, volume: index.VolumeSize,
-		stats: RetentionStats{Removed: make(map[branchline.Cause]uint64), Bytes: make(map[branchline.Cause]uint64)},
+		dirs: make(map[string]bool), keyless: make(map[branchline.StreamID]branchline.Spans), thins: true,
+		volume: index.VolumeSize,
+		held:   make(map[string]bool),
+		stats:  RetentionStats{Removed: make(map[branchline.Cause]uint64), Bytes: make(map[branchline.Cause]uint64)},
 	}
 }
 
@@ -91,6 +99,20 @@ func (r *retention) take(ctx context.Context) error {
 }
 
 func (r *retention) give() { <-r.turn }
+
+// isHeld reports whether a hold was placed on the stream that the plan does not know; then the next plan is
+// made at once. The caller holds turn.
+func (r *retention) isHeld(stream branchline.StreamID) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for key := range r.held {
+		if strings.HasPrefix(key, string(keyHold(stream, ""))) {
+			r.again = true
+			return true
+		}
+	}
+	return false
+}
 
 // rouse asks for a decision soon. It never waits.
 func (r *retention) rouse() {
@@ -154,7 +176,9 @@ func (s *Store) retain() {
 		}
 		if more, err = s.carryOut(plan); err != nil {
 			s.log.Error("removal by retention failed", "cause", err)
-			return
+			if !more {
+				return
+			}
 		}
 		r.mu.Lock()
 		was := r.stats.Shortages
@@ -179,31 +203,37 @@ func (s *Store) carryOut(plan retain.Plan) (more bool, err error) {
 	if n < 0 {
 		n = len(plan.Actions)
 	}
-	if err := s.retire(plan.Actions[:n]); err != nil {
-		return false, err
+	if err := s.retire(plan.Actions[:n]); err != nil || s.retention.again {
+		return s.retention.again, err
 	}
 	if n == len(plan.Actions) {
 		return plan.More && n > 0, nil
 	}
-	return s.thinAll(plan.Actions[n:]) && plan.More, nil
+	return s.thinAll(plan.Actions[n:]) && (plan.More || s.retention.again), nil
 }
 
 // retire removes segments, and leaves a gap for each, in this order: files to trash/, directories synced,
-// index and journal, files unlinked. Nothing that is locked by now is removed. After an error what is in
-// trash/ waits for the next call, or for the next start.
+// index and journal, files unlinked. Nothing that is locked by now is removed, nor of a
+// stream on which a hold was placed since the decision. After an error what is in
+// trash/ waits for the next call, or for the next start. A volume from which nothing can be moved costs the
+// others nothing; that is an error only if nothing at all could be moved.
 func (s *Store) retire(batch []retain.Action) error {
 	r := s.retention
 	if err := r.take(context.Background()); err != nil {
 		return err
 	}
 	defer r.give()
-	if err := s.finishRetired(); err != nil || len(batch) == 0 {
+	if r.again = false; len(batch) == 0 {
+		return s.finishRetired()
+	}
+	if err := s.finishRetired(); err != nil {
 		return err
 	}
 	locks, err := s.Locks(context.Background())
 	if err != nil {
 		return err
 	}
+	failed := make(map[*volume]error)
 	for _, a := range batch {
 		isLocked := func(l branchline.Lock) bool {
 			return l.Stream == a.Segment.Stream && l.Span.Overlaps(a.Segment.Span)
@@ -212,25 +242,50 @@ func (s *Store) retire(batch []retain.Action) error {
 		if err != nil || !seg.Sealed || slices.ContainsFunc(locks, isLocked) {
 			continue // gone by another way, or locked since
 		}
-		path := s.sealedPath(seg)
-		trash := filepath.Join(s.volumeOf(path).dir, trashDir, trashName(a.Segment.ID, a.Cause))
-		if err := s.fs.Rename(path, trash); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			if len(r.stuck) == 0 {
-				return err
-			}
-			break // such as on a full disk when the directory must grow: what is moved makes room
+		path, sure := s.locateSealed(seg)
+		v := s.volumeOf(path)
+		if !sure || failed[v] != nil || r.isHeld(a.Segment.Stream) {
+			continue // it may be on a volume that is absent
 		}
-		r.stuck = append(r.stuck, retired{a, trash})
-		r.dirs[filepath.Dir(path)], r.dirs[filepath.Dir(trash)] = true, true
+		if err := s.toTrash(a, path, v); err != nil {
+			failed[v] = err
+		}
+	}
+	var errs []error
+	for v, err := range failed {
+		onIt := func(a retired) bool { return s.volumeOf(a.trash) == v }
+		if isFull(err) && slices.ContainsFunc(r.stuck, onIt) {
+			continue // its directory must grow, and what is moved makes room
+		}
+		v.suspect(err)
+		v.spare()
+		r.again = true
+		errs = append(errs, err)
+	}
+	if len(r.stuck) == 0 {
+		return errors.Join(errs...)
 	}
 	return s.finishRetired()
+}
+
+// toTrash moves a segment's file to trash/ of its volume. The caller holds the retention's turn.
+func (s *Store) toTrash(a retain.Action, path string, v *volume) error {
+	r := s.retention
+	trash := filepath.Join(v.dir, trashDir, trashName(a.Segment.ID, a.Cause))
+	if err := s.fs.Rename(path, trash); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	r.stuck = append(r.stuck, retired{a, trash})
+	r.dirs[filepath.Dir(path)], r.dirs[filepath.Dir(trash)] = true, true
+	return nil
 }
 
 // syncRetired makes durable that files were moved to trash/. The caller holds the retention's turn.
 func (s *Store) syncRetired() error {
 	for _, dir := range slices.Sorted(maps.Keys(s.retention.dirs)) {
-		if err := s.fs.SyncDir(dir); err != nil {
-			return err
+		err := s.fs.SyncDir(dir)
+		if err != nil && (filepath.Base(dir) == trashDir || !errors.Is(err, fs.ErrNotExist)) {
+			return err // but a folder that somebody has deleted holds nothing any more
 		}
 	}
 	clear(s.retention.dirs)
@@ -317,10 +372,15 @@ func (s *Store) thinAll(batch []retain.Action) bool {
 	r := s.retention
 	settled := make(map[branchline.StreamID]branchline.Spans)
 	var done []retain.Action
-	works, freed := true, int64(0)
+	works, freed, passed := true, int64(0), false
 	for _, a := range batch {
 		n, err := s.thinUnlocked(a.Segment)
 		freed += n
+		if errors.Is(err, crypt.ErrNoKey) {
+			r.pass(a, err, s.log)
+			passed = true
+			continue
+		}
 		if errors.Is(err, branchline.ErrUnavailable) || errors.Is(err, branchline.ErrBusy) {
 			if r.thins {
 				s.log.Warn("segments are not thinned for the present", "cause", err)
@@ -328,8 +388,8 @@ func (s *Store) thinAll(batch []retain.Action) bool {
 			works = false
 			break
 		}
-		if errors.Is(err, branchline.ErrDenied) {
-			continue // locked since
+		if errors.Is(err, branchline.ErrDenied) || errors.Is(err, branchline.ErrGone) && !s.allPresent() {
+			continue // locked since, or on a volume that is absent since
 		}
 		if err != nil && !errors.Is(err, branchline.ErrNotFound) && !errors.Is(err, branchline.ErrGone) {
 			s.log.Error("segment is not thinned", "segment", a.Segment.ID, "stream", a.Segment.Stream, "cause", err)
@@ -362,11 +422,23 @@ func (s *Store) thinAll(batch []retain.Action) bool {
 	r.stats.Thinned += uint64(len(done))
 	r.stats.ThinnedBytes += uint64(freed)
 	r.keep(done, s.clock.Now())
-	return works && len(settled) > 0
+	return works && (passed || len(settled) > 0 || r.again)
+}
+
+// pass notes that a segment cannot be thinned until the store is opened with its key.
+func (r *retention) pass(a retain.Action, err error, log *slog.Logger) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	stream := a.Segment.Stream
+	if len(r.keyless[stream]) == 0 {
+		log.Warn("segments whose key is missing are not thinned", "stream", stream, "cause", err)
+	}
+	set := r.keyless[stream].Union(branchline.Spans{a.Settles})
+	r.keyless[stream] = set[max(0, len(set)-maxThinned):]
 }
 
 // thinUnlocked thins a segment and returns how many bytes that freed. It wraps [branchline.ErrDenied] for
-// one that is locked by now.
+// one that is locked, or may be held, by now.
 func (s *Store) thinUnlocked(seg retain.Segment) (freed int64, err error) {
 	if err := s.retention.take(context.Background()); err != nil {
 		return 0, err
@@ -375,6 +447,9 @@ func (s *Store) thinUnlocked(seg retain.Segment) (freed int64, err error) {
 	locks, err := s.Locks(context.Background())
 	if err != nil {
 		return 0, err
+	}
+	if s.retention.isHeld(seg.Stream) {
+		return 0, fmt.Errorf("held by now: %w", branchline.ErrDenied)
 	}
 	for _, l := range locks {
 		if l.Stream == seg.Stream && l.Span.Overlaps(seg.Span) {

@@ -369,10 +369,11 @@ func (s *Store) withdraw(id branchline.SegmentID, cause branchline.Cause,
 	s.mu.Lock()
 	s.footers.drop(id)
 	s.mu.Unlock()
-	for _, dir := range []string{filepath.Dir(to), filepath.Dir(from)} {
-		if err := s.fs.SyncDir(dir); err != nil {
-			return seg, "", err
-		}
+	if err := s.fs.SyncDir(filepath.Dir(to)); err != nil {
+		return seg, "", err
+	}
+	if err := s.fs.SyncDir(filepath.Dir(from)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return seg, "", err // but a folder that somebody has deleted holds nothing any more
 	}
 	if err := s.commitBy(s.ix.Relieve, func(l *ledger) error { return l.takeOut(id, cause) }); err != nil {
 		return seg, "", err

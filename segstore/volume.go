@@ -48,8 +48,9 @@ type volume struct {
 	absent  error     // why the volume cannot be used: not mounted, say
 	device  uint64    // which it is on
 	inode   uint64    // of its directory there
-	failed  error     // a sync failed: new segments go elsewhere while there is an elsewhere
+	failed  error     // a sync or removal failed: new segments go elsewhere while there is an elsewhere
 	since   time.Time // of the same
+	spared  time.Time // until then retention leaves it alone, as nothing could be removed
 	syncing time.Time // when the sync that is under way began; zero while none is
 }
 
@@ -277,9 +278,12 @@ func (v *volume) present() bool {
 	return v.absent == nil
 }
 
-// suspect notes a failed sync; not so one for want of space, which says nothing of the disk.
+// isFull reports whether the error is one for want of space.
+func isFull(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
+
+// suspect notes a failed sync or removal; not so one for want of space, which says nothing of the disk.
 func (v *volume) suspect(err error) {
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+	if isFull(err) {
 		return
 	}
 	v.mu.Lock()
@@ -292,6 +296,21 @@ func (v *volume) suspect(err error) {
 		v.log.Error("volume is suspect: new segments go to others while there are any; check its disk",
 			"dir", v.dir, "cause", err)
 	}
+}
+
+// spare leaves the volume alone for retainEvery, so that retention goes on with the others.
+func (v *volume) spare() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.spared = v.clock.Now().Add(retainEvery)
+}
+
+// removable reports whether retention may try to remove something from the volume.
+func (v *volume) removable() bool {
+	now := v.clock.Now()
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.absent == nil && !now.Before(v.spared)
 }
 
 // rank orders volumes for new segments: good ones first, then slow ones, then those whose disk failed.
@@ -414,21 +433,31 @@ func (s *Store) volumeOf(path string) *volume {
 // find returns the path on the first volume that has the file which at makes from a volume's directory;
 // where none has it, the path on the volume for new files.
 func (s *Store) find(at func(dir string) string) string {
+	path, _ := s.locate(at)
+	return path
+}
+
+// locate is find, and reports whether it is sure: not so where the file may be on a volume that cannot be
+// looked at.
+func (s *Store) locate(at func(dir string) string) (path string, sure bool) {
+	if len(s.volumes) == 1 {
+		return at(s.volumes[0].dir), true
+	}
+	sure = true
 	for _, v := range s.volumes {
 		path := at(v.dir)
-		if len(s.volumes) == 1 {
-			return path
+		_, err := os.Stat(path)
+		if err == nil {
+			return path, true
 		}
-		if _, err := os.Stat(path); err == nil {
-			return path
-		}
+		sure = sure && errors.Is(err, fs.ErrNotExist)
 	}
-	return at(s.volumes[0].dir)
+	return at(s.volumes[0].dir), sure && s.allPresent()
 }
 
 // allPresent reports whether no volume is absent, so that what is not found is nowhere.
 func (s *Store) allPresent() bool {
-	return !slices.ContainsFunc(s.volumes, func(v *volume) bool { return !v.present() })
+	return !slices.ContainsFunc(s.volumes, func(v *volume) bool { return !v.home && v.there() != nil })
 }
 
 // rejoin looks whether absent volumes are there again, and reports whether one is.
