@@ -249,34 +249,77 @@ func (c *segCheckCommand) Run(t *terminal) error {
 	return nil
 }
 
-// checkChains follows each stream's chain of hashes. Between neighbours of one run a difference is a
-// problem of the later one. Elsewhere it means that a segment is not here, which may have its reason:
-// it was removed, or never brought over. It returns how often that is so, not counting a stream's beginning.
+// linkName names a segment in the chain of a stream, which one key signs.
+type linkName struct{ stream, key, hash string }
+
+// place is where a segment stands in what its recorder made.
+type place struct {
+	folder string
+	run    uint64
+	number uint32
+}
+
+// chain is what a stream's segments in one folder name and is not here.
+type chain struct {
+	first string          // the hash of the segment that names none
+	lost  map[string]bool // hashes
+}
+
+// checkChains follows each stream's chain of hashes, in whatever order it was sealed: a segment that was
+// broken off may be sealed after later ones. One that names no segment that is here is a problem where the
+// one before it in its run is here. Elsewhere, and where a crash may be the reason, it means that a segment
+// is not here, which may have its reason: it was removed, or never brought over. It returns how many are
+// missing so, without the one before a stream's beginning.
 func checkChains(reports []segstore.Report) (missing int) {
 	sort.SliceStable(reports, func(i, j int) bool {
 		a, b := reports[i], reports[j]
-		return cmp.Or(cmp.Compare(storeOf(a), storeOf(b)), cmp.Compare(a.Run, b.Run), cmp.Compare(a.Number, b.Number)) < 0
+		return cmp.Or(cmp.Compare(folderOf(a), folderOf(b)), cmp.Compare(a.Run, b.Run), cmp.Compare(a.Number, b.Number)) < 0
 	})
-	var last *segstore.Report
+	here, at, chains := map[linkName]bool{}, map[place]segstore.Report{}, map[string]*chain{}
+	for _, r := range reports {
+		if r.Sealed {
+			here[linkName{r.Stream, r.Key, r.Hash}] = true
+			at[place{folderOf(r), r.Run, r.Number}] = r
+			chains[folderOf(r)] = &chain{lost: map[string]bool{}}
+		}
+	}
 	for i := range reports {
 		r := &reports[i]
-		if !r.Sealed {
+		if !r.Sealed || here[linkName{r.Stream, r.Key, r.Previous}] {
 			continue
 		}
-		if last != nil && storeOf(*last) == storeOf(*r) && r.Previous != last.Hash {
-			if r.Run == last.Run && r.Number == last.Number+1 {
-				r.Problems = append(r.Problems, "the chain is broken: the segment before has the hash "+last.Hash)
-			} else {
-				missing++
-			}
+		c := chains[folderOf(*r)]
+		if r.Previous == "" && (c.first == "" || c.first == r.Hash) {
+			c.first = r.Hash
+			continue
 		}
-		last = r
+		before, ok := at[place{folderOf(*r), r.Run, r.Number - 1}]
+		switch {
+		case !ok || r.Number == 0 || r.Cut || before.Cut, before.Previous == r.Previous: // the other's sealing was late
+			c.lost[r.Previous] = true
+		case before.Hash == r.Previous:
+			r.Problems = append(r.Problems, "the chain is broken: the segment before is signed with another key")
+		default:
+			r.Problems = append(r.Problems, "the chain is broken: the segment before has the hash "+before.Hash)
+		}
+	}
+	for _, c := range chains {
+		missing += len(c.lost)
+		if c.first == "" && len(c.lost) > 0 {
+			missing--
+		}
 	}
 	return missing
 }
 
-// storeOf tells streams of different directories apart.
-func storeOf(r segstore.Report) string { return filepath.Dir(filepath.Dir(r.Path)) }
+// folderOf tells streams of different directories apart: it is the stream's, or an evidence package.
+func folderOf(r segstore.Report) string {
+	dir := filepath.Dir(r.Path)
+	if _, err := time.Parse("20060102", filepath.Base(dir)); err == nil {
+		return filepath.Dir(dir)
+	}
+	return dir
+}
 
 // segmentFiles lists the segment files of the given files and directories. Segments are named so that
 // names sort by time.

@@ -12,6 +12,12 @@ func TestChains(t *testing.T) {
 			Path: "s/a.main/20261123/x.mp4", Run: run, Number: number, Sealed: true, Previous: previous, Hash: hash,
 		}
 	}
+	cut := func(r segstore.Report) segstore.Report { r.Cut = true; return r }
+	by := func(key string, r segstore.Report) segstore.Report { r.Key = key; return r }
+	in := func(dir string, r segstore.Report) segstore.Report {
+		r.Path = dir + "/a.main/20261123/x.mp4"
+		return r
+	}
 	for _, c := range []struct {
 		name            string
 		reports         []segstore.Report
@@ -23,6 +29,24 @@ func TestChains(t *testing.T) {
 		{"the first is gone", []segstore.Report{at(1, 1, "a", "b"), at(1, 2, "b", "c")}, 0, 0},
 		{"one exchanged", []segstore.Report{at(1, 0, "", "other"), at(1, 1, "a", "b")}, 0, 1},
 		{"one still grows", []segstore.Report{at(1, 0, "", "a"), {Path: "s/growing/a.main/y.mp4"}}, 0, 0},
+		{"sealed after the next", []segstore.Report{at(1, 0, "", "a"), cut(at(1, 1, "c", "b")), at(1, 2, "a", "c"),
+			at(1, 3, "c", "d")}, 0, 0},
+		{"that, and what both sides name is gone", []segstore.Report{at(1, 0, "", "a"), cut(at(1, 2, "d", "c")),
+			at(1, 3, "b", "d")}, 1, 0},
+		{"that, and what it names is gone", []segstore.Report{at(1, 0, "", "a"), cut(at(1, 1, "d", "b")),
+			at(1, 2, "a", "c")}, 1, 0},
+		{"that, and it is the first here", []segstore.Report{cut(at(1, 1, "c", "b")), at(1, 2, "a", "c")}, 0, 0},
+		{"that, and it was the very first", []segstore.Report{cut(at(1, 0, "b", "a")), at(1, 1, "", "b")}, 0, 0},
+		{"sealing was late, and what two name is gone", []segstore.Report{at(1, 0, "", "a"), at(1, 2, "b", "c"),
+			at(1, 3, "b", "d")}, 1, 0},
+		{"two begin", []segstore.Report{at(1, 0, "", "a"), at(2, 0, "", "b")}, 1, 0},
+		{"names nothing at all", []segstore.Report{at(1, 0, "", "a"), at(1, 1, "a", "b"), at(2, 0, "x", "c")}, 1, 0},
+		{"one more, of another signer", []segstore.Report{by("k", at(1, 0, "", "a")), by("x", at(1, 1, "a", "b")),
+			by("k", at(2, 0, "a", "c"))}, 0, 1},
+		{"that, in a run of its own", []segstore.Report{by("k", at(1, 0, "", "a")), by("x", at(2, 0, "a", "b"))}, 1, 0},
+		{"on two volumes", []segstore.Report{at(1, 0, "", "a"), in("v", at(1, 1, "a", "b")), at(1, 2, "b", "c")}, 0, 0},
+		{"two copies", []segstore.Report{at(1, 0, "", "a"), at(1, 0, "", "a"), in("v", at(1, 0, "", "a"))}, 0, 0},
+		{"two sites", []segstore.Report{by("k", at(1, 0, "", "a")), by("l", in("v", at(1, 0, "", "b")))}, 0, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			missing, broken := checkChains(c.reports), 0
