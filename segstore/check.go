@@ -231,6 +231,10 @@ func (r *Report) checkGrowing(file io.ReaderAt, init []byte, noFooter error) {
 	}
 }
 
+// Dirs returns the directories that recordings of the store in dir may be in: dir itself, and each volume
+// that the store ever had.
+func Dirs(dir string) []string { return volumeDirs(dir) }
+
 // List returns the segments in the directory of a store that touch the range, ordered by stream and
 // start, with their fragments; an empty stream means all, a zero range all times. It reads the files
 // alone, changes nothing, and may be used while the store is open elsewhere. Of an incomplete segment

@@ -368,20 +368,73 @@ func (c *segCatCommand) Run(t *terminal) (err error) {
 	for _, s := range list {
 		paths = append(paths, segstore.File(c.dir(), s))
 	}
-	out := t.stdout
-	if c.Output != "" {
-		f, err := os.Create(c.Output)
-		if err != nil {
-			return fmt.Errorf("write: %w", err)
+	write := func(w io.Writer) error {
+		buffered := bufio.NewWriterSize(w, 1<<20)
+		if err := (segstore.Files{Keys: keys}).Cat(buffered, paths, span); err != nil {
+			return err
 		}
-		defer func() { err = errors.Join(err, f.Close()) }()
-		out = f
+		return flush(buffered)
 	}
-	buffered := bufio.NewWriterSize(out, 1<<20)
-	if err := (segstore.Files{Keys: keys}).Cat(buffered, paths, span); err != nil {
+	if c.Output == "" {
+		return write(t.stdout)
+	}
+	to, err := c.target()
+	if err != nil {
 		return err
 	}
-	return flush(buffered)
+	return replaceFile(to, write)
+}
+
+// target is where the output goes, which may be a link to there. It is nowhere among the recordings.
+func (c *segCatCommand) target() (string, error) {
+	to := c.Output
+	if there, err := filepath.EvalSymlinks(to); err == nil {
+		to = there
+	}
+	folder, err := realPath(filepath.Dir(to))
+	if err != nil {
+		return "", usageError{fmt.Errorf("--output: %w", err)}
+	}
+	for _, dir := range append(segstore.Dirs(c.dir()), c.Dir) {
+		if dir, err := realPath(dir); err == nil && within(dir, folder) {
+			return "", usageError{fmt.Errorf("--output %s: is among the recordings, in %s: write it elsewhere", c.Output, dir)}
+		}
+	}
+	return filepath.Join(folder, filepath.Base(to)), nil
+}
+
+func realPath(path string) (string, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	return filepath.EvalSymlinks(path)
+}
+
+// replaceFile writes a file that is there when all of it is written, and until then what was there before.
+// A device or pipe is written to at once.
+func replaceFile(path string, write func(io.Writer) error) (err error) {
+	info, err := os.Stat(path)
+	there := err == nil
+	part, flags := path+".part", os.O_CREATE|os.O_EXCL|os.O_WRONLY
+	if there && !info.Mode().IsRegular() {
+		part, flags = path, os.O_WRONLY
+	}
+	f, err := os.OpenFile(part, flags, 0o666)
+	if err != nil {
+		return fmt.Errorf("write: %w", err)
+	}
+	err = errors.Join(write(f), f.Close())
+	if part == path {
+		return err
+	}
+	if err == nil {
+		err = os.Rename(part, path)
+	}
+	if err != nil {
+		err = errors.Join(err, os.Remove(part))
+	}
+	return err
 }
 
 // flush writes what is left. A reader that has seen enough is no failure.

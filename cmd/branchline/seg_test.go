@@ -1,6 +1,9 @@
 package main
 
 import (
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/branchline-video/branchline/segstore"
@@ -57,5 +60,78 @@ func TestChains(t *testing.T) {
 				t.Errorf("%d missing, %d broken; want %d, %d", missing, broken, c.missing, c.broken)
 			}
 		})
+	}
+}
+
+// golden is a sealed segment of the stream cam.main.
+const golden = "../../segstore/testdata/segment.mp4"
+
+// goldenStore makes a store that has the golden segment, and a volume. It returns the segment's path.
+func goldenStore(t *testing.T) (store, volume, path string) {
+	t.Helper()
+	store, volume = t.TempDir(), t.TempDir()
+	r, err := segstore.Check(golden)
+	if err != nil || !r.OK() {
+		t.Fatalf("%v: %v", r, err)
+	}
+	path = filepath.Join(store, "segments", r.Stream, r.Start.UTC().Format("20060102"), r.Segment+".mp4")
+	copyFile(t, golden, path)
+	if err := os.WriteFile(filepath.Join(store, "volumes"), []byte(volume+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return store, volume, path
+}
+
+func copyFile(t *testing.T, from, to string) {
+	t.Helper()
+	text, err := os.ReadFile(from)
+	if err == nil {
+		err = os.MkdirAll(filepath.Dir(to), 0o755)
+	}
+	if err == nil {
+		err = os.WriteFile(to, text, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestCatSparesWhatIsThere: no recording is overwritten, and another file not before all is written.
+func TestCatSparesWhatIsThere(t *testing.T) {
+	store, volume, path := goldenStore(t)
+	r, err := segstore.Check(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := t.TempDir()
+	film, alias := filepath.Join(other, "film.mp4"), filepath.Join(other, "alias")
+	for link, to := range map[string]string{alias: path, filepath.Join(other, "dir"): volume} {
+		if err := os.Symlink(to, link); err != nil {
+			t.Fatal(err)
+		}
+	}
+	copyFile(t, "seg_test.go", film)
+	before, _ := os.ReadFile(film)
+	cat := []string{"cat", store, "--stream", r.Stream}
+	for _, to := range []string{path, alias, filepath.Join(store, "x"), filepath.Join(volume, "x"), filepath.Join(other, "dir", "x")} {
+		if text := seg(t, exitUsage, append(cat, "-o", to)...); !strings.Contains(text, "is among the recordings") {
+			t.Error(text)
+		}
+	}
+	if r, err := segstore.Check(path); err != nil || !r.OK() {
+		t.Errorf("%v: %v", r, err)
+	}
+	seg(t, exitFailure, append(cat, "-o", film, "--from", "1m")...)
+	after, _ := os.ReadFile(film)
+	if string(after) != string(before) {
+		t.Error("a failure has changed the output")
+	}
+	seg(t, 0, append(cat, "-o", film)...)
+	seg(t, 0, append(cat, "-o", os.DevNull)...)
+	if after, _ := os.ReadFile(film); string(after) == string(before) {
+		t.Error("nothing was written")
+	}
+	if left, _ := filepath.Glob(filepath.Join(other, "*.part")); len(left) > 0 {
+		t.Errorf("left: %v", left)
 	}
 }

@@ -57,3 +57,9 @@ func checkVolumes(dir string, volumes []string) error {
 	}
 	return nil
 }
+
+// within reports whether a path is the directory or in it; both are absolute.
+func within(dir, path string) bool {
+	rel, err := filepath.Rel(dir, path)
+	return err == nil && filepath.IsLocal(rel)
+}
