@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 	"text/tabwriter"
@@ -342,6 +343,9 @@ func segmentFiles(paths []string) ([]string, error) {
 			if errors.Is(err, fs.ErrNotExist) {
 				return nil // the node moves its files while it runs
 			}
+			if err == nil && path != p && d.IsDir() && isAside(path) {
+				return fs.SkipDir
+			}
 			if err == nil && !d.IsDir() && (strings.HasSuffix(path, ".mp4") || path == p) {
 				files = append(files, path)
 			}
@@ -357,7 +361,16 @@ func segmentFiles(paths []string) ([]string, error) {
 // Help is what kong says below the summary.
 func (c *segCheckCommand) Help() string {
 	return `Encrypted files are verified with --key-file. Without their key only their tables and signatures are: that is
-no damage, is counted apart, and still ends with exit code 1, because nothing vouches for the pictures.`
+no damage, is counted apart, and still ends with exit code 1, because nothing vouches for the pictures.
+
+Of a store, what is in its folders restore, trash and quarantine is checked only when it is named.`
+}
+
+// isAside reports whether a directory is one where a store has what is no recording of its own: copies
+// dropped to be restored, what is about to be deleted, and damaged files. They are checked when named.
+func isAside(path string) bool {
+	return slices.Contains([]string{"restore", "trash", "quarantine"}, filepath.Base(path)) &&
+		isDir(filepath.Join(filepath.Dir(path), "segments"))
 }
 
 type segCatCommand struct {

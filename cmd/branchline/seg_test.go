@@ -135,3 +135,17 @@ func TestCatSparesWhatIsThere(t *testing.T) {
 		t.Errorf("left: %v", left)
 	}
 }
+
+// TestCheckLeavesOutWhatIsAside: what a store has put aside is checked only when it is named.
+func TestCheckLeavesOutWhatIsAside(t *testing.T) {
+	store, _, _ := goldenStore(t)
+	for _, dir := range []string{"restore", "trash", "quarantine"} {
+		rotten := filepath.Join(store, dir, "x.mp4")
+		copyFile(t, "seg_test.go", rotten)
+		seg(t, exitFailure, "check", rotten)
+		seg(t, exitFailure, "check", filepath.Join(store, dir))
+	}
+	if text := seg(t, 0, "check", store); !strings.Contains(text, "1 files checked, 0 with problems") {
+		t.Error(text)
+	}
+}
