@@ -215,6 +215,10 @@ func (c *segCheckCommand) Run(t *terminal) error {
 		if name := strings.TrimSuffix(filepath.Base(path), ".mp4"); r.Sealed && len(name) == 32 && name != r.Segment {
 			r.Problems = append(r.Problems, "the name is that of another segment: this is "+r.Segment)
 		}
+		if folder := streamFolder(path); r.Sealed && folder != "" && folder != r.Stream &&
+			!strings.HasSuffix(folder, "."+r.Stream) { // a hub puts the site before it
+			r.Problems = append(r.Problems, "the file is in the folder of "+folder+" and is a recording of "+r.Stream)
+		}
 		reports = append(reports, r)
 	}
 	missing := checkChains(reports)
@@ -320,6 +324,15 @@ func checkChains(reports []segstore.Report) (missing int) {
 		}
 	}
 	return missing
+}
+
+// streamFolder returns the stream whose folder in a store a sealed file is in; empty for one elsewhere.
+func streamFolder(path string) string {
+	stream := filepath.Dir(filepath.Dir(path))
+	if filepath.Base(filepath.Dir(stream)) != "segments" {
+		return ""
+	}
+	return filepath.Base(stream)
 }
 
 // folderOf tells streams of different directories apart: it is the stream's, or an evidence package.

@@ -149,3 +149,21 @@ func TestCheckLeavesOutWhatIsAside(t *testing.T) {
 		t.Error(text)
 	}
 }
+
+// TestCheckNamesTheWrongFolder: a recording is where its stream's are, at an edge or at a hub.
+func TestCheckNamesTheWrongFolder(t *testing.T) {
+	store, _, path := goldenStore(t)
+	r, err := segstore.Check(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for folder, code := range map[string]int{r.Stream: 0, "berlin." + r.Stream: 0, "x" + r.Stream: exitFailure,
+		"other.main": exitFailure, r.Stream + ".main": exitFailure} {
+		to := filepath.Join(store, "segments", folder, filepath.Base(filepath.Dir(path)), filepath.Base(path))
+		copyFile(t, golden, to)
+		text := seg(t, code, "check", to)
+		if code != 0 && !strings.Contains(text, "in the folder of "+folder+" and is a recording of "+r.Stream) {
+			t.Error(text)
+		}
+	}
+}
