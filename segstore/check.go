@@ -103,8 +103,8 @@ func Check(path string) (Report, error) { return Files{}.Check(path) }
 // Check reads a whole segment file and verifies all of it: boxes, the checksum and hash of each
 // fragment, the footer's hash and signature. Of a file that a replica holds in part it verifies the
 // fragments that the sidecar lists; between them there may be nothing. What is wrong stands in the
-// report, as does that a key is missing, which is no damage; the error is for a file that cannot be read at all or that is of a
-// newer version ([ErrNewer]).
+// report, as does that a key is missing, which is no damage; the error is for a file that cannot be
+// read at all or that is of a newer version ([ErrNewer]).
 func (f Files) Check(path string) (Report, error) {
 	report := Report{Path: path}
 	r, err := os.Open(path)

@@ -89,7 +89,8 @@ func TestEncrypted(t *testing.T) {
 				}
 				r, err := without.Check(file)
 				if err != nil || r.OK() || len(r.Problems) > 0 || r.Unverified == "" ||
-					!strings.Contains(r.String(), "not verified: give") || !strings.Contains(r.String(), r.Encrypted) || !strings.Contains(r.String(), "keys 2") {
+					!strings.Contains(r.String(), "not verified: give") || !strings.Contains(r.String(), r.Encrypted) ||
+					!strings.Contains(r.String(), "keys 2") {
 					t.Errorf("checked with another key as %v: %v", r, err)
 				}
 			}

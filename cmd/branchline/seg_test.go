@@ -113,7 +113,8 @@ func TestCatSparesWhatIsThere(t *testing.T) {
 	copyFile(t, "seg_test.go", film)
 	before, _ := os.ReadFile(film)
 	cat := []string{"cat", store, "--stream", r.Stream}
-	for _, to := range []string{path, alias, filepath.Join(store, "x"), filepath.Join(volume, "x"), filepath.Join(other, "dir", "x")} {
+	for _, to := range []string{path, alias, filepath.Join(store, "x"), filepath.Join(volume, "x"),
+		filepath.Join(other, "dir", "x")} {
 		if text := seg(t, exitUsage, append(cat, "-o", to)...); !strings.Contains(text, "is among the recordings") {
 			t.Error(text)
 		}
