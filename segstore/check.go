@@ -39,19 +39,24 @@ type Report struct {
 	Key       string    `json:"key,omitempty"`       // the Ed25519 public key that signed
 	Encrypted string    `json:"encrypted,omitempty"` // the identifier of the key with which it is
 	Problems  []string  `json:"problems,omitempty"`
+	// Unverified says why the fragments could not be verified although nothing is known to be wrong: the
+	// key is missing.
+	Unverified string `json:"unverified,omitempty"`
 }
 
-// OK reports whether nothing is wrong with the file. One that still grows, or is held in part, is not
-// wrong.
-func (r Report) OK() bool { return len(r.Problems) == 0 }
+// OK reports whether all of the file was verified and nothing is wrong with it. One that still grows, or is
+// held in part, is not wrong.
+func (r Report) OK() bool { return len(r.Problems) == 0 && r.Unverified == "" }
 
 // String returns one line, and one more for each problem.
 func (r Report) String() string {
 	var b strings.Builder
 	state := "sealed"
 	switch {
-	case !r.OK():
+	case len(r.Problems) > 0:
 		state = "DAMAGED"
+	case r.Unverified != "":
+		state = "encrypted, not verified: give --key-file"
 	case r.Thinned:
 		state = "thinned"
 	case r.Excerpt:
@@ -77,6 +82,9 @@ func (r Report) String() string {
 	for _, p := range r.Problems {
 		fmt.Fprintf(&b, "\n\t%s", p)
 	}
+	if r.Unverified != "" {
+		fmt.Fprintf(&b, "\n\t%s", r.Unverified)
+	}
 	return b.String()
 }
 
@@ -95,8 +103,8 @@ func Check(path string) (Report, error) { return Files{}.Check(path) }
 // Check reads a whole segment file and verifies all of it: boxes, the checksum and hash of each
 // fragment, the footer's hash and signature. Of a file that a replica holds in part it verifies the
 // fragments that the sidecar lists; between them there may be nothing. What is wrong stands in the
-// report, as does that a key is missing; the error is for a file that cannot be read at all or that is of a
-// newer version ([ErrNewer]).
+// report, as does that a key is missing, which is no damage; the error is for a file that cannot be
+// read at all or that is of a newer version ([ErrNewer]).
 func (f Files) Check(path string) (Report, error) {
 	report := Report{Path: path}
 	r, err := os.Open(path)
@@ -184,7 +192,7 @@ func (r *Report) checkSealed(c content, init []byte) {
 // checkRows verifies fragments by their rows.
 func (r *Report) checkRows(c content, rows []branchline.Fragment, init []byte) {
 	if c.open != nil && c.open.none != nil {
-		r.problem("the fragments cannot be verified: %v", c.open.none)
+		r.Unverified = fmt.Sprintf("the fragments cannot be verified: %v", c.open.none)
 		return
 	}
 	t, err := readTracks(init)
@@ -230,6 +238,10 @@ func (r *Report) checkGrowing(file io.ReaderAt, init []byte, noFooter error) {
 		r.problem("%d bytes after the last whole fragment; %v", r.Size-end, noFooter)
 	}
 }
+
+// Dirs returns the directories that recordings of the store in dir may be in: dir itself, and each volume
+// that the store ever had.
+func Dirs(dir string) []string { return volumeDirs(dir) }
 
 // List returns the segments in the directory of a store that touch the range, ordered by stream and
 // start, with their fragments; an empty stream means all, a zero range all times. It reads the files

@@ -88,7 +88,9 @@ func TestEncrypted(t *testing.T) {
 					t.Errorf("checked as %v: %v", r, err)
 				}
 				r, err := without.Check(file)
-				if err != nil || r.OK() || !strings.Contains(r.String(), r.Encrypted) || !strings.Contains(r.String(), "keys 2") {
+				if err != nil || r.OK() || len(r.Problems) > 0 || r.Unverified == "" ||
+					!strings.Contains(r.String(), "not verified: give") || !strings.Contains(r.String(), r.Encrypted) ||
+					!strings.Contains(r.String(), "keys 2") {
 					t.Errorf("checked with another key as %v: %v", r, err)
 				}
 			}

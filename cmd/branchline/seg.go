@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 	"text/tabwriter"
@@ -214,18 +215,25 @@ func (c *segCheckCommand) Run(t *terminal) error {
 		if name := strings.TrimSuffix(filepath.Base(path), ".mp4"); r.Sealed && len(name) == 32 && name != r.Segment {
 			r.Problems = append(r.Problems, "the name is that of another segment: this is "+r.Segment)
 		}
+		if folder := streamFolder(path); r.Sealed && folder != "" && folder != r.Stream &&
+			!strings.HasSuffix(folder, "."+r.Stream) { // a hub puts the site before it
+			r.Problems = append(r.Problems, "the file is in the folder of "+folder+" and is a recording of "+r.Stream)
+		}
 		reports = append(reports, r)
 	}
 	missing := checkChains(reports)
-	bad := 0
+	bad, unverified := 0, 0
 	for _, dir := range c.Paths {
 		if err := checkPackage(dir, reports); err != nil {
 			reports = append(reports, segstore.Report{Path: filepath.Join(dir, manifestName), Problems: []string{err.Error()}})
 		}
 	}
 	for _, r := range reports {
-		if !r.OK() {
+		switch {
+		case len(r.Problems) > 0:
 			bad++
+		case r.Unverified != "":
+			unverified++
 		}
 		if c.JSON {
 			err = printJSON(t.stdout, r)
@@ -237,46 +245,104 @@ func (c *segCheckCommand) Run(t *terminal) error {
 		}
 	}
 	if !c.JSON {
-		fmt.Fprintf(t.stdout, "%d files checked, %d with problems; %d chains name a segment that is not here\n",
-			len(reports), bad, missing)
+		text := ""
+		if unverified > 0 {
+			text = fmt.Sprintf(", %d encrypted and not verified", unverified)
+		}
+		fmt.Fprintf(t.stdout, "%d files checked, %d with problems%s; %d chains name a segment that is not here\n",
+			len(reports), bad, text, missing)
 	}
 	switch {
 	case bad > 0:
 		return fmt.Errorf("%d of %d files have problems", bad, len(reports))
 	case c.Complete && missing > 0:
 		return fmt.Errorf("segments are missing in %d places", missing)
+	case unverified > 0:
+		return fmt.Errorf("%d of %d files are encrypted and were not verified: give --key-file", unverified, len(reports))
 	}
 	return nil
 }
 
-// checkChains follows each stream's chain of hashes. Between neighbours of one run a difference is a
-// problem of the later one. Elsewhere it means that a segment is not here, which may have its reason:
-// it was removed, or never brought over. It returns how often that is so, not counting a stream's beginning.
+// linkName names a segment in the chain of a stream, which one key signs.
+type linkName struct{ stream, key, hash string }
+
+// place is where a segment stands in what its recorder made.
+type place struct {
+	folder string
+	run    uint64
+	number uint32
+}
+
+// chain is what a stream's segments in one folder name and is not here.
+type chain struct {
+	first string          // the hash of the segment that names none
+	lost  map[string]bool // hashes
+}
+
+// checkChains follows each stream's chain of hashes, in whatever order it was sealed: a segment that was
+// broken off may be sealed after later ones. One that names no segment that is here is a problem where the
+// one before it in its run is here. Elsewhere, and where a crash may be the reason, it means that a segment
+// is not here, which may have its reason: it was removed, or never brought over. It returns how many are
+// missing so, without the one before a stream's beginning.
 func checkChains(reports []segstore.Report) (missing int) {
 	sort.SliceStable(reports, func(i, j int) bool {
 		a, b := reports[i], reports[j]
-		return cmp.Or(cmp.Compare(storeOf(a), storeOf(b)), cmp.Compare(a.Run, b.Run), cmp.Compare(a.Number, b.Number)) < 0
+		return cmp.Or(cmp.Compare(folderOf(a), folderOf(b)), cmp.Compare(a.Run, b.Run), cmp.Compare(a.Number, b.Number)) < 0
 	})
-	var last *segstore.Report
+	here, at, chains := map[linkName]bool{}, map[place]segstore.Report{}, map[string]*chain{}
+	for _, r := range reports {
+		if r.Sealed {
+			here[linkName{r.Stream, r.Key, r.Hash}] = true
+			at[place{folderOf(r), r.Run, r.Number}] = r
+			chains[folderOf(r)] = &chain{lost: map[string]bool{}}
+		}
+	}
 	for i := range reports {
 		r := &reports[i]
-		if !r.Sealed {
+		if !r.Sealed || here[linkName{r.Stream, r.Key, r.Previous}] {
 			continue
 		}
-		if last != nil && storeOf(*last) == storeOf(*r) && r.Previous != last.Hash {
-			if r.Run == last.Run && r.Number == last.Number+1 {
-				r.Problems = append(r.Problems, "the chain is broken: the segment before has the hash "+last.Hash)
-			} else {
-				missing++
-			}
+		c := chains[folderOf(*r)]
+		if r.Previous == "" && (c.first == "" || c.first == r.Hash) {
+			c.first = r.Hash
+			continue
 		}
-		last = r
+		before, ok := at[place{folderOf(*r), r.Run, r.Number - 1}]
+		switch {
+		case !ok || r.Number == 0 || r.Cut || before.Cut, before.Previous == r.Previous: // the other's sealing was late
+			c.lost[r.Previous] = true
+		case before.Hash == r.Previous:
+			r.Problems = append(r.Problems, "the chain is broken: the segment before is signed with another key")
+		default:
+			r.Problems = append(r.Problems, "the chain is broken: the segment before has the hash "+before.Hash)
+		}
+	}
+	for _, c := range chains {
+		missing += len(c.lost)
+		if c.first == "" && len(c.lost) > 0 {
+			missing--
+		}
 	}
 	return missing
 }
 
-// storeOf tells streams of different directories apart.
-func storeOf(r segstore.Report) string { return filepath.Dir(filepath.Dir(r.Path)) }
+// streamFolder returns the stream whose folder in a store a sealed file is in; empty for one elsewhere.
+func streamFolder(path string) string {
+	stream := filepath.Dir(filepath.Dir(path))
+	if filepath.Base(filepath.Dir(stream)) != "segments" {
+		return ""
+	}
+	return filepath.Base(stream)
+}
+
+// folderOf tells streams of different directories apart: it is the stream's, or an evidence package.
+func folderOf(r segstore.Report) string {
+	dir := filepath.Dir(r.Path)
+	if _, err := time.Parse("20060102", filepath.Base(dir)); err == nil {
+		return filepath.Dir(dir)
+	}
+	return dir
+}
 
 // segmentFiles lists the segment files of the given files and directories. Segments are named so that
 // names sort by time.
@@ -290,6 +356,9 @@ func segmentFiles(paths []string) ([]string, error) {
 			if errors.Is(err, fs.ErrNotExist) {
 				return nil // the node moves its files while it runs
 			}
+			if err == nil && path != p && d.IsDir() && isAside(path) {
+				return fs.SkipDir
+			}
 			if err == nil && !d.IsDir() && (strings.HasSuffix(path, ".mp4") || path == p) {
 				files = append(files, path)
 			}
@@ -300,6 +369,21 @@ func segmentFiles(paths []string) ([]string, error) {
 		}
 	}
 	return files, nil
+}
+
+// Help is what kong says below the summary.
+func (c *segCheckCommand) Help() string {
+	return `Encrypted files are verified with --key-file. Without their key only their tables and signatures are: that is
+no damage, is counted apart, and still ends with exit code 1, because nothing vouches for the pictures.
+
+Of a store, what is in its folders restore, trash and quarantine is checked only when it is named.`
+}
+
+// isAside reports whether a directory is one where a store has what is no recording of its own: copies
+// dropped to be restored, what is about to be deleted, and damaged files. They are checked when named.
+func isAside(path string) bool {
+	return slices.Contains([]string{"restore", "trash", "quarantine"}, filepath.Base(path)) &&
+		isDir(filepath.Join(filepath.Dir(path), "segments"))
 }
 
 type segCatCommand struct {
@@ -325,20 +409,73 @@ func (c *segCatCommand) Run(t *terminal) (err error) {
 	for _, s := range list {
 		paths = append(paths, segstore.File(c.dir(), s))
 	}
-	out := t.stdout
-	if c.Output != "" {
-		f, err := os.Create(c.Output)
-		if err != nil {
-			return fmt.Errorf("write: %w", err)
+	write := func(w io.Writer) error {
+		buffered := bufio.NewWriterSize(w, 1<<20)
+		if err := (segstore.Files{Keys: keys}).Cat(buffered, paths, span); err != nil {
+			return err
 		}
-		defer func() { err = errors.Join(err, f.Close()) }()
-		out = f
+		return flush(buffered)
 	}
-	buffered := bufio.NewWriterSize(out, 1<<20)
-	if err := (segstore.Files{Keys: keys}).Cat(buffered, paths, span); err != nil {
+	if c.Output == "" {
+		return write(t.stdout)
+	}
+	to, err := c.target()
+	if err != nil {
 		return err
 	}
-	return flush(buffered)
+	return replaceFile(to, write)
+}
+
+// target is where the output goes, which may be a link to there. It is nowhere among the recordings.
+func (c *segCatCommand) target() (string, error) {
+	to := c.Output
+	if there, err := filepath.EvalSymlinks(to); err == nil {
+		to = there
+	}
+	folder, err := realPath(filepath.Dir(to))
+	if err != nil {
+		return "", usageError{fmt.Errorf("--output: %w", err)}
+	}
+	for _, dir := range append(segstore.Dirs(c.dir()), c.Dir) {
+		if dir, err := realPath(dir); err == nil && within(dir, folder) {
+			return "", usageError{fmt.Errorf("--output %s: is among the recordings, in %s: write it elsewhere", c.Output, dir)}
+		}
+	}
+	return filepath.Join(folder, filepath.Base(to)), nil
+}
+
+func realPath(path string) (string, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	return filepath.EvalSymlinks(path)
+}
+
+// replaceFile writes a file that is there when all of it is written, and until then what was there before.
+// A device or pipe is written to at once.
+func replaceFile(path string, write func(io.Writer) error) (err error) {
+	info, err := os.Stat(path)
+	there := err == nil
+	part, flags := path+".part", os.O_CREATE|os.O_EXCL|os.O_WRONLY
+	if there && !info.Mode().IsRegular() {
+		part, flags = path, os.O_WRONLY
+	}
+	f, err := os.OpenFile(part, flags, 0o666)
+	if err != nil {
+		return fmt.Errorf("write: %w", err)
+	}
+	err = errors.Join(write(f), f.Close())
+	if part == path {
+		return err
+	}
+	if err == nil {
+		err = os.Rename(part, path)
+	}
+	if err != nil {
+		err = errors.Join(err, os.Remove(part))
+	}
+	return err
 }
 
 // flush writes what is left. A reader that has seen enough is no failure.

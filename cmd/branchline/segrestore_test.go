@@ -20,7 +20,6 @@ func TestSegRestore(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(store, "segments"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	const golden = "../../segstore/testdata/segment.mp4"
 	var out, errs bytes.Buffer
 	if code := run(t.Context(), []string{"seg", "restore", "--json", dir, golden}, &out, &errs); code != 0 {
 		t.Fatalf("exit code %d: %s", code, errs.String())

@@ -44,16 +44,31 @@ func checkVolumes(dir string, volumes []string) error {
 	if len(volumes) > segstore.MaxVolumes {
 		return wrong("$.volumes", "%d of them, at most %d are possible", len(volumes), segstore.MaxVolumes)
 	}
+	home, err := filepath.Abs(dir)
+	if err != nil {
+		return wrong("$.dir", "%w", err)
+	}
 	for i, v := range volumes {
 		at := fmt.Sprintf("$.volumes[%d]", i)
 		switch {
 		case !filepath.IsAbs(v):
 			return wrong(at, "%q is not a whole path: write for example /mnt/disk1/branchline", v)
-		case filepath.Clean(v) == filepath.Clean(dir):
+		case filepath.Clean(v) == home:
 			return wrong(at, "%q is dir itself, which keeps the index; leave volumes out to record there", v)
+		case within(home, v):
+			return wrong(at, "%q is inside dir, which keeps the index; leave volumes out to record there", v)
+		case within(v, home):
+			return wrong(at, "dir is inside %q: give the volume a directory of its own, such as %s", v,
+				filepath.Join(v, "recordings"))
 		case slices.IndexFunc(volumes, func(o string) bool { return filepath.Clean(o) == filepath.Clean(v) }) < i:
 			return wrong(at, "%q is there twice", v)
 		}
 	}
 	return nil
+}
+
+// within reports whether a path is the directory or in it; both are absolute.
+func within(dir, path string) bool {
+	rel, err := filepath.Rel(dir, path)
+	return err == nil && filepath.IsLocal(rel)
 }
