@@ -99,7 +99,7 @@ func checkOutcome(t *testing.T, dir string, origin bool, acked []string) {
 			if !errors.Is(err, branchline.ErrGone) {
 				t.Errorf("segment %d is back: %v", i, err)
 			}
-			if kept, _ := filepath.Glob(filepath.Join(dir, quarantineDir, "*.mp4")); i == 1 && len(kept) != 1 {
+			if kept, _ := filepath.Glob(filepath.Join(dir, quarantineDir, seg.start.ID.String()+"*")); i == 1 && len(kept) != 1 {
 				t.Errorf("in quarantine: %v", kept)
 			}
 			continue

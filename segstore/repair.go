@@ -93,7 +93,11 @@ func (s *Store) rescue(id branchline.SegmentID, stream branchline.StreamID, path
 	if seg, err := s.lookup(id); some && err == nil && !seg.Sealed {
 		start := branchline.SegmentStart{ID: id, Stream: stream, Run: seg.Run, Number: seg.Number,
 			Start: seg.Span.Start, Codecs: seg.Codecs}
-		if start.Init, err = readInit(bytes.NewReader(data), int64(len(data))); err == nil {
+		start.Init, err = readInit(bytes.NewReader(data), int64(len(data)))
+		if err == nil && !errors.Is(cause, errWrongInit) {
+			_, err = readTracks(start.Init)
+		}
+		if err == nil && !errors.Is(cause, errWrongInit) {
 			s.log.Warn("sidecar of a growing segment is damaged: it is sealed by what the file shows", "path", path,
 				"cause", cause)
 			p := s.newPartial(stream, start)
@@ -123,6 +127,9 @@ func (s *Store) rescue(id branchline.SegmentID, stream branchline.StreamID, path
 
 // errSealed is about an incomplete segment that is none any more.
 var errSealed = errors.New("it is sealed already")
+
+// errWrongInit is about a growing file whose init part is not the one that was begun.
+var errWrongInit = fmt.Errorf("init part is not the one that was begun: %w", branchline.ErrMismatch)
 
 // useless reports whether err, of reading an incomplete segment, means that nothing of it is of use; not so one
 // that says something of the machine alone.
@@ -211,7 +218,7 @@ func (s *Store) loadFiles(stream branchline.StreamID, path string) (*partial, []
 		return nil, nil, err
 	}
 	if sha256.Sum256(start.Init) != hash { // a cut may leave zeros
-		return nil, nil, fmt.Errorf("init part is not the one that was begun: %w", branchline.ErrMismatch)
+		return nil, nil, errWrongInit
 	}
 	p := s.newPartial(stream, start)
 	if filepath.Base(path) != p.id.String()+".mp4" {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/branchline-video/branchline"
 	"github.com/branchline-video/branchline/segstore"
+	"github.com/branchline-video/branchline/segstore/crypt"
 )
 
 type segCommands struct {
@@ -205,21 +206,9 @@ func (c *segCheckCommand) Run(t *terminal) error {
 	}
 	reports := make([]segstore.Report, 0, len(files))
 	for _, path := range files {
-		r, err := segstore.Files{Keys: keys}.Check(path)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // sealed and moved, or removed, since the directory was read
+		if r, ok := checkFile(path, keys); ok {
+			reports = append(reports, r)
 		}
-		if err != nil {
-			r = segstore.Report{Path: path, Problems: []string{err.Error()}}
-		}
-		if name := strings.TrimSuffix(filepath.Base(path), ".mp4"); r.Sealed && len(name) == 32 && name != r.Segment {
-			r.Problems = append(r.Problems, "the name is that of another segment: this is "+r.Segment)
-		}
-		if folder := streamFolder(path); r.Sealed && folder != "" && folder != r.Stream &&
-			!strings.HasSuffix(folder, "."+r.Stream) { // a hub puts the site before it
-			r.Problems = append(r.Problems, "the file is in the folder of "+folder+" and is a recording of "+r.Stream)
-		}
-		reports = append(reports, r)
 	}
 	missing := checkChains(reports)
 	bad, unverified := 0, 0
@@ -261,6 +250,25 @@ func (c *segCheckCommand) Run(t *terminal) error {
 		return fmt.Errorf("%d of %d files are encrypted and were not verified: give --key-file", unverified, len(reports))
 	}
 	return nil
+}
+
+// checkFile verifies one file, also that its name and its folder are right. It reports false for one that is gone.
+func checkFile(path string, keys *crypt.Keys) (segstore.Report, bool) {
+	r, err := segstore.Files{Keys: keys}.Check(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return r, false // sealed and moved, or removed, since the directory was read
+	}
+	if err != nil {
+		r = segstore.Report{Path: path, Problems: []string{err.Error()}}
+	}
+	if name := strings.TrimSuffix(filepath.Base(path), ".mp4"); r.Sealed && len(name) == 32 && name != r.Segment {
+		r.Problems = append(r.Problems, "the name is that of another segment: this is "+r.Segment)
+	}
+	if folder := streamFolder(path); r.Sealed && folder != "" && folder != r.Stream &&
+		!strings.HasSuffix(folder, "."+r.Stream) { // a hub puts the site before it
+		r.Problems = append(r.Problems, "the file is in the folder of "+folder+" and is a recording of "+r.Stream)
+	}
+	return r, true
 }
 
 // linkName names a segment in the chain of a stream, which one key signs.
