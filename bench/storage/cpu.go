@@ -17,7 +17,8 @@ import (
 const (
 	cpuStreams = 32
 	cpuKbits   = 4000
-	settleIn   = 20 * time.Second // after all streams are recorded: until rings are full and memory stays as it is
+	// settleIn is the time after all streams are recorded until rings are full and memory stays as it is.
+	settleIn = 20 * time.Second
 )
 
 // cpu compares the processor time of an edge with that of MediaMTX for recording the same cameras.
