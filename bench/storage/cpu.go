@@ -56,7 +56,8 @@ func cpu(ctx context.Context, b *bench) error {
 			strings.TrimSpace(string(version)))
 	}
 	b.note("%d streams of %d kbit/s, 640x360 at 25 frames a second, without sound, over RTSP in TCP, for %v; user and"+
-		" kernel time of the recording process, both at the same time. The aim is a ratio of 0.7.", cpuStreams, cpuKbits, b.seconds)
+		" kernel time of the recording process, both at the same time. The aim is a ratio of 0.7.",
+		cpuStreams, cpuKbits, b.seconds)
 	return nil
 }
 
