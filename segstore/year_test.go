@@ -33,6 +33,9 @@ func BenchmarkYear(b *testing.B) {
 	}
 }
 
+// yearBatch is as much as one update takes.
+const yearBatch = 1500
+
 func setting(b *testing.B, name string, otherwise int) int {
 	b.Helper()
 	text := os.Getenv(name)
@@ -61,7 +64,7 @@ func fillYear(b *testing.B, s *Store, streams, days int) {
 				Span: branchline.TimeRange{Start: start, End: start.Add(time.Minute)}, Codecs: "avc1.42c01f",
 				InitSize: 700, Size: 30 << 20, Sealed: true, Hash: branchline.Hash(append(id[:], id[:]...))})
 		}
-		if len(batch) >= adoptBatch {
+		if len(batch) >= yearBatch {
 			must(b, s.adopt(batch))
 			batch = batch[:0]
 		}

@@ -17,7 +17,8 @@ import (
 const (
 	cpuStreams = 32
 	cpuKbits   = 4000
-	settleIn   = 5 * time.Second // after all streams are recorded, before the time is taken
+	// settleIn is the time after all streams are recorded until rings are full and memory stays as it is.
+	settleIn = 20 * time.Second
 )
 
 // cpu compares the processor time of an edge with that of MediaMTX for recording the same cameras.
@@ -34,24 +35,15 @@ func cpu(ctx context.Context, b *bench) error {
 	defer cams.end(syscall.SIGTERM)
 	shares := figure{what: "edge, processor time for each stream", unit: "% of a core", name: "MediaMTX", limit: 1.0}
 	sizes := figure{what: "edge, bytes recorded", unit: "MB", name: "MediaMTX"}
-	for round := range b.rounds {
-		var share, bytes [2]float64
-		for i := range 2 {
-			which := (i + round) % 2
-			switch {
-			case which == 0:
-				share[0], bytes[0], err = b.edgeCPU(ctx, cams)
-			case peer != "":
-				share[1], bytes[1], err = b.mediamtxCPU(ctx, peer, cams)
-			}
-			if err != nil {
-				return err
-			}
+	for range b.rounds {
+		got, err := b.recordTogether(ctx, cams, peer)
+		if err != nil {
+			return err
 		}
-		progress("cpu: edge %.3f %%, MediaMTX %.3f %% a stream; %.0f and %.0f MB", share[0], share[1], bytes[0], bytes[1])
-		shares.got, sizes.got = append(shares.got, share[0]), append(sizes.got, bytes[0])
+		progress("cpu: edge, then MediaMTX if there is one: %.4v", got)
+		shares.got, sizes.got = append(shares.got, got[0].share), append(sizes.got, got[0].bytes)
 		if peer != "" {
-			shares.peer, sizes.peer = append(shares.peer, share[1]), append(sizes.peer, bytes[1])
+			shares.peer, sizes.peer = append(shares.peer, got[1].share), append(sizes.peer, got[1].bytes)
 		}
 	}
 	if peer == "" {
@@ -64,52 +56,69 @@ func cpu(ctx context.Context, b *bench) error {
 			strings.TrimSpace(string(version)))
 	}
 	b.note("%d streams of %d kbit/s, 640x360 at 25 frames a second, without sound, over RTSP in TCP, for %v; user and"+
-		" kernel time of the recording process. The aim is a ratio of 0.7.", cpuStreams, cpuKbits, b.seconds)
+		" kernel time of the recording process, both at the same time. The aim is a ratio of 0.7.",
+		cpuStreams, cpuKbits, b.seconds)
 	return nil
 }
 
-// takeCPU returns the share of a core that each stream takes, in percent, and the MB that were recorded.
-func (b *bench) takeCPU(ctx context.Context, p *process, size func() (float64, error)) (float64, float64, error) {
-	if err := wait(ctx, settleIn); err != nil {
-		return 0, 0, err
-	}
-	from, err := size()
-	if err != nil {
-		return 0, 0, err
-	}
-	used, err := p.processor()
-	began := time.Now()
-	if err != nil {
-		return 0, 0, err
-	}
-	if err := wait(ctx, b.seconds); err != nil {
-		return 0, 0, err
-	}
-	now, err := p.processor()
-	took := time.Since(began)
-	if err != nil {
-		return 0, 0, err
-	}
-	to, err := size()
-	return float64(now-used) / float64(took) / cpuStreams * 100, (to - from) / 1e6, err
-}
+// recording is what a program took: the share of a core for each stream, in percent, and the MB it recorded.
+type recording struct{ share, bytes float64 }
 
-func (b *bench) edgeCPU(ctx context.Context, cams *cameras) (share, bytes float64, err error) {
+// recordTogether has all programs record the same cameras in the same time, so that whatever else the machine has
+// to do hits them alike.
+func (b *bench) recordTogether(ctx context.Context, cams *cameras, peer string) ([]recording, error) {
 	dir := filepath.Join(b.dir, "edge")
 	defer os.RemoveAll(dir)
 	e, err := b.edge(dir, cams.urls)
 	if err != nil {
-		return 0, 0, err
+		return nil, err
 	}
 	defer e.end(syscall.SIGTERM)
+	all := []*process{e.process}
+	sizes := []func() (float64, error){func() (float64, error) { return e.sum("written_bytes_total") }}
 	if err := e.recording(ctx, cpuStreams); err != nil {
-		return 0, 0, err
+		return nil, err
 	}
-	share, bytes, err = b.takeCPU(ctx, e.process, func() (float64, error) { return e.sum("written_bytes_total") })
-	if lost, e := e.sum("lost_packets_total"); e == nil && lost > 0 {
-		err = errors.Join(err, fmt.Errorf("the edge lost %v packets", lost))
+	if peer != "" {
+		dir := filepath.Join(b.dir, "mediamtx")
+		defer os.RemoveAll(dir)
+		p, err := b.mediamtx(ctx, dir, peer, cams)
+		if err != nil {
+			return nil, err
+		}
+		defer p.end(syscall.SIGTERM)
+		all = append(all, p)
+		sizes = append(sizes, func() (float64, error) { return sizeOf(dir) })
 	}
-	return share, bytes, err
+	if err := wait(ctx, settleIn); err != nil {
+		return nil, err
+	}
+	took := make([]recording, len(all))
+	began := time.Now()
+	for _, sign := range []float64{-1, 1} {
+		for i, p := range all {
+			used, err := p.processor()
+			size, err2 := sizes[i]()
+			if err := errors.Join(err, err2); err != nil {
+				return nil, err
+			}
+			took[i].share += sign * used.Seconds()
+			took[i].bytes += sign * size / 1e6
+		}
+		if sign > 0 {
+			break
+		}
+		if err := wait(ctx, b.seconds); err != nil {
+			return nil, err
+		}
+	}
+	for i := range took {
+		took[i].share *= 100 / time.Since(began).Seconds() / cpuStreams
+	}
+	if lost, err := e.sum("lost_packets_total"); err != nil || lost > 0 {
+		return nil, fmt.Errorf("the edge lost %v packets: %w", lost, err)
+	}
+	return took, nil
 }
 
 // mediamtxConfig leaves only recording on.
@@ -131,11 +140,10 @@ pathDefaults:
 paths:
 `
 
-func (b *bench) mediamtxCPU(ctx context.Context, binary string, cams *cameras) (share, bytes float64, err error) {
-	dir := filepath.Join(b.dir, "mediamtx")
-	defer os.RemoveAll(dir)
+// mediamtx starts MediaMTX and waits until it records all cameras below dir.
+func (b *bench) mediamtx(ctx context.Context, dir, binary string, cams *cameras) (*process, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return 0, 0, err
+		return nil, err
 	}
 	config := fmt.Sprintf(mediamtxConfig, dir)
 	for i, u := range cams.urls {
@@ -143,13 +151,12 @@ func (b *bench) mediamtxCPU(ctx context.Context, binary string, cams *cameras) (
 	}
 	file := filepath.Join(dir, "mediamtx.yml")
 	if err := os.WriteFile(file, []byte(config), 0o644); err != nil {
-		return 0, 0, err
+		return nil, err
 	}
 	p, err := start(dir, 0, binary, file)
 	if err != nil {
-		return 0, 0, err
+		return nil, err
 	}
-	defer p.end(syscall.SIGTERM)
 	err = until(ctx, 100*time.Millisecond, func() (bool, error) {
 		select {
 		case <-p.done:
@@ -165,9 +172,9 @@ func (b *bench) mediamtxCPU(ctx context.Context, binary string, cams *cameras) (
 		return n == cpuStreams, nil
 	})
 	if err != nil {
-		return 0, 0, err
+		p.end(syscall.SIGKILL)
 	}
-	return b.takeCPU(ctx, p, func() (float64, error) { return sizeOf(dir) })
+	return p, err
 }
 
 // sizeOf adds up the files below a directory.

@@ -22,7 +22,7 @@ import (
 // The work of a round of durable: some streams at once, each a few segments, as fast as the disk takes them.
 const (
 	durableStreams  = 8
-	durableSegments = 2
+	durableSegments = 6
 	// syncPause is between two syncs of what grows: the store's own.
 	syncPause = 700 * time.Millisecond
 	syncSlots = 8

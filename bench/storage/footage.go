@@ -17,8 +17,9 @@ import (
 	"github.com/branchline-video/branchline/segstore"
 )
 
-// frameRate is that of all footage that is made here without a camera.
-const frameRate = 25
+// frameRate is that of all footage that is made here without a camera: fragments of half a second are half a group
+// of pictures, 250 KB at 4 Mbit/s.
+const frameRate = 20
 
 func signer() ed25519.PrivateKey { return ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)) }
 
@@ -155,7 +156,7 @@ func (l library) fill(ctx context.Context, stream branchline.StreamID, start tim
 	if err != nil {
 		return err
 	}
-	w := writer{dir: l.dir}
+	w := writer{dir: l.dir, asm: media.Assembler{Buffers: new(media.Buffers)}}
 	key, other := [][]byte{film.SPS(), film.PPS(), {0x65, 1, 2, 3}}, [][]byte{{0x41, 1, 2, 3}}
 	for n := range count * l.fragments {
 		au := media.AccessUnit{Track: 1, PTS: time.Duration(n) * step, Data: other}
@@ -189,6 +190,7 @@ func (w *writer) take(items []branchline.Item, err error) error {
 			w.start, w.file = item.Start, append(w.file[:0], item.Start.Init...)
 		case item.Fragment != nil:
 			w.file = append(w.file, data...)
+			w.asm.Buffers.Return(data)
 		case item.Seal != nil:
 			w.file = append(w.file, item.Seal.Footer...)
 			if err := w.write(segstore.Path(w.dir, w.start.Stream, w.start.ID, w.start.Start)); err != nil {

@@ -39,6 +39,7 @@ type bench struct {
 	rounds   int
 	seconds  time.Duration // how long a round records
 	segments int           // of the large store
+	days     int           // of the index that a month is listed of
 	keep     bool          // the large store stays, for the next run
 
 	figures []figure
@@ -71,6 +72,7 @@ func run(ctx context.Context, args []string) error {
 	flags.IntVar(&b.rounds, "rounds", 5, "how often each figure is taken")
 	flags.DurationVar(&b.seconds, "record", time.Minute, "how long a round records")
 	flags.IntVar(&b.segments, "segments", 1_000_000, "segments of the large store")
+	flags.IntVar(&b.days, "days", 365, "how long the year is of which a month is listed; at least 31")
 	flags.BoolVar(&b.keep, "keep", false, "leave the large store for the next run")
 	only := flags.String("only", "", "which benchmarks, separated by commas; all if empty")
 	if err := flags.Parse(args); err != nil {

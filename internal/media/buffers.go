@@ -13,10 +13,11 @@ type Buffers struct{ pool sync.Pool }
 
 // get returns an empty slice with room for size bytes.
 func (b *Buffers) get(size int) []byte {
-	if b != nil {
-		if lent, ok := b.pool.Get().(*[]byte); ok && cap(*lent) >= size {
-			return (*lent)[:0]
-		}
+	if b == nil {
+		return make([]byte, 0, size)
+	}
+	if lent, ok := b.pool.Get().(*[]byte); ok && cap(*lent) >= size {
+		return (*lent)[:0]
 	}
 	const unit = 64 << 10 // so that fragments of about one size fit each other's buffers
 	return make([]byte, 0, (size+unit-1)/unit*unit)
