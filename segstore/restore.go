@@ -322,7 +322,11 @@ func (s *Store) examine(ctx context.Context, path string, wanted branchline.Segm
 	if asked && f.ID != wanted {
 		return known, fmt.Errorf("file is of segment %v: %w", f.ID, branchline.ErrMismatch)
 	}
-	if err := s.lacking(f.ID, f.Hash); err != nil {
+	err = s.lacking(f.ID, f.Hash)
+	if errors.Is(err, errHeld) {
+		err = s.heldWhole(ctx, f.ID)
+	}
+	if err != nil {
 		return known, err
 	}
 	stream, err := s.streamOf(f, asked)
@@ -355,6 +359,23 @@ func (s *Store) lacking(id branchline.SegmentID, hash branchline.Hash) error {
 		return err
 	}
 	return nil
+}
+
+// heldWhole returns errHeld if a sealed segment is whole, and nil if its file is damaged; that is in quarantine
+// then, and the copy that somebody brings takes its place.
+func (s *Store) heldWhole(ctx context.Context, id branchline.SegmentID) error {
+	seg, err := s.lookup(id)
+	if err == nil {
+		err = s.verifySealed(seg, func(int64) error { return ctx.Err() })
+	}
+	switch {
+	case err == nil:
+		s.log.Info("copy is not needed: the segment is held and whole", "segment", id)
+		return errHeld
+	case isDamage(err):
+		return s.quarantine(id, branchline.CauseDiskFailed, err.Error())
+	}
+	return err
 }
 
 // streamOf returns what this node calls the stream of a footer: at the origin as it says; a replica knows it
@@ -422,7 +443,7 @@ func Deposit(dir, path string) (Report, error) {
 	if err != nil {
 		return report, fmt.Errorf("restore segment: %w", err)
 	}
-	if !report.OK() || !report.Sealed {
+	if len(report.Problems) > 0 || !report.Sealed { // one that is encrypted the store verifies, which has the key
 		return report, fmt.Errorf("restore segment %s: damaged or not sealed: %w", path, branchline.ErrInvalid)
 	}
 	r, err := os.Open(path)

@@ -250,3 +250,21 @@ func TestForeignFilesStayUnused(t *testing.T) {
 		t.Errorf("the file is gone: %v", err)
 	}
 }
+
+// TestACopyReplacesWhatIsRotten, though nobody has noticed yet that it is.
+func TestACopyReplacesWhatIsRotten(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir, true)
+	seg := makeSegment(0, 0, 4, branchline.Hash{})
+	record(t, s, seg)
+	path := Path(dir, testStream, seg.start.ID, seg.start.Start)
+	must(t, flipAt(path, int(seg.fragments[1].Offset)+50))
+	must(t, os.WriteFile(filepath.Join(dir, restoreDir, "copy.mp4"), seg.file, 0o644))
+	s.restoreAll(t.Context())
+	if got, err := os.ReadFile(path); err != nil || string(got) != string(seg.file) {
+		t.Errorf("the rotten file is still there: %v", err)
+	}
+	if left, _ := readNames(filepath.Join(dir, restoreDir)); len(left) > 0 {
+		t.Errorf("left in restore/: %v", left)
+	}
+}
