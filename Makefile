@@ -9,8 +9,9 @@ WEB_SRC   := $(shell find web -path web/node_modules -prune -o -path web/dist -p
 GO_SRC    := $(shell find . -name '*.go' -not -path '*/node_modules/*') go.mod go.sum
 GO_FLAGS  := -trimpath -ldflags '-X main.version=$(VERSION)'
 ARTEFACTS := $(CURDIR)/artefacts
+PROPERTIES := $(shell grep -rl --include='*_test.go' pgregory.net/rapid . | xargs -n1 dirname | sort -u)
 
-.PHONY: help demo build test test-go test-web test-browser test-power bench-storage race fuzz lint generate proto-release clean
+.PHONY: help demo build test test-go test-web test-browser test-power bench-storage race soak fuzz lint generate proto-release clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -25,7 +26,8 @@ test: test-go test-web test-browser ## run all tests
 test-go: build | need-go ## test the Go code, with real processes and links
 	go vet ./...
 	@command -v ffmpeg >/dev/null || echo "skipped: comparisons with another decoder, as ffmpeg is not installed"
-	go test -timeout 15m $$(go list ./... | grep -v /e2e)
+	go test -timeout 15m $$(go list ./... | grep -v /e2e | grep -vxFf <(go list $(PROPERTIES)))
+	go test -timeout 15m $(PROPERTIES) -rapid.seed=1 # a run fails for its change; make soak looks further
 	BRANCHLINE=$(CURDIR)/bin/branchline go test -timeout 15m ./e2e/... # alone: it measures delays
 
 test-web: web/node_modules/.installed ## check and test the console's own code
@@ -44,6 +46,9 @@ bench-storage: build | need-go ## measure the storage, half an hour; results in 
 
 race: | need-go ## test the Go code under the race detector
 	go test -race -timeout 30m ./...
+
+soak: | need-go ## look for properties that fail, with CHECKS (2000) of each at random
+	go test -count=1 -timeout 6h $(PROPERTIES) -rapid.checks=$${CHECKS:-2000}
 
 fuzz: | need-go ## run each fuzz target for FUZZTIME (10s)
 	@for p in $$(grep -rlE '^func Fuzz' --include='*_test.go' . | xargs -n1 dirname | sort -u); do \

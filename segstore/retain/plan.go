@@ -109,7 +109,7 @@ func (p *planner) relieve(d *pressure) {
 
 // spare takes back what is not needed after all, because a later pressure has removed enough: of each
 // pressure the last victims, as long as no pressure that they count for comes back or has a victim that
-// goes after them.
+// goes after them. Their places in the plan are free again.
 func (p *planner) spare() {
 	for again := true; again; {
 		again = false
@@ -127,6 +127,7 @@ func (p *planner) spare() {
 			}
 		}
 	}
+	p.removals = slices.DeleteFunc(p.removals, func(r *removal) bool { return r.spared })
 }
 
 func (p *planner) canSpare(r *removal) bool {
@@ -168,9 +169,7 @@ func (p *planner) thin() {
 func (p *planner) plan() Plan {
 	plan := Plan{More: p.more}
 	for _, r := range p.removals {
-		if !r.spared {
-			plan.Actions = append(plan.Actions, r.Action)
-		}
+		plan.Actions = append(plan.Actions, r.Action)
 	}
 	plan.Actions = append(plan.Actions, p.thinnings...)
 	for _, d := range p.pressures {

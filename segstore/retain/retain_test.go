@@ -373,6 +373,8 @@ func TestBounds(t *testing.T) {
 		{"no more than it may", "now 100; most 3; a keep 50: " + ten, "x:a0 x:a10 x:a20 more"},
 		{"pressure too", "now 100; most 2; quota 1; a: " + ten, "e:a0 e:a10 more"},
 		{"and thinning", "now 100; most 2; a thin 50: " + ten, "t:a0 t:a10 more"},
+		{"what is spared leaves its place", "now 100; most 2; vol e 4/5; cam a 1; a: 10-20=5@e 20-30; b thin 50: 0-10@e",
+			"e:a10 t:b0"},
 		{"segments that overlap by a rounding", "now 100; a keep 70: 0-10.0003 10-20 20-30", "x:a0 x:a10"},
 		{"a lock as far as a rounding", "now 100; a keep 60: 0-10.5 10-20 20-30; lock a 10.2-10.3", "x:a20"},
 	})
