@@ -291,7 +291,8 @@ func (s *Store) drop(p *partial) {
 }
 
 // Put adds a fragment with its bytes, in any order and any number of times; data is not kept. The bytes
-// are verified first ([branchline.ErrMismatch]) and are on stable storage within a second, or when Put
+// are verified first ([branchline.ErrMismatch]; at the origin, whose muxer has just hashed them, by their
+// checksum alone) and are on stable storage within a second, or when Put
 // returns if it brought the last missing fragment of a segment whose Seal came before. It wraps
 // [branchline.ErrNotFound] for a segment that was not begun, [branchline.ErrGone] for a removed one, and
 // ENOSPC and [branchline.ErrUnavailable] while the disk is full.
@@ -311,7 +312,11 @@ func (s *Store) Put(id branchline.SegmentID, f branchline.Fragment, data []byte)
 		return nil
 	}
 	defer s.release(p)
-	if err := checkFragment(f, data); err != nil {
+	check := checkFragment
+	if p.origin {
+		check = checkMade
+	}
+	if err := check(f, data); err != nil {
 		return fmt.Errorf("put fragment at %d of %v: %w", f.Offset, id, err)
 	}
 	if err := s.room(p.vol); err != nil {

@@ -68,6 +68,7 @@ type DB struct {
 	closed  bool
 	resting chan struct{}  // not nil while Reset keeps calls waiting; closed when they may go on
 	calls   sync.WaitGroup // running ones; grows only while neither closed nor resting
+	waiting []*update      // the longest first
 }
 
 // Open opens the database in dir and creates it if there is none; see the package document for what
@@ -144,16 +145,21 @@ func (db *DB) Fresh() bool {
 // Reset sets the database aside as damaged and goes on with an empty one, which Fresh then tells. Other
 // calls wait meanwhile; it must not be called inside one.
 func (db *DB) Reset(cause error) error {
-	db.turn <- struct{}{}
-	defer func() { <-db.turn }()
+	if err := db.enter(); err != nil {
+		return fmt.Errorf("reset index: %w", err)
+	}
 	db.mu.Lock()
-	if db.closed {
+	if db.resting != nil { // another reset is at work, for the same cause
+		resting := db.resting
 		db.mu.Unlock()
-		return fmt.Errorf("reset index %s: it is closed: %w", db.dir, branchline.ErrUnavailable)
+		db.calls.Done()
+		<-resting
+		return nil
 	}
 	db.resting = make(chan struct{})
 	db.mu.Unlock()
-	db.calls.Wait()
+	db.calls.Done()
+	db.calls.Wait() // also those that wait for their turn, which nobody keeps from them
 	err := db.replace(cause)
 	db.mu.Lock()
 	close(db.resting)

@@ -311,9 +311,14 @@ func TestResetUnderLoad(t *testing.T) {
 	}
 	defer db.Close()
 	var work sync.WaitGroup
+	busy := make(chan struct{}, 4)
 	for w := range 4 {
 		work.Go(func() {
-			for i := range 50 {
+			for i := range 200 {
+				select {
+				case busy <- struct{}{}:
+				default:
+				}
 				key := fmt.Appendf(nil, "%d-%d", w, i)
 				if err := db.Update(func(tx *Tx) error { return tx.Set(key, key) }); err != nil {
 					t.Error(err)
@@ -326,6 +331,9 @@ func TestResetUnderLoad(t *testing.T) {
 		})
 	}
 	for range 3 {
+		for range 2 * cap(busy) { // some are at work, and others wait for their turn
+			<-busy
+		}
 		if err := db.Reset(errors.New("test")); err != nil {
 			t.Error(err)
 		}

@@ -20,6 +20,20 @@ type Tx struct {
 	db  *DB
 	txn *badger.Txn
 	err error // first failure of a scan
+	log []write // what was written
+}
+
+// write is a change of a key.
+type write struct {
+	key, value []byte
+	gone       bool
+}
+
+func (w write) to(txn *badger.Txn) error {
+	if w.gone {
+		return txn.Delete(w.key)
+	}
+	return txn.Set(w.key, w.value)
 }
 
 // View calls read with the present state. It returns read's error, or the first failure of a scan.
@@ -37,36 +51,12 @@ func (db *DB) View(read func(tx *Tx) error) error {
 	return tx.err
 }
 
-// Update calls change once and makes its changes durable, all of them, or none if it returns an
-// error. Updates wait for one another, so change must be quick and must not call Update. It wraps
+// Update calls change and makes its changes durable, all of them, or none if it returns an error. Updates
+// wait for one another, so change must be quick and must not call Update; those that come together share one
+// commit, and then a change that met its limits in such company is called once more, alone. It wraps
 // [branchline.ErrUnavailable] and ENOSPC while the disk is too full and [branchline.ErrTooLarge] when one update
 // changes more than fits the engine's memory (some thousand keys).
 func (db *DB) Update(change func(tx *Tx) error) error { return db.update(db.room, change) }
-
-func (db *DB) update(room func() error, change func(tx *Tx) error) error {
-	if err := db.enter(); err != nil {
-		return err
-	}
-	defer db.calls.Done()
-	db.turn <- struct{}{}
-	defer func() { <-db.turn }()
-	if err := room(); err != nil {
-		return fmt.Errorf("update index: %w", err)
-	}
-	txn := db.db.NewTransaction(true)
-	defer txn.Discard()
-	tx := &Tx{db: db, txn: txn}
-	if err := change(tx); err != nil {
-		return err
-	}
-	if tx.err != nil {
-		return tx.err
-	}
-	if err := txn.Commit(); err != nil {
-		return fmt.Errorf("commit to index: %w", err)
-	}
-	return nil
-}
 
 // Get returns a copy of the value, or an error wrapping [branchline.ErrNotFound].
 func (tx *Tx) Get(key []byte) ([]byte, error) {
@@ -89,11 +79,19 @@ func (tx *Tx) Set(key, value []byte) error {
 	if len(key) == 0 || len(key) > MaxKey || len(value) > MaxValue {
 		return fmt.Errorf("set index key of %d bytes to %d bytes: %w", len(key), len(value), branchline.ErrTooLarge)
 	}
-	return writeError(tx.txn.Set(key, value))
+	return tx.write(write{key: key, value: value})
 }
 
 // Delete removes key, also if it is not there. The slice belongs to the transaction from then on.
-func (tx *Tx) Delete(key []byte) error { return writeError(tx.txn.Delete(key)) }
+func (tx *Tx) Delete(key []byte) error { return tx.write(write{key: key, gone: true}) }
+
+func (tx *Tx) write(w write) error {
+	if err := w.to(tx.txn); err != nil {
+		return writeError(err)
+	}
+	tx.log = append(tx.log, w)
+	return nil
+}
 
 // Scan yields the pairs whose key begins with prefix in ascending order of keys, from the first one
 // that is not below from. Both slices are valid until the next step. In an Update only one scan may
