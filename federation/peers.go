@@ -60,6 +60,7 @@ type Peers struct {
 	l         *link.Listener
 	pending   chan struct{}
 	enrolling enrolling
+	measured  measured
 
 	mu    sync.Mutex
 	links map[branchline.SiteID]*peer
@@ -169,9 +170,12 @@ func (p *Peers) Run(ctx context.Context) error {
 // serve deals with one connection. Whatever happens to it is no error of Run.
 func (p *Peers) serve(ctx context.Context, conn link.Conn) error {
 	var err error
-	if conn.Peer().Protocol == identity.ProtocolEnrol {
+	switch conn.Peer().Protocol {
+	case identity.ProtocolEnrol:
 		err = p.enrolment(ctx, conn)
-	} else {
+	case identity.ProtocolTest:
+		err = p.measure(ctx, conn)
+	default:
 		err = p.link(ctx, conn)
 	}
 	if ctx.Err() != nil {

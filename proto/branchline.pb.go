@@ -132,6 +132,62 @@ func (Code) EnumDescriptor() ([]byte, []int) {
 	return file_branchline_proto_rawDescGZIP(), []int{0}
 }
 
+type TestRequest_What int32
+
+const (
+	TestRequest_WHAT_UNSPECIFIED TestRequest_What = 0
+	// One TestAnswer at once.
+	TestRequest_WHAT_PING TestRequest_What = 1
+	// The caller sends bytes after the request, for as long as it likes, and ends its direction; then
+	// one TestAnswer with what arrived.
+	TestRequest_WHAT_UP TestRequest_What = 2
+	// One TestAnswer at once, then bytes until the time is over.
+	TestRequest_WHAT_DOWN TestRequest_What = 3
+)
+
+// Enum value maps for TestRequest_What.
+var (
+	TestRequest_What_name = map[int32]string{
+		0: "WHAT_UNSPECIFIED",
+		1: "WHAT_PING",
+		2: "WHAT_UP",
+		3: "WHAT_DOWN",
+	}
+	TestRequest_What_value = map[string]int32{
+		"WHAT_UNSPECIFIED": 0,
+		"WHAT_PING":        1,
+		"WHAT_UP":          2,
+		"WHAT_DOWN":        3,
+	}
+)
+
+func (x TestRequest_What) Enum() *TestRequest_What {
+	p := new(TestRequest_What)
+	*p = x
+	return p
+}
+
+func (x TestRequest_What) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (TestRequest_What) Descriptor() protoreflect.EnumDescriptor {
+	return file_branchline_proto_enumTypes[1].Descriptor()
+}
+
+func (TestRequest_What) Type() protoreflect.EnumType {
+	return &file_branchline_proto_enumTypes[1]
+}
+
+func (x TestRequest_What) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use TestRequest_What.Descriptor instead.
+func (TestRequest_What) EnumDescriptor() ([]byte, []int) {
+	return file_branchline_proto_rawDescGZIP(), []int{35, 0}
+}
+
 // Request is the first message of every stream.
 type Request struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -151,6 +207,7 @@ type Request struct {
 	//	*Request_Lock
 	//	*Request_Unlock
 	//	*Request_Locks
+	//	*Request_Test
 	Call          isRequest_Call `protobuf_oneof:"call"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -308,6 +365,15 @@ func (x *Request) GetLocks() *LocksRequest {
 	return nil
 }
 
+func (x *Request) GetTest() *TestRequest {
+	if x != nil {
+		if x, ok := x.Call.(*Request_Test); ok {
+			return x.Test
+		}
+	}
+	return nil
+}
+
 type isRequest_Call interface {
 	isRequest_Call()
 }
@@ -360,6 +426,10 @@ type Request_Locks struct {
 	Locks *LocksRequest `protobuf:"bytes,13,opt,name=locks,proto3,oneof"`
 }
 
+type Request_Test struct {
+	Test *TestRequest `protobuf:"bytes,200,opt,name=test,proto3,oneof"`
+}
+
 func (*Request_Hello) isRequest_Call() {}
 
 func (*Request_Cameras) isRequest_Call() {}
@@ -384,6 +454,8 @@ func (*Request_Unlock) isRequest_Call() {}
 
 func (*Request_Locks) isRequest_Call() {}
 
+func (*Request_Test) isRequest_Call() {}
+
 // Answer is one message of what comes back on the stream.
 type Answer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -399,6 +471,7 @@ type Answer struct {
 	//	*Answer_Certificate
 	//	*Answer_Lock
 	//	*Answer_Done
+	//	*Answer_Test
 	Body          isAnswer_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -531,6 +604,15 @@ func (x *Answer) GetDone() *DoneAnswer {
 	return nil
 }
 
+func (x *Answer) GetTest() *TestAnswer {
+	if x != nil {
+		if x, ok := x.Body.(*Answer_Test); ok {
+			return x.Test
+		}
+	}
+	return nil
+}
+
 type isAnswer_Body interface {
 	isAnswer_Body()
 }
@@ -576,6 +658,10 @@ type Answer_Done struct {
 	Done *DoneAnswer `protobuf:"bytes,10,opt,name=done,proto3,oneof"`
 }
 
+type Answer_Test struct {
+	Test *TestAnswer `protobuf:"bytes,200,opt,name=test,proto3,oneof"`
+}
+
 func (*Answer_Error) isAnswer_Body() {}
 
 func (*Answer_Hello) isAnswer_Body() {}
@@ -595,6 +681,8 @@ func (*Answer_Certificate) isAnswer_Body() {}
 func (*Answer_Lock) isAnswer_Body() {}
 
 func (*Answer_Done) isAnswer_Body() {}
+
+func (*Answer_Test) isAnswer_Body() {}
 
 type Error struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2769,11 +2857,117 @@ func (x *RunEnd) GetCause() string {
 	return ""
 }
 
+// TestRequest measures the path. It is the only call of connections made for that.
+type TestRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	What          TestRequest_What       `protobuf:"varint,1,opt,name=what,proto3,enum=branchline.v1.TestRequest_What" json:"what,omitempty"`
+	Milliseconds  uint32                 `protobuf:"varint,2,opt,name=milliseconds,proto3" json:"milliseconds,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TestRequest) Reset() {
+	*x = TestRequest{}
+	mi := &file_branchline_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TestRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TestRequest) ProtoMessage() {}
+
+func (x *TestRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_branchline_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TestRequest.ProtoReflect.Descriptor instead.
+func (*TestRequest) Descriptor() ([]byte, []int) {
+	return file_branchline_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *TestRequest) GetWhat() TestRequest_What {
+	if x != nil {
+		return x.What
+	}
+	return TestRequest_WHAT_UNSPECIFIED
+}
+
+func (x *TestRequest) GetMilliseconds() uint32 {
+	if x != nil {
+		return x.Milliseconds
+	}
+	return 0
+}
+
+type TestAnswer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What arrived, and the time from the first byte to the last.
+	Bytes         int64 `protobuf:"varint,1,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	ElapsedNs     int64 `protobuf:"varint,2,opt,name=elapsed_ns,json=elapsedNs,proto3" json:"elapsed_ns,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TestAnswer) Reset() {
+	*x = TestAnswer{}
+	mi := &file_branchline_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TestAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TestAnswer) ProtoMessage() {}
+
+func (x *TestAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_branchline_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TestAnswer.ProtoReflect.Descriptor instead.
+func (*TestAnswer) Descriptor() ([]byte, []int) {
+	return file_branchline_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *TestAnswer) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *TestAnswer) GetElapsedNs() int64 {
+	if x != nil {
+		return x.ElapsedNs
+	}
+	return 0
+}
+
 var File_branchline_proto protoreflect.FileDescriptor
 
 const file_branchline_proto_rawDesc = "" +
 	"\n" +
-	"\x10branchline.proto\x12\rbranchline.v1\"\xb8\x05\n" +
+	"\x10branchline.proto\x12\rbranchline.v1\"\xeb\x05\n" +
 	"\aRequest\x12\x1a\n" +
 	"\bpriority\x18\x01 \x01(\rR\bpriority\x123\n" +
 	"\x05hello\x18\x02 \x01(\v2\x1b.branchline.v1.HelloRequestH\x00R\x05hello\x129\n" +
@@ -2788,8 +2982,9 @@ const file_branchline_proto_rawDesc = "" +
 	" \x01(\v2\x1a.branchline.v1.HoldRequestH\x00R\x04hold\x120\n" +
 	"\x04lock\x18\v \x01(\v2\x1a.branchline.v1.LockRequestH\x00R\x04lock\x126\n" +
 	"\x06unlock\x18\f \x01(\v2\x1c.branchline.v1.UnlockRequestH\x00R\x06unlock\x123\n" +
-	"\x05locks\x18\r \x01(\v2\x1b.branchline.v1.LocksRequestH\x00R\x05locksB\x06\n" +
-	"\x04call\"\x89\x04\n" +
+	"\x05locks\x18\r \x01(\v2\x1b.branchline.v1.LocksRequestH\x00R\x05locks\x121\n" +
+	"\x04test\x18\xc8\x01 \x01(\v2\x1a.branchline.v1.TestRequestH\x00R\x04testB\x06\n" +
+	"\x04call\"\xbb\x04\n" +
 	"\x06Answer\x12,\n" +
 	"\x05error\x18\x01 \x01(\v2\x14.branchline.v1.ErrorH\x00R\x05error\x122\n" +
 	"\x05hello\x18\x02 \x01(\v2\x1a.branchline.v1.HelloAnswerH\x00R\x05hello\x12/\n" +
@@ -2801,7 +2996,8 @@ const file_branchline_proto_rawDesc = "" +
 	"\vcertificate\x18\b \x01(\v2 .branchline.v1.CertificateAnswerH\x00R\vcertificate\x12)\n" +
 	"\x04lock\x18\t \x01(\v2\x13.branchline.v1.LockH\x00R\x04lock\x12/\n" +
 	"\x04done\x18\n" +
-	" \x01(\v2\x19.branchline.v1.DoneAnswerH\x00R\x04doneB\x06\n" +
+	" \x01(\v2\x19.branchline.v1.DoneAnswerH\x00R\x04done\x120\n" +
+	"\x04test\x18\xc8\x01 \x01(\v2\x19.branchline.v1.TestAnswerH\x00R\x04testB\x06\n" +
 	"\x04body\"D\n" +
 	"\x05Error\x12'\n" +
 	"\x04code\x18\x01 \x01(\x0e2\x13.branchline.v1.CodeR\x04code\x12\x12\n" +
@@ -2949,7 +3145,20 @@ const file_branchline_proto_rawDesc = "" +
 	"\x06RunEnd\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\x04R\x03run\x12\x13\n" +
 	"\x05at_ns\x18\x02 \x01(\x03R\x04atNs\x12\x14\n" +
-	"\x05cause\x18\x03 \x01(\tR\x05cause*\xc7\x03\n" +
+	"\x05cause\x18\x03 \x01(\tR\x05cause\"\xaf\x01\n" +
+	"\vTestRequest\x123\n" +
+	"\x04what\x18\x01 \x01(\x0e2\x1f.branchline.v1.TestRequest.WhatR\x04what\x12\"\n" +
+	"\fmilliseconds\x18\x02 \x01(\rR\fmilliseconds\"G\n" +
+	"\x04What\x12\x14\n" +
+	"\x10WHAT_UNSPECIFIED\x10\x00\x12\r\n" +
+	"\tWHAT_PING\x10\x01\x12\v\n" +
+	"\aWHAT_UP\x10\x02\x12\r\n" +
+	"\tWHAT_DOWN\x10\x03\"A\n" +
+	"\n" +
+	"TestAnswer\x12\x14\n" +
+	"\x05bytes\x18\x01 \x01(\x03R\x05bytes\x12\x1d\n" +
+	"\n" +
+	"elapsed_ns\x18\x02 \x01(\x03R\telapsedNs*\xc7\x03\n" +
 	"\x04Code\x12\x14\n" +
 	"\x10CODE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10CODE_UNAVAILABLE\x10\x01\x12\r\n" +
@@ -2986,97 +3195,103 @@ func file_branchline_proto_rawDescGZIP() []byte {
 	return file_branchline_proto_rawDescData
 }
 
-var file_branchline_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_branchline_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
+var file_branchline_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_branchline_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_branchline_proto_goTypes = []any{
 	(Code)(0),                 // 0: branchline.v1.Code
-	(*Request)(nil),           // 1: branchline.v1.Request
-	(*Answer)(nil),            // 2: branchline.v1.Answer
-	(*Error)(nil),             // 3: branchline.v1.Error
-	(*HelloRequest)(nil),      // 4: branchline.v1.HelloRequest
-	(*HelloAnswer)(nil),       // 5: branchline.v1.HelloAnswer
-	(*CamerasRequest)(nil),    // 6: branchline.v1.CamerasRequest
-	(*SegmentsRequest)(nil),   // 7: branchline.v1.SegmentsRequest
-	(*ChangesRequest)(nil),    // 8: branchline.v1.ChangesRequest
-	(*FetchRequest)(nil),      // 9: branchline.v1.FetchRequest
-	(*FetchAnswer)(nil),       // 10: branchline.v1.FetchAnswer
-	(*LiveRequest)(nil),       // 11: branchline.v1.LiveRequest
-	(*HoldRequest)(nil),       // 12: branchline.v1.HoldRequest
-	(*LockRequest)(nil),       // 13: branchline.v1.LockRequest
-	(*UnlockRequest)(nil),     // 14: branchline.v1.UnlockRequest
-	(*LocksRequest)(nil),      // 15: branchline.v1.LocksRequest
-	(*DoneAnswer)(nil),        // 16: branchline.v1.DoneAnswer
-	(*RenewRequest)(nil),      // 17: branchline.v1.RenewRequest
-	(*EnrolRequest)(nil),      // 18: branchline.v1.EnrolRequest
-	(*CertificateAnswer)(nil), // 19: branchline.v1.CertificateAnswer
-	(*TimeRange)(nil),         // 20: branchline.v1.TimeRange
-	(*Position)(nil),          // 21: branchline.v1.Position
-	(*Camera)(nil),            // 22: branchline.v1.Camera
-	(*Stream)(nil),            // 23: branchline.v1.Stream
-	(*Segment)(nil),           // 24: branchline.v1.Segment
-	(*Fragment)(nil),          // 25: branchline.v1.Fragment
-	(*Change)(nil),            // 26: branchline.v1.Change
-	(*Removal)(nil),           // 27: branchline.v1.Removal
-	(*Gap)(nil),               // 28: branchline.v1.Gap
-	(*Lock)(nil),              // 29: branchline.v1.Lock
-	(*Item)(nil),              // 30: branchline.v1.Item
-	(*SegmentStart)(nil),      // 31: branchline.v1.SegmentStart
-	(*Frame)(nil),             // 32: branchline.v1.Frame
-	(*FragmentEnd)(nil),       // 33: branchline.v1.FragmentEnd
-	(*SegmentSeal)(nil),       // 34: branchline.v1.SegmentSeal
-	(*RunEnd)(nil),            // 35: branchline.v1.RunEnd
+	(TestRequest_What)(0),     // 1: branchline.v1.TestRequest.What
+	(*Request)(nil),           // 2: branchline.v1.Request
+	(*Answer)(nil),            // 3: branchline.v1.Answer
+	(*Error)(nil),             // 4: branchline.v1.Error
+	(*HelloRequest)(nil),      // 5: branchline.v1.HelloRequest
+	(*HelloAnswer)(nil),       // 6: branchline.v1.HelloAnswer
+	(*CamerasRequest)(nil),    // 7: branchline.v1.CamerasRequest
+	(*SegmentsRequest)(nil),   // 8: branchline.v1.SegmentsRequest
+	(*ChangesRequest)(nil),    // 9: branchline.v1.ChangesRequest
+	(*FetchRequest)(nil),      // 10: branchline.v1.FetchRequest
+	(*FetchAnswer)(nil),       // 11: branchline.v1.FetchAnswer
+	(*LiveRequest)(nil),       // 12: branchline.v1.LiveRequest
+	(*HoldRequest)(nil),       // 13: branchline.v1.HoldRequest
+	(*LockRequest)(nil),       // 14: branchline.v1.LockRequest
+	(*UnlockRequest)(nil),     // 15: branchline.v1.UnlockRequest
+	(*LocksRequest)(nil),      // 16: branchline.v1.LocksRequest
+	(*DoneAnswer)(nil),        // 17: branchline.v1.DoneAnswer
+	(*RenewRequest)(nil),      // 18: branchline.v1.RenewRequest
+	(*EnrolRequest)(nil),      // 19: branchline.v1.EnrolRequest
+	(*CertificateAnswer)(nil), // 20: branchline.v1.CertificateAnswer
+	(*TimeRange)(nil),         // 21: branchline.v1.TimeRange
+	(*Position)(nil),          // 22: branchline.v1.Position
+	(*Camera)(nil),            // 23: branchline.v1.Camera
+	(*Stream)(nil),            // 24: branchline.v1.Stream
+	(*Segment)(nil),           // 25: branchline.v1.Segment
+	(*Fragment)(nil),          // 26: branchline.v1.Fragment
+	(*Change)(nil),            // 27: branchline.v1.Change
+	(*Removal)(nil),           // 28: branchline.v1.Removal
+	(*Gap)(nil),               // 29: branchline.v1.Gap
+	(*Lock)(nil),              // 30: branchline.v1.Lock
+	(*Item)(nil),              // 31: branchline.v1.Item
+	(*SegmentStart)(nil),      // 32: branchline.v1.SegmentStart
+	(*Frame)(nil),             // 33: branchline.v1.Frame
+	(*FragmentEnd)(nil),       // 34: branchline.v1.FragmentEnd
+	(*SegmentSeal)(nil),       // 35: branchline.v1.SegmentSeal
+	(*RunEnd)(nil),            // 36: branchline.v1.RunEnd
+	(*TestRequest)(nil),       // 37: branchline.v1.TestRequest
+	(*TestAnswer)(nil),        // 38: branchline.v1.TestAnswer
 }
 var file_branchline_proto_depIdxs = []int32{
-	4,  // 0: branchline.v1.Request.hello:type_name -> branchline.v1.HelloRequest
-	6,  // 1: branchline.v1.Request.cameras:type_name -> branchline.v1.CamerasRequest
-	7,  // 2: branchline.v1.Request.segments:type_name -> branchline.v1.SegmentsRequest
-	8,  // 3: branchline.v1.Request.changes:type_name -> branchline.v1.ChangesRequest
-	9,  // 4: branchline.v1.Request.fetch:type_name -> branchline.v1.FetchRequest
-	11, // 5: branchline.v1.Request.live:type_name -> branchline.v1.LiveRequest
-	17, // 6: branchline.v1.Request.renew:type_name -> branchline.v1.RenewRequest
-	18, // 7: branchline.v1.Request.enrol:type_name -> branchline.v1.EnrolRequest
-	12, // 8: branchline.v1.Request.hold:type_name -> branchline.v1.HoldRequest
-	13, // 9: branchline.v1.Request.lock:type_name -> branchline.v1.LockRequest
-	14, // 10: branchline.v1.Request.unlock:type_name -> branchline.v1.UnlockRequest
-	15, // 11: branchline.v1.Request.locks:type_name -> branchline.v1.LocksRequest
-	3,  // 12: branchline.v1.Answer.error:type_name -> branchline.v1.Error
-	5,  // 13: branchline.v1.Answer.hello:type_name -> branchline.v1.HelloAnswer
-	22, // 14: branchline.v1.Answer.camera:type_name -> branchline.v1.Camera
-	24, // 15: branchline.v1.Answer.segment:type_name -> branchline.v1.Segment
-	26, // 16: branchline.v1.Answer.change:type_name -> branchline.v1.Change
-	10, // 17: branchline.v1.Answer.fetch:type_name -> branchline.v1.FetchAnswer
-	30, // 18: branchline.v1.Answer.item:type_name -> branchline.v1.Item
-	19, // 19: branchline.v1.Answer.certificate:type_name -> branchline.v1.CertificateAnswer
-	29, // 20: branchline.v1.Answer.lock:type_name -> branchline.v1.Lock
-	16, // 21: branchline.v1.Answer.done:type_name -> branchline.v1.DoneAnswer
-	0,  // 22: branchline.v1.Error.code:type_name -> branchline.v1.Code
-	20, // 23: branchline.v1.SegmentsRequest.span:type_name -> branchline.v1.TimeRange
-	21, // 24: branchline.v1.ChangesRequest.after:type_name -> branchline.v1.Position
-	20, // 25: branchline.v1.HoldRequest.spans:type_name -> branchline.v1.TimeRange
-	29, // 26: branchline.v1.LockRequest.lock:type_name -> branchline.v1.Lock
-	23, // 27: branchline.v1.Camera.streams:type_name -> branchline.v1.Stream
-	20, // 28: branchline.v1.Segment.span:type_name -> branchline.v1.TimeRange
-	25, // 29: branchline.v1.Segment.fragments:type_name -> branchline.v1.Fragment
-	21, // 30: branchline.v1.Change.at:type_name -> branchline.v1.Position
-	24, // 31: branchline.v1.Change.opened:type_name -> branchline.v1.Segment
-	24, // 32: branchline.v1.Change.sealed:type_name -> branchline.v1.Segment
-	27, // 33: branchline.v1.Change.removed:type_name -> branchline.v1.Removal
-	28, // 34: branchline.v1.Change.gap:type_name -> branchline.v1.Gap
-	22, // 35: branchline.v1.Change.camera:type_name -> branchline.v1.Camera
-	20, // 36: branchline.v1.Removal.span:type_name -> branchline.v1.TimeRange
-	20, // 37: branchline.v1.Gap.span:type_name -> branchline.v1.TimeRange
-	20, // 38: branchline.v1.Lock.span:type_name -> branchline.v1.TimeRange
-	31, // 39: branchline.v1.Item.start:type_name -> branchline.v1.SegmentStart
-	32, // 40: branchline.v1.Item.frame:type_name -> branchline.v1.Frame
-	33, // 41: branchline.v1.Item.fragment:type_name -> branchline.v1.FragmentEnd
-	34, // 42: branchline.v1.Item.seal:type_name -> branchline.v1.SegmentSeal
-	35, // 43: branchline.v1.Item.run_end:type_name -> branchline.v1.RunEnd
-	25, // 44: branchline.v1.FragmentEnd.fragment:type_name -> branchline.v1.Fragment
-	45, // [45:45] is the sub-list for method output_type
-	45, // [45:45] is the sub-list for method input_type
-	45, // [45:45] is the sub-list for extension type_name
-	45, // [45:45] is the sub-list for extension extendee
-	0,  // [0:45] is the sub-list for field type_name
+	5,  // 0: branchline.v1.Request.hello:type_name -> branchline.v1.HelloRequest
+	7,  // 1: branchline.v1.Request.cameras:type_name -> branchline.v1.CamerasRequest
+	8,  // 2: branchline.v1.Request.segments:type_name -> branchline.v1.SegmentsRequest
+	9,  // 3: branchline.v1.Request.changes:type_name -> branchline.v1.ChangesRequest
+	10, // 4: branchline.v1.Request.fetch:type_name -> branchline.v1.FetchRequest
+	12, // 5: branchline.v1.Request.live:type_name -> branchline.v1.LiveRequest
+	18, // 6: branchline.v1.Request.renew:type_name -> branchline.v1.RenewRequest
+	19, // 7: branchline.v1.Request.enrol:type_name -> branchline.v1.EnrolRequest
+	13, // 8: branchline.v1.Request.hold:type_name -> branchline.v1.HoldRequest
+	14, // 9: branchline.v1.Request.lock:type_name -> branchline.v1.LockRequest
+	15, // 10: branchline.v1.Request.unlock:type_name -> branchline.v1.UnlockRequest
+	16, // 11: branchline.v1.Request.locks:type_name -> branchline.v1.LocksRequest
+	37, // 12: branchline.v1.Request.test:type_name -> branchline.v1.TestRequest
+	4,  // 13: branchline.v1.Answer.error:type_name -> branchline.v1.Error
+	6,  // 14: branchline.v1.Answer.hello:type_name -> branchline.v1.HelloAnswer
+	23, // 15: branchline.v1.Answer.camera:type_name -> branchline.v1.Camera
+	25, // 16: branchline.v1.Answer.segment:type_name -> branchline.v1.Segment
+	27, // 17: branchline.v1.Answer.change:type_name -> branchline.v1.Change
+	11, // 18: branchline.v1.Answer.fetch:type_name -> branchline.v1.FetchAnswer
+	31, // 19: branchline.v1.Answer.item:type_name -> branchline.v1.Item
+	20, // 20: branchline.v1.Answer.certificate:type_name -> branchline.v1.CertificateAnswer
+	30, // 21: branchline.v1.Answer.lock:type_name -> branchline.v1.Lock
+	17, // 22: branchline.v1.Answer.done:type_name -> branchline.v1.DoneAnswer
+	38, // 23: branchline.v1.Answer.test:type_name -> branchline.v1.TestAnswer
+	0,  // 24: branchline.v1.Error.code:type_name -> branchline.v1.Code
+	21, // 25: branchline.v1.SegmentsRequest.span:type_name -> branchline.v1.TimeRange
+	22, // 26: branchline.v1.ChangesRequest.after:type_name -> branchline.v1.Position
+	21, // 27: branchline.v1.HoldRequest.spans:type_name -> branchline.v1.TimeRange
+	30, // 28: branchline.v1.LockRequest.lock:type_name -> branchline.v1.Lock
+	24, // 29: branchline.v1.Camera.streams:type_name -> branchline.v1.Stream
+	21, // 30: branchline.v1.Segment.span:type_name -> branchline.v1.TimeRange
+	26, // 31: branchline.v1.Segment.fragments:type_name -> branchline.v1.Fragment
+	22, // 32: branchline.v1.Change.at:type_name -> branchline.v1.Position
+	25, // 33: branchline.v1.Change.opened:type_name -> branchline.v1.Segment
+	25, // 34: branchline.v1.Change.sealed:type_name -> branchline.v1.Segment
+	28, // 35: branchline.v1.Change.removed:type_name -> branchline.v1.Removal
+	29, // 36: branchline.v1.Change.gap:type_name -> branchline.v1.Gap
+	23, // 37: branchline.v1.Change.camera:type_name -> branchline.v1.Camera
+	21, // 38: branchline.v1.Removal.span:type_name -> branchline.v1.TimeRange
+	21, // 39: branchline.v1.Gap.span:type_name -> branchline.v1.TimeRange
+	21, // 40: branchline.v1.Lock.span:type_name -> branchline.v1.TimeRange
+	32, // 41: branchline.v1.Item.start:type_name -> branchline.v1.SegmentStart
+	33, // 42: branchline.v1.Item.frame:type_name -> branchline.v1.Frame
+	34, // 43: branchline.v1.Item.fragment:type_name -> branchline.v1.FragmentEnd
+	35, // 44: branchline.v1.Item.seal:type_name -> branchline.v1.SegmentSeal
+	36, // 45: branchline.v1.Item.run_end:type_name -> branchline.v1.RunEnd
+	26, // 46: branchline.v1.FragmentEnd.fragment:type_name -> branchline.v1.Fragment
+	1,  // 47: branchline.v1.TestRequest.what:type_name -> branchline.v1.TestRequest.What
+	48, // [48:48] is the sub-list for method output_type
+	48, // [48:48] is the sub-list for method input_type
+	48, // [48:48] is the sub-list for extension type_name
+	48, // [48:48] is the sub-list for extension extendee
+	0,  // [0:48] is the sub-list for field type_name
 }
 
 func init() { file_branchline_proto_init() }
@@ -3097,6 +3312,7 @@ func file_branchline_proto_init() {
 		(*Request_Lock)(nil),
 		(*Request_Unlock)(nil),
 		(*Request_Locks)(nil),
+		(*Request_Test)(nil),
 	}
 	file_branchline_proto_msgTypes[1].OneofWrappers = []any{
 		(*Answer_Error)(nil),
@@ -3109,6 +3325,7 @@ func file_branchline_proto_init() {
 		(*Answer_Certificate)(nil),
 		(*Answer_Lock)(nil),
 		(*Answer_Done)(nil),
+		(*Answer_Test)(nil),
 	}
 	file_branchline_proto_msgTypes[25].OneofWrappers = []any{
 		(*Change_Opened)(nil),
@@ -3129,8 +3346,8 @@ func file_branchline_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_branchline_proto_rawDesc), len(file_branchline_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   35,
+			NumEnums:      2,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -24,6 +24,7 @@ import (
 const (
 	ProtocolLink  = "branchline/1"
 	ProtocolEnrol = "branchline-enrol/1"
+	ProtocolTest  = "branchline-test/1"
 )
 
 // MaxSites bounds the sites of one hub.
@@ -242,10 +243,14 @@ func (a *Authority) TLS() *tls.Config {
 		}
 	}
 	links, enrols := side(ProtocolLink, tls.RequireAnyClientCert), side(ProtocolEnrol, tls.NoClientCert)
+	tests := side(ProtocolTest, tls.RequireAnyClientCert)
 	both := side(ProtocolLink, tls.RequireAnyClientCert)
 	both.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 		if slices.Contains(hello.SupportedProtos, ProtocolEnrol) {
 			return enrols, nil
+		}
+		if slices.Contains(hello.SupportedProtos, ProtocolTest) {
+			return tests, nil
 		}
 		return links, nil
 	}

@@ -195,7 +195,12 @@ func (n *Node) parse(c Certificate) (cert, authority *x509.Certificate, err erro
 
 // TLS returns the edge's side of a link's handshake: with its certificate, and only with a hub of its
 // authority. It wraps [ErrNotEnrolled] for a node without one.
-func (n *Node) TLS() (*tls.Config, error) {
+func (n *Node) TLS() (*tls.Config, error) { return n.tls(ProtocolLink) }
+
+// TestTLS is TLS for a connection that measures the path to the hub, beside a link.
+func (n *Node) TestTLS() (*tls.Config, error) { return n.tls(ProtocolTest) }
+
+func (n *Node) tls(protocol string) (*tls.Config, error) {
 	n.mu.Lock()
 	cert, authority := n.cert, n.authority
 	n.mu.Unlock()
@@ -203,7 +208,7 @@ func (n *Node) TLS() (*tls.Config, error) {
 		return nil, ErrNotEnrolled
 	}
 	own := tls.Certificate{Certificate: [][]byte{cert.Raw}, PrivateKey: n.key, Leaf: cert}
-	t := clientTLS(ProtocolLink, func(chain []*x509.Certificate) error {
+	t := clientTLS(protocol, func(chain []*x509.Certificate) error {
 		return verifyHub(chain[0], authority, n.clock.Now())
 	})
 	// Whatever authorities the hub asks for: it says itself why it refuses a certificate.

@@ -87,7 +87,9 @@ func dialOne(ctx context.Context, addr *net.UDPAddr, opt Options) (Conn, error) 
 		return nil, errors.Join(meaning(err), e.close())
 	}
 	w.watch(c)
-	return newConn(c, e, ""), nil
+	dialled := newConn(c, e, "")
+	dialled.mtu = &w.mtu
+	return dialled, nil
 }
 
 func resolve(ctx context.Context, addr string) ([]*net.UDPAddr, error) {

@@ -43,6 +43,7 @@ const (
 	KindFetch   Kind = 3
 	KindLive    Kind = 4
 	KindGossip  Kind = 5
+	KindTest    Kind = 200 // on connections that measure the path, and on no other
 )
 
 // String returns the kind's name, for people.
@@ -58,6 +59,8 @@ func (k Kind) String() string {
 		return "live"
 	case KindGossip:
 		return "gossip"
+	case KindTest:
+		return "test"
 	}
 	return fmt.Sprintf("kind %d", byte(k))
 }
@@ -110,6 +113,7 @@ type Stats struct {
 	RTT                    time.Duration
 	Sent, Received, Lost   uint64 // bytes, without UDP headers
 	CongestionWindow       uint64 // bytes
+	MTU                    uint64 // bytes of the largest UDP datagram that is known to pass; 0 if that is not known
 	PacketsSent, PacketsIn uint64
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 
 	"github.com/quic-go/quic-go"
 	"golang.org/x/time/rate"
@@ -149,6 +150,7 @@ type conn struct {
 	c    *quic.Conn
 	own  *endpoint // closed with the connection; nil if the listener owns it
 	peer Peer
+	mtu  *atomic.Uint64 // nil where it is not known
 	once sync.Once
 	end  error // set by once
 }
@@ -182,8 +184,12 @@ func (c *conn) Peer() Peer { return c.peer }
 
 func (c *conn) Stats() Stats {
 	s := c.c.ConnectionStats()
+	var mtu uint64
+	if c.mtu != nil {
+		mtu = c.mtu.Load()
+	}
 	return Stats{
-		RTT: s.SmoothedRTT, Sent: s.BytesSent, Received: s.BytesReceived, Lost: s.BytesLost,
+		RTT: s.SmoothedRTT, Sent: s.BytesSent, Received: s.BytesReceived, Lost: s.BytesLost, MTU: mtu,
 		CongestionWindow: s.CongestionWindow, PacketsSent: s.PacketsSent, PacketsIn: s.PacketsReceived,
 	}
 }
