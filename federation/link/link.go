@@ -43,6 +43,7 @@ const (
 	KindFetch   Kind = 3
 	KindLive    Kind = 4
 	KindGossip  Kind = 5
+	KindJoin    Kind = 6 // this package's own: the connection joins a bundle
 )
 
 // String returns the kind's name, for people.
@@ -58,6 +59,8 @@ func (k Kind) String() string {
 		return "live"
 	case KindGossip:
 		return "gossip"
+	case KindJoin:
+		return "join"
 	}
 	return fmt.Sprintf("kind %d", byte(k))
 }
@@ -106,11 +109,16 @@ type Peer struct {
 }
 
 // Stats are the figures of a connection since it was made. Lost is an estimate.
+//
+// Of a bundle they are the sums over its connections, those included that have ended, and RTT and MinRTT are
+// the best of the present ones.
 type Stats struct {
-	RTT                    time.Duration
+	RTT, MinRTT            time.Duration
 	Sent, Received, Lost   uint64 // bytes, without UDP headers
 	CongestionWindow       uint64 // bytes
 	PacketsSent, PacketsIn uint64
+	Connections            int    // at present
+	Handshakes             uint64 // connections made so far
 }
 
 // Code tells the peer why a stream or a connection was ended. Its values are the wire format's.
