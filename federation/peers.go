@@ -91,6 +91,7 @@ func OpenPeers(cfg PeersConfig) (*Peers, error) {
 	p := &Peers{cfg: cfg, pending: make(chan struct{}, maxPending), links: make(map[branchline.SiteID]*peer)}
 	l, err := link.Listen(cfg.Addr, link.Options{
 		TLS: cfg.Authority.TLS(), Verify: p.verify, ListenPacket: cfg.ListenPacket, ResetKey: cfg.Authority.ResetKey(),
+		Join: identity.ProtocolJoin, Single: identity.ProtocolEnrol,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("open links to sites: %w", err)

@@ -190,6 +190,7 @@ func (u *Uplink) once(ctx context.Context, next int) (hub string, err error) {
 	dialling, cancel := context.WithTimeout(ctx, link.HandshakeTimeout)
 	conn, err := link.Dial(dialling, hub, link.Options{
 		TLS: conf, ListenPacket: u.cfg.ListenPacket, Small: errors.Is(u.State().Err, link.ErrStalled),
+		Join: identity.ProtocolJoin,
 	})
 	cancel()
 	if err != nil {

@@ -25,6 +25,7 @@ const (
 	ProtocolLink  = "branchline/1"
 	ProtocolEnrol = "branchline-enrol/1"
 	ProtocolTest  = "branchline-test/1"
+	ProtocolJoin  = "branchline-join/1" // for one more connection of a link
 )
 
 // MaxSites bounds the sites of one hub.
@@ -235,16 +236,17 @@ func (a *Authority) Verify(leaf []byte) (branchline.SiteID, error) {
 // TLS returns the hub's side of the handshake for both protocols. Clients of the link
 // must hold the key of some certificate; whether that certificate is good is for [Authority.Verify].
 func (a *Authority) TLS() *tls.Config {
-	side := func(protocol string, auth tls.ClientAuthType) *tls.Config {
+	side := func(auth tls.ClientAuthType, protocols ...string) *tls.Config {
 		return &tls.Config{
-			MinVersion: tls.VersionTLS13, NextProtos: []string{protocol}, ClientAuth: auth,
+			MinVersion: tls.VersionTLS13, NextProtos: protocols, ClientAuth: auth,
 			SessionTicketsDisabled: true, // every connection shows its certificate
 			GetCertificate:         func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return a.serverCert() },
 		}
 	}
-	links, enrols := side(ProtocolLink, tls.RequireAnyClientCert), side(ProtocolEnrol, tls.NoClientCert)
-	tests := side(ProtocolTest, tls.RequireAnyClientCert)
-	both := side(ProtocolLink, tls.RequireAnyClientCert)
+	links := side(tls.RequireAnyClientCert, ProtocolLink, ProtocolJoin)
+	enrols := side(tls.NoClientCert, ProtocolEnrol)
+	tests := side(tls.RequireAnyClientCert, ProtocolTest)
+	both := side(tls.RequireAnyClientCert, ProtocolLink, ProtocolJoin)
 	both.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 		if slices.Contains(hello.SupportedProtos, ProtocolEnrol) {
 			return enrols, nil

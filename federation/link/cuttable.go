@@ -2,17 +2,32 @@ package link
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"sync/atomic"
 	"syscall"
 )
 
 // Cuttable is a cable: the packet connections that it wraps lose every packet, in both directions,
-// while it is cut, and large ones while it is narrow. Nobody is told, as with a real one. The zero
-// value is whole. Its methods may be called at any time.
+// while it is cut, large ones while it is narrow, and some at random if it is told to. Nobody is told, as
+// with a real one. The zero value is whole. Its methods may be called at any time.
 type Cuttable struct {
+	// Seed is of the losses at random; it is not changed after the first packet.
+	Seed uint64
+
 	cut  atomic.Bool
-	most atomic.Int64 // bytes of a packet that passes; 0 for no limit
+	most atomic.Int64  // bytes of a packet that passes; 0 for no limit
+	loss atomic.Uint64 // of 1<<32 packets
+	nth  atomic.Uint64 // packet
+}
+
+// Lose makes the cable lose a share of all packets at random, from 0 for none to 1. The n-th packet after
+// the cable was made is lost or not by the seed alone.
+func (c *Cuttable) Lose(share float64) { c.loss.Store(uint64(share * (1 << 32))) }
+
+func (c *Cuttable) unlucky() bool {
+	loss := c.loss.Load()
+	return loss > 0 && rand.New(rand.NewPCG(c.Seed, c.nth.Add(1))).Uint64()>>32 < loss
 }
 
 // Cut makes the cable lose every packet from now on.
@@ -30,7 +45,7 @@ func (c *Cuttable) Narrow(most int) { c.most.Store(int64(most)) }
 
 func (c *Cuttable) loses(packet int) bool {
 	most := c.most.Load()
-	return c.cut.Load() || most > 0 && int64(packet) > most
+	return c.cut.Load() || most > 0 && int64(packet) > most || c.unlucky()
 }
 
 // ListenPacket opens a UDP socket on addr at the end of the cable. It fits [Options.ListenPacket].

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/quic-go/quic-go"
+
 	"github.com/branchline-video/branchline"
 )
 
@@ -79,17 +81,62 @@ func dialOne(ctx context.Context, addr *net.UDPAddr, opt Options) (Conn, error) 
 	if err != nil {
 		return nil, err
 	}
+	c, err := e.dial(ctx, addr, opt)
+	if err != nil {
+		return nil, errors.Join(err, e.close())
+	}
+	if opt.Join == "" {
+		c.own = e
+		return c, nil
+	}
+	b, err := dialled(c, e, addr, opt)
+	if err != nil {
+		c.own = e
+		return nil, errors.Join(err, c.Close(0, ""))
+	}
+	return b, nil
+}
+
+func (e *endpoint) dial(ctx context.Context, addr net.Addr, opt Options) (*conn, error) {
 	var w watchdog
 	conf := config()
 	conf.Tracer, conf.DisablePathMTUDiscovery = w.trace, opt.Small
 	c, err := e.t.Dial(ctx, addr, opt.TLS, conf)
 	if err != nil {
-		return nil, errors.Join(meaning(err), e.close())
+		return nil, meaning(err)
 	}
 	w.watch(c)
-	dialled := newConn(c, e, "")
-	dialled.mtu = &w.mtu
-	return dialled, nil
+	made := newConn(c, nil, "")
+	made.mtu = &w.mtu
+	return made, nil
+}
+
+// dialled makes a bundle of a first connection. All of its connections share the socket: a firewall sees
+// one flow, and an edge has one port, however many they are.
+func dialled(c *conn, e *endpoint, addr net.Addr, opt Options) (*bundle, error) {
+	key, err := newTicket(c.c.ConnectionState().TLS)
+	if err != nil {
+		return nil, err
+	}
+	b := newBundle(c, key, opt.Small, e.close)
+	more := opt
+	more.TLS = opt.TLS.Clone()
+	more.TLS.NextProtos = []string{opt.Join}
+	b.dial = func(ctx context.Context, small bool) (Conn, error) {
+		more := more
+		more.Small = small || opt.Small
+		c, err := e.dial(ctx, addr, more)
+		var refused *quic.TransportError
+		if errors.As(err, &refused) && refused.Remote && refused.ErrorCode.IsCryptoError() {
+			return nil, errors.Join(errAlone, err)
+		}
+		if err != nil {
+			return nil, err
+		}
+		return c, nil
+	}
+	b.work.Go(b.watch)
+	return b, nil
 }
 
 func resolve(ctx context.Context, addr string) ([]*net.UDPAddr, error) {

@@ -44,6 +44,7 @@ const (
 	KindLive    Kind = 4
 	KindGossip  Kind = 5
 	KindTest    Kind = 200 // on connections that measure the path, and on no other
+	KindJoin    Kind = 6   // this package's own: the connection joins a bundle
 )
 
 // String returns the kind's name, for people.
@@ -61,6 +62,8 @@ func (k Kind) String() string {
 		return "gossip"
 	case KindTest:
 		return "test"
+	case KindJoin:
+		return "join"
 	}
 	return fmt.Sprintf("kind %d", byte(k))
 }
@@ -109,12 +112,17 @@ type Peer struct {
 }
 
 // Stats are the figures of a connection since it was made. Lost is an estimate.
+//
+// Of a bundle they are the sums over its connections, those included that have ended, and RTT and MinRTT are
+// the best of the present ones.
 type Stats struct {
-	RTT                    time.Duration
+	RTT, MinRTT            time.Duration
 	Sent, Received, Lost   uint64 // bytes, without UDP headers
 	CongestionWindow       uint64 // bytes
 	MTU                    uint64 // bytes of the largest UDP datagram that is known to pass; 0 if that is not known
 	PacketsSent, PacketsIn uint64
+	Connections            int    // at present
+	Handshakes             uint64 // connections made so far
 }
 
 // Code tells the peer why a stream or a connection was ended. Its values are the wire format's.

@@ -28,11 +28,17 @@ func enrolled(t testing.TB) (*identity.Authority, *identity.Node) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return a, site(t, a, "berlin")
+}
+
+// site returns a node that is one of the authority's sites.
+func site(t testing.TB, a *identity.Authority, name branchline.SiteID) *identity.Node {
+	t.Helper()
 	n, err := identity.OpenNode(t.TempDir(), clock.Clock{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	text, err := a.AddSite("berlin", []string{"hub:1"})
+	text, err := a.AddSite(name, []string{"hub:1"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,7 +57,7 @@ func enrolled(t testing.TB) (*identity.Authority, *identity.Node) {
 	if err := n.Enrolled(token, c); err != nil {
 		t.Fatal(err)
 	}
-	return a, n
+	return n
 }
 
 // listen opens a listener, and dial options that it accepts.
@@ -97,7 +103,9 @@ func pipePair(*testing.T) (edge, hub link.Conn) { return link.Pipe("berlin", "")
 
 // both runs the test over QUIC and in memory: a Pipe is only good if it does the same.
 func both(t *testing.T, test func(t *testing.T, edge, hub link.Conn)) {
-	for name, pair := range map[string]func(*testing.T) (edge, hub link.Conn){"quic": quicPair, "memory": pipePair} {
+	for name, pair := range map[string]func(*testing.T) (edge, hub link.Conn){
+		"quic": quicPair, "bundle": bundleOfOne, "memory": pipePair,
+	} {
 		t.Run(name, func(t *testing.T) {
 			edge, hub := pair(t)
 			defer edge.Close(0, "")

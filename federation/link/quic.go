@@ -44,6 +44,12 @@ type Options struct {
 	ListenPacket func(addr string) (net.PacketConn, error)
 	// Small keeps what the side that dials sends in packets of 1200 bytes, for a path that has stalled.
 	Small bool
+	// Join is the application protocol (ALPN) of further connections: what is dialled, or accepted with
+	// another protocol, becomes a bundle. On the side that accepts TLS must know it. Empty means that every
+	// connection is for itself.
+	Join string
+	// Single, on the side that accepts, names a protocol whose connections are never bundles.
+	Single string
 	// ResetKey lets a restarted node tell its peers at once that their connections are gone. The zero
 	// key switches that off.
 	ResetKey [32]byte
@@ -105,9 +111,16 @@ func (e *endpoint) close() error { return errors.Join(e.t.Close(), e.packets.Clo
 
 // Listener accepts connections on one UDP socket.
 type Listener struct {
-	e      *endpoint
-	l      *quic.Listener
-	verify func(tls.ConnectionState) (branchline.SiteID, *Error)
+	e        *endpoint
+	l        *quic.Listener
+	opt      Options
+	bundles  bundles
+	accepted chan Conn
+	closing  chan struct{}
+	ended    chan struct{} // closed with err set
+	err      error
+	once     sync.Once
+	closed   error // set by once
 }
 
 // Listen opens a UDP socket on addr. Options.Verify must be set.
@@ -120,7 +133,12 @@ func Listen(addr string, opt Options) (*Listener, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("listen on %s: %w", addr, err), e.close())
 	}
-	return &Listener{e: e, l: l, verify: opt.Verify}, nil
+	a := &Listener{
+		e: e, l: l, opt: opt, accepted: make(chan Conn), closing: make(chan struct{}), ended: make(chan struct{}),
+		bundles: bundles{of: make(map[ticket]*bundle), joining: make(chan struct{}, maxJoining)},
+	}
+	a.bundles.work.Go(a.run)
+	return a, nil
 }
 
 // Addr returns the socket's address.
@@ -129,22 +147,67 @@ func (l *Listener) Addr() net.Addr { return l.e.packets.LocalAddr() }
 // Accept returns the next connection whose peer Options.Verify accepted. Its error means that the
 // listener is closed or ctx is done. The caller closes the connection.
 func (l *Listener) Accept(ctx context.Context) (Conn, error) {
+	select {
+	case c := <-l.accepted:
+		return c, nil
+	case <-l.ended:
+		return nil, l.err
+	case <-ctx.Done():
+		return nil, fmt.Errorf("accept connection: %w", ctx.Err())
+	}
+}
+
+// run takes connections until the listener is closed. Those that join a bundle are not held up by a
+// caller that accepts no others.
+func (l *Listener) run() {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
 	for {
 		c, err := l.l.Accept(ctx)
 		if err != nil {
-			return nil, fmt.Errorf("accept connection: %w", meaning(err))
+			l.err = fmt.Errorf("accept connection: %w", meaning(err))
+			close(l.ended)
+			return
 		}
-		site, refused := l.verify(c.ConnectionState().TLS)
-		if refused == nil {
-			return newConn(c, nil, site), nil
-		}
+		l.take(c)
+	}
+}
+
+func (l *Listener) take(c *quic.Conn) {
+	state := c.ConnectionState().TLS
+	site, refused := l.opt.Verify(state)
+	if refused != nil {
 		// Nothing to do about a peer that is gone before it hears why.
 		_ = c.CloseWithError(quic.ApplicationErrorCode(refused.Code), clip(refused.Reason))
+		return
+	}
+	one := Conn(newConn(c, nil, site))
+	switch protocol := state.NegotiatedProtocol; {
+	case l.opt.Join == "" || protocol == l.opt.Single:
+	case protocol == l.opt.Join:
+		l.bundles.take(one)
+		return
+	default:
+		if key, err := newTicket(state); err == nil {
+			one = l.bundles.found(one, key)
+		}
+	}
+	select {
+	case l.accepted <- one:
+	case <-l.closing:
+		_ = one.Close(0, "")
 	}
 }
 
 // Close ends the listener and every connection that it accepted, and waits for them.
-func (l *Listener) Close() error { return errors.Join(l.l.Close(), l.e.close()) }
+func (l *Listener) Close() error {
+	l.once.Do(func() {
+		close(l.closing)
+		l.closed = errors.Join(l.l.Close(), l.e.close())
+		l.bundles.close()
+	})
+	return l.closed
+}
 
 type conn struct {
 	c    *quic.Conn
@@ -189,7 +252,8 @@ func (c *conn) Stats() Stats {
 		mtu = c.mtu.Load()
 	}
 	return Stats{
-		RTT: s.SmoothedRTT, Sent: s.BytesSent, Received: s.BytesReceived, Lost: s.BytesLost, MTU: mtu,
+		RTT: s.SmoothedRTT, MinRTT: s.MinRTT, Connections: 1, Handshakes: 1, MTU: mtu,
+		Sent: s.BytesSent, Received: s.BytesReceived, Lost: s.BytesLost,
 		CongestionWindow: s.CongestionWindow, PacketsSent: s.PacketsSent, PacketsIn: s.PacketsReceived,
 	}
 }
