@@ -79,9 +79,13 @@ func listen(t testing.TB, listen func(string) (net.PacketConn, error)) (*link.Li
 	return l, link.Options{TLS: conf}
 }
 
-func quicPair(t *testing.T) (edge, hub link.Conn) {
+func quicPair(t *testing.T) (edge, hub link.Conn) { return pairOver(t, link.CarrierQUIC) }
+func tcpPair(t *testing.T) (edge, hub link.Conn)  { return pairOver(t, link.CarrierTCP) }
+
+func pairOver(t *testing.T, carrier link.Carrier) (edge, hub link.Conn) {
 	t.Helper()
 	l, opt := listen(t, nil)
+	opt.Carriers = []link.Carrier{carrier}
 	edge, err := link.Dial(t.Context(), l.Addr().String(), opt)
 	if err != nil {
 		t.Fatal(err)
@@ -90,14 +94,19 @@ func quicPair(t *testing.T) (edge, hub link.Conn) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if e, h := edge.Peer().Carrier, hub.Peer().Carrier; e != carrier || h != carrier {
+		t.Errorf("carried by %q and %q, want %q", e, h, carrier)
+	}
 	return edge, hub
 }
 
 func pipePair(*testing.T) (edge, hub link.Conn) { return link.Pipe("berlin", "") }
 
-// both runs the test over QUIC and in memory: a Pipe is only good if it does the same.
+// both runs the test over QUIC, over TCP and in memory: a Pipe is only good if it does the same.
 func both(t *testing.T, test func(t *testing.T, edge, hub link.Conn)) {
-	for name, pair := range map[string]func(*testing.T) (edge, hub link.Conn){"quic": quicPair, "memory": pipePair} {
+	for name, pair := range map[string]func(*testing.T) (edge, hub link.Conn){
+		"quic": quicPair, "tcp": tcpPair, "memory": pipePair,
+	} {
 		t.Run(name, func(t *testing.T) {
 			edge, hub := pair(t)
 			defer edge.Close(0, "")

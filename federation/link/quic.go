@@ -41,6 +41,15 @@ type Options struct {
 	Verify func(tls.ConnectionState) (branchline.SiteID, *Error)
 	// ListenPacket opens the UDP socket; nil means the system's.
 	ListenPacket func(addr string) (net.PacketConn, error)
+	// Carriers are tried in this order, each as soon as the one before it has failed or is late; the first
+	// that connects is kept. Nil means QUIC, then TCP. The side that accepts has both.
+	Carriers []Carrier
+	// DialStream and ListenStream open TCP sockets; nil means the system's, or none where ListenPacket is
+	// set, as that stands for another network.
+	DialStream   func(ctx context.Context, addr string) (net.Conn, error)
+	ListenStream func(addr string) (net.Listener, error)
+	// Local is where the side that dials leaves this machine, where the system opens the sockets.
+	Local Local
 	// Small keeps what the side that dials sends in packets of 1200 bytes, for a path that has stalled.
 	Small bool
 	// ResetKey lets a restarted node tell its peers at once that their connections are gone. The zero
@@ -64,8 +73,10 @@ func config() *quic.Config {
 	}
 }
 
-func listenUDP(addr string) (net.PacketConn, error) {
-	var conf net.ListenConfig
+func listenUDP(addr string) (net.PacketConn, error) { return Local{}.listenUDP(addr) }
+
+func (l Local) listenUDP(addr string) (net.PacketConn, error) {
+	conf := net.ListenConfig{Control: l.prepare}
 	p, err := conf.ListenPacket(context.Background(), "udp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("open UDP socket: %w", err)
@@ -76,7 +87,7 @@ func listenUDP(addr string) (net.PacketConn, error) {
 func (o Options) open(addr string) (*endpoint, error) {
 	listen := o.ListenPacket
 	if listen == nil {
-		listen = listenUDP
+		listen = o.Local.listenUDP
 	}
 	packets, err := listen(addr)
 	if err != nil {
@@ -102,49 +113,6 @@ type endpoint struct {
 
 func (e *endpoint) close() error { return errors.Join(e.t.Close(), e.packets.Close()) }
 
-// Listener accepts connections on one UDP socket.
-type Listener struct {
-	e      *endpoint
-	l      *quic.Listener
-	verify func(tls.ConnectionState) (branchline.SiteID, *Error)
-}
-
-// Listen opens a UDP socket on addr. Options.Verify must be set.
-func Listen(addr string, opt Options) (*Listener, error) {
-	e, err := opt.open(addr)
-	if err != nil {
-		return nil, fmt.Errorf("listen on %s: %w", addr, err)
-	}
-	l, err := e.t.Listen(opt.TLS, config())
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("listen on %s: %w", addr, err), e.close())
-	}
-	return &Listener{e: e, l: l, verify: opt.Verify}, nil
-}
-
-// Addr returns the socket's address.
-func (l *Listener) Addr() net.Addr { return l.e.packets.LocalAddr() }
-
-// Accept returns the next connection whose peer Options.Verify accepted. Its error means that the
-// listener is closed or ctx is done. The caller closes the connection.
-func (l *Listener) Accept(ctx context.Context) (Conn, error) {
-	for {
-		c, err := l.l.Accept(ctx)
-		if err != nil {
-			return nil, fmt.Errorf("accept connection: %w", meaning(err))
-		}
-		site, refused := l.verify(c.ConnectionState().TLS)
-		if refused == nil {
-			return newConn(c, nil, site), nil
-		}
-		// Nothing to do about a peer that is gone before it hears why.
-		_ = c.CloseWithError(quic.ApplicationErrorCode(refused.Code), clip(refused.Reason))
-	}
-}
-
-// Close ends the listener and every connection that it accepted, and waits for them.
-func (l *Listener) Close() error { return errors.Join(l.l.Close(), l.e.close()) }
-
 type conn struct {
 	c    *quic.Conn
 	own  *endpoint // closed with the connection; nil if the listener owns it
@@ -154,11 +122,8 @@ type conn struct {
 }
 
 func newConn(c *quic.Conn, own *endpoint, site branchline.SiteID) *conn {
-	state := c.ConnectionState().TLS
-	p := Peer{Site: site, Protocol: state.NegotiatedProtocol, Addr: c.RemoteAddr().String()}
-	if len(state.PeerCertificates) > 0 {
-		p.Leaf = state.PeerCertificates[0].Raw
-	}
+	p := peerOf(c.ConnectionState().TLS, c.RemoteAddr(), CarrierQUIC)
+	p.Site = site
 	return &conn{c: c, own: own, peer: p}
 }
 
