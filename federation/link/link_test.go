@@ -267,9 +267,15 @@ func TestContexts(t *testing.T) {
 // TestCuttable shows that a cut cable is noticed by both sides in time, and is as if it had never been
 // if it heals before.
 func TestCuttable(t *testing.T) {
+	for _, carrier := range []link.Carrier{link.CarrierQUIC, link.CarrierTCP} {
+		t.Run(string(carrier), func(t *testing.T) { testCuttable(t, carrier) })
+	}
+}
+
+func testCuttable(t *testing.T, carrier link.Carrier) {
 	var cable link.Cuttable
 	l, opt := listen(t, nil)
-	opt.ListenPacket = cable.ListenPacket
+	opt.ListenPacket, opt.DialStream, opt.Carriers = cable.ListenPacket, cable.DialStream, []link.Carrier{carrier}
 	edge, err := link.Dial(t.Context(), l.Addr().String(), opt)
 	if err != nil {
 		t.Fatal(err)

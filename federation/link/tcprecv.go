@@ -91,9 +91,9 @@ func (c *tcpConn) find(id uint32, open bool) (*tcpStream, error) {
 	}
 	mine := id%2 == c.nextID%2
 	switch {
-	case mine && id < c.nextID, !mine && id != 0 && id < c.nextIn:
+	case id != 0 && (mine && id < c.nextID || !mine && id < c.nextIn):
 		return nil, nil
-	case mine || !open || id != c.nextIn || c.live >= MaxStreams:
+	case id == 0 || mine || !open || id != c.nextIn || c.live >= MaxStreams:
 		return nil, fmt.Errorf("stream %d was not opened, or is one too many: %w", id, errFrames)
 	}
 	s := newTCPStream(c, false)
