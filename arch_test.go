@@ -85,7 +85,7 @@ func foreignHomes() map[string][]string {
 		"github.com/cenkalti/backoff/v5":       {"internal/backoff"},
 		"golang.org/x/crypto":                  {"hub/access"},
 		"golang.org/x/sync":                    {"*"},
-		"golang.org/x/sys":                     {"segstore", "segstore/index"},
+		"golang.org/x/sys":                     {"segstore", "segstore/index", "federation/link"},
 		"golang.org/x/time":                    {"*"},
 	}
 }

@@ -2,6 +2,7 @@ package federation
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -28,8 +29,9 @@ type PathTest struct {
 	For time.Duration
 	// Done, if set, is told of each step as it ends, one at a time.
 	Done func(PathStep)
-	// ListenPacket opens the socket; nil means the system's.
+	// ListenPacket and DialStream open the sockets; nil means the system's.
 	ListenPacket func(addr string) (net.PacketConn, error)
+	DialStream   func(ctx context.Context, addr string) (net.Conn, error)
 }
 
 // PathStep is one thing that was tried.
@@ -45,7 +47,7 @@ type PathStep struct {
 const (
 	StepName = "name" // the hub's name has an address
 	StepUDP  = "udp"  // the hub answers by UDP, and proves to be the hub
-	StepTCP  = "tcp"  // something answers by TCP
+	StepTCP  = "tcp"  // the same by TCP
 	StepSite = "site" // the hub accepts this site
 	StepIdle = "idle" // round trip time while nothing else is sent
 	StepUp   = "up"   // rate to the hub
@@ -56,7 +58,8 @@ const (
 type PathReport struct {
 	Hub     string            `json:"hub"`
 	Site    branchline.SiteID `json:"site,omitempty"`
-	Addr    string            `json:"addr,omitempty"` // that answered
+	Addr    string            `json:"addr,omitempty"`    // that answered
+	Carrier link.Carrier      `json:"carrier,omitempty"` // that was measured
 	Steps   []PathStep        `json:"steps"`
 	RTT     time.Duration     `json:"rtt_ns"`      // idle, median
 	Loaded  time.Duration     `json:"rtt_up_ns"`   // while the way to the hub was full, median
@@ -73,7 +76,6 @@ const (
 	pings      = 10
 	// pingPause is between two pings while the path is filled.
 	pingPause = 100 * time.Millisecond
-	tcpWait   = 5 * time.Second
 	// More loss than lossy, as a share, and a round trip that a full path makes longer than by deepQueue,
 	// are worth telling the network people.
 	lossy     = 0.005
@@ -143,28 +145,42 @@ func (r *pathRun) run(ctx context.Context) (err error) {
 	if err := r.step(StepName, func() (string, string, error) { return r.resolve(ctx) }); err != nil {
 		return err
 	}
-	udp := r.step(StepUDP, func() (string, string, error) {
-		dialling, cancel := context.WithTimeout(ctx, link.HandshakeTimeout)
-		defer cancel()
-		r.conn, err = link.Dial(dialling, r.Hub, link.Options{TLS: conf, ListenPacket: r.ListenPacket})
-		if err != nil {
-			return "", r.udpAdvice(err), err
-		}
-		r.report.Addr = r.conn.Peer().Addr
-		return "the hub answers at " + r.report.Addr + " and is the one that this site belongs to", "", nil
-	})
+	udp := r.step(StepUDP, func() (string, string, error) { return r.dial(ctx, conf, link.CarrierQUIC) })
 	if r.conn != nil {
 		defer func() { err = errors.Join(err, closeFor(r.conn, nil)) }()
 	}
-	_ = r.step(StepTCP, func() (string, string, error) { return r.tcp(ctx, udp == nil) })
-	if udp != nil {
+	tcp := r.step(StepTCP, func() (string, string, error) { return r.dial(ctx, conf, link.CarrierTCP) })
+	if udp != nil && tcp != nil {
 		return udp
+	}
+	if udp != nil {
+		defer func() { err = errors.Join(err, closeFor(r.conn, nil)) }()
 	}
 	if r.report.Site == "" {
 		r.report.Reached = true
 		return nil
 	}
 	return r.measure(ctx)
+}
+
+// dial connects by one carrier. The first that connects is measured.
+func (r *pathRun) dial(ctx context.Context, conf *tls.Config, carrier link.Carrier) (found, advice string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, link.HandshakeTimeout)
+	defer cancel()
+	conn, err := dialHub(ctx, r.Hub, link.Options{
+		TLS: conf, Carriers: []link.Carrier{carrier}, ListenPacket: r.ListenPacket, DialStream: r.DialStream,
+	})
+	if err != nil {
+		return "", r.whyNot(carrier, err), err
+	}
+	found = "the hub answers at " + conn.Peer().Addr + " and is the one that this site belongs to"
+	if r.conn != nil {
+		return found, "", closeFor(conn, nil)
+	}
+	if r.conn, r.report.Carrier, r.report.Addr = conn, carrier, conn.Peer().Addr; carrier == link.CarrierTCP {
+		advice = "a link goes over TCP until then: it works, and every lost packet holds up all that it carries"
+	}
+	return found, advice, nil
 }
 
 func (r *pathRun) resolve(ctx context.Context) (found, advice string, err error) {
@@ -179,34 +195,24 @@ func (r *pathRun) resolve(ctx context.Context) (found, advice string, err error)
 	return fmt.Sprintf("%s is %v", host, addrs), "", nil
 }
 
-func (r *pathRun) udpAdvice(err error) string {
+// whyNot advises somebody whose carrier does not reach the hub.
+func (r *pathRun) whyNot(carrier link.Carrier, err error) string {
 	_, port, _ := net.SplitHostPort(r.Hub)
-	if errors.Is(err, identity.ErrForeign) {
-		return "something between here and the hub answers in its place: ask for an exception from TLS inspection for " +
-			r.Hub + "; or the hub was set up anew, and this site has to enrol there again"
-	}
-	return "is the hub running? If so, ask the network people to let UDP go out to " + r.Hub +
-		" and its answers back in, and at the hub to forward UDP port " + port + " to it"
-}
-
-// tcp tells what can be known of a path on which UDP finds no answer.
-func (r *pathRun) tcp(ctx context.Context, udp bool) (found, advice string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, tcpWait)
-	defer cancel()
-	c, err := (&net.Dialer{}).DialContext(ctx, "tcp", r.Hub)
 	switch {
-	case err == nil:
-		advice := ""
-		if !udp {
-			advice = "packets find the way, and UDP does not: a firewall blocks it"
-		}
-		return "something answers", advice, c.Close()
-	case !udp && !errors.Is(err, context.DeadlineExceeded):
-		advice = "the machine is reached: is the hub running there, and does its `listen` name this port?"
-	case !udp:
-		advice = "nothing answers at all: no route, or a firewall drops everything; ask for UDP to " + r.Hub
+	case errors.Is(err, link.ErrIntercepted):
+		return "" // the error says what to ask for
+	case errors.Is(err, identity.ErrForeign):
+		return "a hub answers, but not the one that this site belongs to: is the address right? If the hub was set up " +
+			"anew, make a token there with `branchline site add NAME`"
+	case carrier == link.CarrierQUIC:
+		return "is the hub running? If so, ask the network people to let UDP go out to " + r.Hub +
+			" and its answers back in, and at the hub to forward UDP port " + port + " to it"
+	case errors.Is(err, context.DeadlineExceeded):
+		return "packets vanish: no route, or a firewall drops them"
+	case r.conn == nil:
+		return "the machine is reached: is the hub running there, and does its `listen` name port " + port + "?"
 	}
-	return "", advice, err
+	return "UDP is enough; TCP port " + port + " would do where UDP fails"
 }
 
 // measure measures the path over the connection.

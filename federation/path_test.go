@@ -1,7 +1,9 @@
 package federation
 
 import (
+	"context"
 	"errors"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -28,7 +30,7 @@ func TestPath(t *testing.T) {
 	node := newNode(t)
 	token := h.token("berlin")
 	before, err := PathTest{Node: node, Hub: h.addr(), Token: token}.Run(t.Context())
-	if err != nil || steps(before) != "name udp !tcp" || !before.Reached {
+	if err != nil || steps(before) != "name udp tcp" || !before.Reached {
 		t.Errorf("before it is enrolled: %q, reached %v, %v", steps(before), before.Reached, err)
 	}
 	if err := Enrol(t.Context(), node, token, nil); err != nil {
@@ -38,8 +40,9 @@ func TestPath(t *testing.T) {
 	run(t, u.Run)
 	h.wait("berlin")
 	told := 0
-	r, err := PathTest{Node: node, Hub: h.addr(), For: 200 * time.Millisecond, Done: func(PathStep) { told++ }}.Run(t.Context())
-	if err != nil || steps(r) != "name udp !tcp site idle up down" || told != len(r.Steps) {
+	test := PathTest{Node: node, Hub: h.addr(), For: 200 * time.Millisecond, Done: func(PathStep) { told++ }}
+	r, err := test.Run(t.Context())
+	if err != nil || steps(r) != "name udp tcp site idle up down" || told != len(r.Steps) {
 		t.Fatalf("%q, %v; %d steps told", steps(r), err, told)
 	}
 	if r.Site != "berlin" || r.RTT <= 0 || r.Loaded <= 0 || r.Up < 1000 || r.Down < 1000 || r.MTU < 1200 || r.Loss > 0.5 {
@@ -71,10 +74,11 @@ func TestPathBreaks(t *testing.T) {
 		test         PathTest
 		steps, words string
 	}{
-		"no address":      {PathTest{Hub: "nowhere.invalid:7563"}, "!name", "name server"},
-		"no port":         {PathTest{Hub: "hub"}, "!name", "host:port"},
-		"UDP is blocked":  {PathTest{Hub: h.addr(), ListenPacket: cable.ListenPacket}, "name !udp !tcp", "let UDP go out"},
-		"another answers": {PathTest{Hub: other.addr()}, "name !udp !tcp", "TLS inspection"},
+		"no address": {PathTest{Hub: "nowhere.invalid:7563"}, "!name", "name server"},
+		"no port":    {PathTest{Hub: "hub"}, "!name", "host:port"},
+		"all is blocked": {PathTest{Hub: h.addr(), ListenPacket: cable.ListenPacket, DialStream: cable.DialStream},
+			"name !udp !tcp", "let UDP go out"},
+		"another answers": {PathTest{Hub: other.addr()}, "name !udp !tcp", "not the one"},
 		"nobody is there": {PathTest{Hub: "127.0.0.1:9"}, "name !udp !tcp", "is the hub running"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -91,6 +95,26 @@ func TestPathBreaks(t *testing.T) {
 				t.Errorf("advice is %q, want %q in it", advice, c.words)
 			}
 		})
+	}
+}
+
+// TestPathWithoutUDP measures what is left.
+func TestPathWithoutUDP(t *testing.T) {
+	h := startHub(t)
+	node := newNode(t)
+	if err := Enrol(t.Context(), node, h.token("berlin"), nil); err != nil {
+		t.Fatal(err)
+	}
+	var cable link.Cuttable
+	cable.Cut()
+	test := PathTest{Node: node, Hub: h.addr(), For: 200 * time.Millisecond, ListenPacket: cable.ListenPacket,
+		DialStream: func(ctx context.Context, addr string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "tcp", addr)
+		}}
+	r, err := test.Run(t.Context())
+	if err != nil || steps(r) != "name !udp tcp site idle up down" || !r.Reached || r.Carrier != link.CarrierTCP ||
+		r.Up < 1000 {
+		t.Errorf("%q, %+v, %v", steps(r), r, err)
 	}
 }
 

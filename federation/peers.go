@@ -35,7 +35,7 @@ const (
 
 // PeersConfig says what a hub's links need; Addr, Authority and Linked must be set.
 type PeersConfig struct {
-	// Addr is the UDP address to listen on.
+	// Addr is the address to listen on, by UDP and TCP.
 	Addr      string
 	Authority *identity.Authority
 	// Linked is called, on a goroutine of its own, for each link that comes up, and is to return when its
@@ -78,6 +78,7 @@ type peer struct {
 type PeerState struct {
 	Site     branchline.SiteID
 	Addr     string
+	Carrier  link.Carrier
 	Since    time.Time
 	Software string
 	Stats    link.Stats
@@ -97,6 +98,9 @@ func OpenPeers(cfg PeersConfig) (*Peers, error) {
 		return nil, fmt.Errorf("open links to sites: %w", err)
 	}
 	p.l = l
+	if err := l.TCP(); err != nil {
+		cfg.Logger.Warn("no links over TCP: sites whose network blocks UDP cannot link", "addr", l.Addr(), "error", err)
+	}
 	return p, nil
 }
 
@@ -128,8 +132,8 @@ func (p *Peers) Links() []PeerState {
 	states := make([]PeerState, 0, len(links))
 	for _, l := range links {
 		states = append(states, PeerState{
-			Site: l.remote.Site(), Addr: l.conn.Peer().Addr, Since: l.since, Software: l.software,
-			Stats: l.conn.Stats(),
+			Site: l.remote.Site(), Addr: l.conn.Peer().Addr, Carrier: l.conn.Peer().Carrier, Since: l.since,
+			Software: l.software, Stats: l.conn.Stats(),
 		})
 	}
 	slices.SortFunc(states, func(a, b PeerState) int { return strings.Compare(string(a.Site), string(b.Site)) })
@@ -207,7 +211,7 @@ func (p *Peers) link(ctx context.Context, conn link.Conn) error {
 	}
 	defer p.forget(l)
 	site := l.remote.Site()
-	p.cfg.Logger.Info("link up", "site", site, "addr", conn.Peer().Addr)
+	p.cfg.Logger.Info("link up", "site", site, "addr", conn.Peer().Addr, "carrier", conn.Peer().Carrier)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		s := &server{conn: conn, renew: func(csr []byte) (identity.Certificate, error) {

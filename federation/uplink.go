@@ -49,14 +49,21 @@ type UplinkConfig struct {
 	Software string
 	// ListenPacket opens the sockets; nil means the system's.
 	ListenPacket func(addr string) (net.PacketConn, error)
-	Clock        clock.Clock
-	Logger       *slog.Logger // nil means none
+	// DialStream opens TCP sockets; nil means the system's, or none if ListenPacket is set.
+	DialStream func(ctx context.Context, addr string) (net.Conn, error)
+	// Local is where links leave this machine, where the system opens the sockets.
+	Local  link.Local
+	Clock  clock.Clock
+	Logger *slog.Logger // nil means none
 }
 
 // Uplink keeps an edge linked to its hub and serves the edge's source there.
 type Uplink struct {
 	cfg   UplinkConfig
 	again bool // the token was used up for a certificate that had become worthless; Run's
+
+	carrier link.Carrier     // to try first; Run's
+	probe   *backoff.Backoff // pauses between attempts to get back to QUIC; Run's
 
 	mu      sync.Mutex
 	state   UplinkState
@@ -70,6 +77,8 @@ type UplinkState struct {
 	Since time.Time // of this Up or down; zero before the first attempt has ended
 	Hub   string    // the address of the link, or of the last attempt
 	Err   error     // why it is down
+
+	Carrier link.Carrier // while up; by TCP where UDP does not get through
 }
 
 // NewUplink returns an uplink that does nothing until it is run.
@@ -77,7 +86,7 @@ func NewUplink(cfg UplinkConfig) *Uplink {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Uplink{cfg: cfg, changed: make(chan struct{})}
+	return &Uplink{cfg: cfg, probe: backoff.New(firstProbe, maxProbe), changed: make(chan struct{})}
 }
 
 // State returns how the uplink stands.
@@ -168,7 +177,7 @@ func isAny(err error, of ...error) bool {
 func (u *Uplink) once(ctx context.Context, next int) (hub string, err error) {
 	known := u.cfg.Node.Certificate() != nil
 	if u.cfg.Token != "" && (!known || worthless(u.State().Err) && !u.again) {
-		err := Enrol(ctx, u.cfg.Node, u.cfg.Token, u.cfg.ListenPacket)
+		err := enrol(ctx, u.cfg.Node, u.cfg.Token, u.options(nil))
 		u.again = known && (err == nil || spent(err))
 		if err != nil {
 			return "", err
@@ -188,10 +197,7 @@ func (u *Uplink) once(ctx context.Context, next int) (hub string, err error) {
 	}
 	hub = hubs[next%len(hubs)]
 	dialling, cancel := context.WithTimeout(ctx, link.HandshakeTimeout)
-	conn, err := link.Dial(dialling, hub, link.Options{
-		TLS: conf, ListenPacket: u.cfg.ListenPacket, Small: errors.Is(u.State().Err, link.ErrStalled),
-		Join: identity.ProtocolJoin,
-	})
+	conn, err := dialHub(dialling, hub, u.options(conf))
 	cancel()
 	if err != nil {
 		return hub, fmt.Errorf("link to hub: %w", err)
@@ -205,12 +211,24 @@ func (u *Uplink) linked(ctx context.Context, hub string, conn link.Conn) error {
 	if err := greet(ctx, conn, u.cfg.Software); err != nil {
 		return whyEnded(conn, err)
 	}
+	return u.serving(ctx, hub, conn)
+}
+
+// serve serves on a connection that has greeted until it ends or next takes its place.
+func (u *Uplink) serve(ctx context.Context, hub string, conn link.Conn) (next link.Conn, err error) {
 	u.up(hub, conn)
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return Serve(ctx, conn, u.cfg.Source) })
-	g.Go(func() error { return u.renewing(ctx, conn) })
-	g.Go(func() error { return u.restoring(ctx, conn) })
-	return g.Wait()
+	g, linked := errgroup.WithContext(ctx)
+	g.Go(func() error { return Serve(linked, conn, u.cfg.Source) })
+	g.Go(func() error { return u.renewing(linked, conn) })
+	g.Go(func() error { return u.restoring(linked, conn) })
+	if conn.Peer().Carrier == link.CarrierTCP {
+		g.Go(func() (err error) {
+			next, err = u.returning(ctx, linked, hub)
+			return err
+		})
+	}
+	err = g.Wait()
+	return next, err
 }
 
 // whyEnded prefers the reason with which the hub closed the connection, if it did, to what a stream
@@ -259,8 +277,9 @@ func (u *Uplink) renew(ctx context.Context, conn link.Conn) error {
 }
 
 func (u *Uplink) up(hub string, conn link.Conn) {
-	u.set(UplinkState{Up: true, Since: u.cfg.Clock.Now(), Hub: hub}, conn)
-	u.cfg.Logger.Info("link up", "hub", hub)
+	carrier := conn.Peer().Carrier
+	u.set(UplinkState{Up: true, Since: u.cfg.Clock.Now(), Hub: hub, Carrier: carrier}, conn)
+	u.cfg.Logger.Info("link up", "hub", hub, "carrier", carrier)
 }
 
 // down notes the end of an attempt or link; what was down before and says the same is not news.

@@ -26,8 +26,9 @@ const (
 	// maxRequest bounds a certificate request, which holds little more than a key and a signature.
 	maxRequest = 4 << 10
 
-	sitePrefix = "branchline://site/"
-	hubURI     = "branchline://hub/"
+	authorityName = "Branchline hub authority"
+	sitePrefix    = "branchline://site/"
+	hubURI        = "branchline://hub/"
 )
 
 // siteURI names a site in its certificate.
@@ -74,7 +75,7 @@ func newSerial() (*big.Int, error) {
 // authorityCert returns the template of the authority's own certificate.
 func authorityCert(now time.Time) *x509.Certificate {
 	return &x509.Certificate{
-		Subject:   pkix.Name{CommonName: "Branchline hub authority"},
+		Subject:   pkix.Name{CommonName: authorityName},
 		NotBefore: now.Add(-clockSlack), NotAfter: now.Add(authorityLife),
 		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature, IsCA: true, BasicConstraintsValid: true,
 		MaxPathLenZero: true,

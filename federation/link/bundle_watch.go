@@ -16,8 +16,8 @@ const (
 	// The pause after connections could not be made, which doubles each time.
 	firstJoinPause = 5 * time.Second
 	maxJoinPause   = time.Minute
-	// silence is after how long without a packet a connection gets no new streams while others get some.
-	silence = KeepAlive + KeepAlive/2
+	// quiet is after how long without a packet a connection gets no new streams while others get some.
+	quiet = KeepAlive + KeepAlive/2
 )
 
 // dialFunc makes one more connection to the peer of a bundle, which has still to join.
@@ -55,7 +55,7 @@ func (j *joined) look(now time.Time) sample {
 	if m.lost > 0 {
 		cost *= 1.5 // it is about to send less
 	}
-	if now.Sub(v.heard) > silence {
+	if now.Sub(v.heard) > quiet {
 		cost *= 1000
 	}
 	v.cost.Store(math.Float64bits(cost))

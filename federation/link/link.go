@@ -10,7 +10,7 @@ import (
 	"github.com/branchline-video/branchline"
 )
 
-// DefaultPort is the hub's UDP port.
+// DefaultPort is the hub's port, of UDP and of TCP.
 const DefaultPort = 7563
 
 const (
@@ -108,7 +108,8 @@ type Peer struct {
 	Site     branchline.SiteID // as in its certificate; empty for a hub and for one that has none yet
 	Protocol string            // as agreed in the TLS handshake (ALPN); empty in memory
 	Addr     string
-	Leaf     []byte // its certificate, DER; nil if it has none
+	Carrier  Carrier // empty in memory
+	Leaf     []byte  // its certificate, DER; nil if it has none
 }
 
 // Stats are the figures of a connection since it was made. Lost is an estimate.

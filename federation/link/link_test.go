@@ -85,9 +85,13 @@ func listen(t testing.TB, listen func(string) (net.PacketConn, error)) (*link.Li
 	return l, link.Options{TLS: conf}
 }
 
-func quicPair(t *testing.T) (edge, hub link.Conn) {
+func quicPair(t *testing.T) (edge, hub link.Conn) { return pairOver(t, link.CarrierQUIC) }
+func tcpPair(t *testing.T) (edge, hub link.Conn)  { return pairOver(t, link.CarrierTCP) }
+
+func pairOver(t *testing.T, carrier link.Carrier) (edge, hub link.Conn) {
 	t.Helper()
 	l, opt := listen(t, nil)
+	opt.Carriers = []link.Carrier{carrier}
 	edge, err := link.Dial(t.Context(), l.Addr().String(), opt)
 	if err != nil {
 		t.Fatal(err)
@@ -96,15 +100,18 @@ func quicPair(t *testing.T) (edge, hub link.Conn) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if e, h := edge.Peer().Carrier, hub.Peer().Carrier; e != carrier || h != carrier {
+		t.Errorf("carried by %q and %q, want %q", e, h, carrier)
+	}
 	return edge, hub
 }
 
 func pipePair(*testing.T) (edge, hub link.Conn) { return link.Pipe("berlin", "") }
 
-// both runs the test over QUIC and in memory: a Pipe is only good if it does the same.
+// both runs the test over QUIC, over TCP and in memory: a Pipe is only good if it does the same.
 func both(t *testing.T, test func(t *testing.T, edge, hub link.Conn)) {
 	for name, pair := range map[string]func(*testing.T) (edge, hub link.Conn){
-		"quic": quicPair, "bundle": bundleOfOne, "memory": pipePair,
+		"quic": quicPair, "tcp": tcpPair, "bundle": bundleOfOne, "memory": pipePair,
 	} {
 		t.Run(name, func(t *testing.T) {
 			edge, hub := pair(t)
@@ -266,9 +273,15 @@ func TestContexts(t *testing.T) {
 // TestCuttable shows that a cut cable is noticed by both sides in time, and is as if it had never been
 // if it heals before.
 func TestCuttable(t *testing.T) {
+	for _, carrier := range []link.Carrier{link.CarrierQUIC, link.CarrierTCP} {
+		t.Run(string(carrier), func(t *testing.T) { testCuttable(t, carrier) })
+	}
+}
+
+func testCuttable(t *testing.T, carrier link.Carrier) {
 	var cable link.Cuttable
 	l, opt := listen(t, nil)
-	opt.ListenPacket = cable.ListenPacket
+	opt.ListenPacket, opt.DialStream, opt.Carriers = cable.ListenPacket, cable.DialStream, []link.Carrier{carrier}
 	edge, err := link.Dial(t.Context(), l.Addr().String(), opt)
 	if err != nil {
 		t.Fatal(err)

@@ -42,6 +42,15 @@ type Options struct {
 	Verify func(tls.ConnectionState) (branchline.SiteID, *Error)
 	// ListenPacket opens the UDP socket; nil means the system's.
 	ListenPacket func(addr string) (net.PacketConn, error)
+	// Carriers are tried in this order, each as soon as the one before it has failed or is late; the first
+	// that connects is kept. Nil means QUIC, then TCP. The side that accepts has both.
+	Carriers []Carrier
+	// DialStream and ListenStream open TCP sockets; nil means the system's, or none where ListenPacket is
+	// set, as that stands for another network.
+	DialStream   func(ctx context.Context, addr string) (net.Conn, error)
+	ListenStream func(addr string) (net.Listener, error)
+	// Local is where the side that dials leaves this machine, where the system opens the sockets.
+	Local Local
 	// Small keeps what the side that dials sends in packets of 1200 bytes, for a path that has stalled.
 	Small bool
 	// Join is the application protocol (ALPN) of further connections: what is dialled, or accepted with
@@ -71,8 +80,10 @@ func config() *quic.Config {
 	}
 }
 
-func listenUDP(addr string) (net.PacketConn, error) {
-	var conf net.ListenConfig
+func listenUDP(addr string) (net.PacketConn, error) { return Local{}.listenUDP(addr) }
+
+func (l Local) listenUDP(addr string) (net.PacketConn, error) {
+	conf := net.ListenConfig{Control: l.prepare}
 	p, err := conf.ListenPacket(context.Background(), "udp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("open UDP socket: %w", err)
@@ -83,7 +94,7 @@ func listenUDP(addr string) (net.PacketConn, error) {
 func (o Options) open(addr string) (*endpoint, error) {
 	listen := o.ListenPacket
 	if listen == nil {
-		listen = listenUDP
+		listen = o.Local.listenUDP
 	}
 	packets, err := listen(addr)
 	if err != nil {
@@ -109,106 +120,6 @@ type endpoint struct {
 
 func (e *endpoint) close() error { return errors.Join(e.t.Close(), e.packets.Close()) }
 
-// Listener accepts connections on one UDP socket.
-type Listener struct {
-	e        *endpoint
-	l        *quic.Listener
-	opt      Options
-	bundles  bundles
-	accepted chan Conn
-	closing  chan struct{}
-	ended    chan struct{} // closed with err set
-	err      error
-	once     sync.Once
-	closed   error // set by once
-}
-
-// Listen opens a UDP socket on addr. Options.Verify must be set.
-func Listen(addr string, opt Options) (*Listener, error) {
-	e, err := opt.open(addr)
-	if err != nil {
-		return nil, fmt.Errorf("listen on %s: %w", addr, err)
-	}
-	l, err := e.t.Listen(opt.TLS, config())
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("listen on %s: %w", addr, err), e.close())
-	}
-	a := &Listener{
-		e: e, l: l, opt: opt, accepted: make(chan Conn), closing: make(chan struct{}), ended: make(chan struct{}),
-		bundles: bundles{of: make(map[ticket]*bundle), joining: make(chan struct{}, maxJoining)},
-	}
-	a.bundles.work.Go(a.run)
-	return a, nil
-}
-
-// Addr returns the socket's address.
-func (l *Listener) Addr() net.Addr { return l.e.packets.LocalAddr() }
-
-// Accept returns the next connection whose peer Options.Verify accepted. Its error means that the
-// listener is closed or ctx is done. The caller closes the connection.
-func (l *Listener) Accept(ctx context.Context) (Conn, error) {
-	select {
-	case c := <-l.accepted:
-		return c, nil
-	case <-l.ended:
-		return nil, l.err
-	case <-ctx.Done():
-		return nil, fmt.Errorf("accept connection: %w", ctx.Err())
-	}
-}
-
-// run takes connections until the listener is closed. Those that join a bundle are not held up by a
-// caller that accepts no others.
-func (l *Listener) run() {
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	for {
-		c, err := l.l.Accept(ctx)
-		if err != nil {
-			l.err = fmt.Errorf("accept connection: %w", meaning(err))
-			close(l.ended)
-			return
-		}
-		l.take(c)
-	}
-}
-
-func (l *Listener) take(c *quic.Conn) {
-	state := c.ConnectionState().TLS
-	site, refused := l.opt.Verify(state)
-	if refused != nil {
-		// Nothing to do about a peer that is gone before it hears why.
-		_ = c.CloseWithError(quic.ApplicationErrorCode(refused.Code), clip(refused.Reason))
-		return
-	}
-	one := Conn(newConn(c, nil, site))
-	switch protocol := state.NegotiatedProtocol; {
-	case l.opt.Join == "" || protocol == l.opt.Single:
-	case protocol == l.opt.Join:
-		l.bundles.take(one)
-		return
-	default:
-		if key, err := newTicket(state); err == nil {
-			one = l.bundles.found(one, key)
-		}
-	}
-	select {
-	case l.accepted <- one:
-	case <-l.closing:
-		_ = one.Close(0, "")
-	}
-}
-
-// Close ends the listener and every connection that it accepted, and waits for them.
-func (l *Listener) Close() error {
-	l.once.Do(func() {
-		close(l.closing)
-		l.closed = errors.Join(l.l.Close(), l.e.close())
-		l.bundles.close()
-	})
-	return l.closed
-}
-
 type conn struct {
 	c    *quic.Conn
 	own  *endpoint // closed with the connection; nil if the listener owns it
@@ -219,11 +130,8 @@ type conn struct {
 }
 
 func newConn(c *quic.Conn, own *endpoint, site branchline.SiteID) *conn {
-	state := c.ConnectionState().TLS
-	p := Peer{Site: site, Protocol: state.NegotiatedProtocol, Addr: c.RemoteAddr().String()}
-	if len(state.PeerCertificates) > 0 {
-		p.Leaf = state.PeerCertificates[0].Raw
-	}
+	p := peerOf(c.ConnectionState().TLS, c.RemoteAddr(), CarrierQUIC)
+	p.Site = site
 	return &conn{c: c, own: own, peer: p}
 }
 

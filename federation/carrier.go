@@ -1,0 +1,90 @@
+package federation
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/branchline-video/branchline/federation/identity"
+	"github.com/branchline-video/branchline/federation/link"
+)
+
+const (
+	// While a link is carried by TCP the pause between two attempts to carry it by QUIC grows from firstProbe
+	// to maxProbe: the site is well served, and a firewall changes seldom.
+	firstProbe = 30 * time.Second
+	maxProbe   = 5 * time.Minute
+	// steadyLink is how long a link over QUIC lives before it counts as working: some networks let UDP begin
+	// and then throttle it.
+	steadyLink = time.Minute
+)
+
+// errMoved ends the serving of a link whose place a better one has taken.
+var errMoved = errors.New("the link goes on over another carrier")
+
+// options returns how to dial the hub.
+func (u *Uplink) options(conf *tls.Config) link.Options {
+	opt := link.Options{
+		TLS: conf, ListenPacket: u.cfg.ListenPacket, DialStream: u.cfg.DialStream, Local: u.cfg.Local,
+		Small: errors.Is(u.State().Err, link.ErrStalled), Join: identity.ProtocolJoin,
+	}
+	if u.carrier == link.CarrierTCP {
+		opt.Carriers = []link.Carrier{link.CarrierTCP, link.CarrierQUIC}
+	}
+	return opt
+}
+
+// remember notes how a link went for the next attempt.
+func (u *Uplink) remember(carrier link.Carrier, lived time.Duration) {
+	switch {
+	case carrier == link.CarrierTCP:
+		u.carrier = carrier
+	case lived >= steadyLink:
+		u.carrier = ""
+		u.probe.Reset()
+	}
+}
+
+// serving serves on connections, of which each takes the place of the one before, and closes them.
+func (u *Uplink) serving(ctx context.Context, hub string, conn link.Conn) error {
+	for {
+		began := u.cfg.Clock.Now()
+		next, err := u.serve(ctx, hub, conn)
+		u.remember(conn.Peer().Carrier, u.cfg.Clock.Now().Sub(began))
+		err = errors.Join(err, closeFor(conn, nil))
+		if next == nil {
+			return err
+		}
+		u.cfg.Logger.Debug("link moved", "hub", hub, "because", err)
+		conn = next
+	}
+}
+
+// returning tries to carry the link by QUIC again, and returns the connection with which that worked and
+// errMoved. The hub has put it in the place of the link's present one, so from the greeting on it does not
+// depend on that, whose context is linked.
+func (u *Uplink) returning(ctx, linked context.Context, hub string) (link.Conn, error) {
+	for {
+		if err := u.probe.Wait(linked); err != nil {
+			return nil, err
+		}
+		conf, err := u.cfg.Node.TLS()
+		if err != nil {
+			return nil, fmt.Errorf("link to hub: %w", err)
+		}
+		opt := u.options(conf)
+		opt.Carriers = []link.Carrier{link.CarrierQUIC}
+		dialling, cancel := context.WithTimeout(linked, link.HandshakeTimeout)
+		conn, err := dialHub(dialling, hub, opt)
+		cancel()
+		if err == nil {
+			if err = greet(ctx, conn, u.cfg.Software); err == nil {
+				return conn, errMoved
+			}
+			err = errors.Join(err, closeFor(conn, nil))
+		}
+		u.cfg.Logger.Debug("no link over QUIC yet", "hub", hub, "error", err)
+	}
+}
