@@ -61,6 +61,7 @@ func config() *quic.Config {
 		MaxIncomingStreams:             MaxStreams,
 		MaxIncomingUniStreams:          -1,
 		Allow0RTT:                      false,
+		EnableDatagrams:                true,
 	}
 }
 
