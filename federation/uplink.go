@@ -16,6 +16,7 @@ import (
 	"github.com/branchline-video/branchline"
 	"github.com/branchline-video/branchline/federation/identity"
 	"github.com/branchline-video/branchline/federation/link"
+	"github.com/branchline-video/branchline/federation/members"
 	"github.com/branchline-video/branchline/internal/backoff"
 	"github.com/branchline-video/branchline/internal/clock"
 	wire "github.com/branchline-video/branchline/proto"
@@ -45,6 +46,8 @@ type UplinkConfig struct {
 	// Token enrols the node, if it is not enrolled yet or the hub does not accept its certificate any
 	// more; empty for none.
 	Token string
+	// Members, if set, is this node's part in the gossip, which stays the caller's.
+	Members *members.Members
 	// Software describes this node to the hub, for people.
 	Software string
 	// ListenPacket opens the sockets; nil means the system's.
@@ -204,9 +207,17 @@ func (u *Uplink) linked(ctx context.Context, hub string, conn link.Conn) error {
 	if err := greet(ctx, conn, u.cfg.Software); err != nil {
 		return whyEnded(conn, err)
 	}
+	gossip, err := gossipIn(u.cfg.Members, u.cfg.Node.Site(), conn)
+	if err != nil {
+		return err
+	}
 	u.up(hub, conn)
+	stop := ctx
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return Serve(ctx, conn, u.cfg.Source) })
+	g.Go(func() error { return (&server{conn: conn, src: u.cfg.Source, gossip: gossip}).run(ctx) })
+	if gossip != nil {
+		g.Go(func() error { return gossip.Run(ctx, stop) })
+	}
 	g.Go(func() error { return u.renewing(ctx, conn) })
 	g.Go(func() error { return u.restoring(ctx, conn) })
 	return g.Wait()

@@ -19,6 +19,9 @@ const (
 	Left        State = "left"        // it said that it stops: no alarm
 )
 
+// States returns all states.
+func States() []State { return []State{Online, Suspect, LinkDown, Unreachable, OneWay, Left} }
+
 const (
 	// silentAfter is how long a link may bring nothing before its site is suspect: more than two keep-alives
 	// and their repetitions, so that lost packets alone do not show.

@@ -195,6 +195,7 @@ func newCentre(t *testing.T, name string, sites ...string) *centre {
 }
 
 func (c *centre) close() {
+	defer pause(time.Minute) // a probe of memberlist's goes to its end
 	if err := c.m.Close(); err != nil {
 		c.Error(err)
 	}
