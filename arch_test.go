@@ -76,6 +76,7 @@ func foreignHomes() map[string][]string {
 		"github.com/Eyevinn/mp4ff":             {"internal/testcam/marks"},
 		"github.com/dgraph-io/badger/v4":       {"segstore/index"},
 		"github.com/hashicorp/memberlist":      {"federation/members"},
+		"github.com/hashicorp/go-msgpack/v2":   {"federation/members"},
 		"github.com/gorilla/websocket":         {"hub/api"},
 		"google.golang.org/protobuf":           {"proto", "federation"},
 		"github.com/alecthomas/kong":           {"cmd/branchline"},

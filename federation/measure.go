@@ -13,6 +13,7 @@ import (
 
 	"github.com/branchline-video/branchline"
 	"github.com/branchline-video/branchline/federation/link"
+	"github.com/branchline-video/branchline/internal/clock"
 	wire "github.com/branchline-video/branchline/proto"
 )
 
@@ -127,7 +128,8 @@ func drain(r io.Reader) (n int64, took time.Duration, err error) {
 	for {
 		k, err := r.Read(buf)
 		if n += int64(k); k > 0 {
-			if last = time.Now(); first.IsZero() {
+			last = clock.Clock{}.Now()
+			if first.IsZero() {
 				first = last
 			}
 		}
@@ -146,10 +148,16 @@ func pour(w io.Writer, length time.Duration) error {
 	if _, err := rand.Read(piece); err != nil {
 		return err
 	}
-	for end := time.Now().Add(length); time.Now().Before(end); {
+	end := time.NewTimer(length)
+	defer end.Stop()
+	for {
+		select {
+		case <-end.C:
+			return nil
+		default:
+		}
 		if _, err := w.Write(piece); err != nil {
 			return err
 		}
 	}
-	return nil
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/branchline-video/branchline"
 	"github.com/branchline-video/branchline/federation/identity"
 	"github.com/branchline-video/branchline/federation/link"
+	"github.com/branchline-video/branchline/internal/clock"
 	wire "github.com/branchline-video/branchline/proto"
 )
 
@@ -115,9 +116,9 @@ type stepError struct{ error }
 
 // step does one step; its function returns what was found, and with an error an advice.
 func (r *pathRun) step(name string, do func() (found, advice string, err error)) error {
-	began := time.Now()
+	began := clock.Clock{}.Now()
 	found, advice, err := do()
-	s := PathStep{Name: name, OK: err == nil, Took: time.Since(began), Found: found, Advice: advice}
+	s := PathStep{Name: name, OK: err == nil, Took: clock.Clock{}.Now().Sub(began), Found: found, Advice: advice}
 	if err != nil {
 		s.Found = err.Error()
 	}
@@ -267,7 +268,7 @@ func (r *pathRun) call(ctx context.Context, what wire.TestRequest_What, length t
 func (r *pathRun) ping(ctx context.Context) (time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, link.HandshakeTimeout)
 	defer cancel()
-	began := time.Now()
+	began := clock.Clock{}.Now()
 	c, err := r.call(ctx, wire.TestRequest_WHAT_PING, 0)
 	if err != nil {
 		return 0, whyEnded(r.conn, err)
@@ -276,7 +277,7 @@ func (r *pathRun) ping(ctx context.Context) (time.Duration, error) {
 	if _, err := c.one(); err != nil {
 		return 0, whyEnded(r.conn, err)
 	}
-	return time.Since(began), nil
+	return clock.Clock{}.Now().Sub(began), nil
 }
 
 // pings returns the median of several, at least one.

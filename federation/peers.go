@@ -18,6 +18,7 @@ import (
 	"github.com/branchline-video/branchline"
 	"github.com/branchline-video/branchline/federation/identity"
 	"github.com/branchline-video/branchline/federation/link"
+	"github.com/branchline-video/branchline/federation/members"
 	"github.com/branchline-video/branchline/internal/clock"
 	wire "github.com/branchline-video/branchline/proto"
 )
@@ -44,6 +45,8 @@ type PeersConfig struct {
 	Linked func(ctx context.Context, site branchline.SiteID, src *Remote)
 	// Copies, if set, gives sites back what they have lost.
 	Copies CopyFunc
+	// Members, if set, is this hub's part in the gossip, which stays the caller's.
+	Members *members.Members
 	// Software describes this node to its sites, for people.
 	Software string
 	// ListenPacket opens the socket; nil means the system's.
@@ -211,10 +214,18 @@ func (p *Peers) link(ctx context.Context, conn link.Conn) error {
 	}
 	defer p.forget(l)
 	site := l.remote.Site()
+	gossip, err := gossipIn(p.cfg.Members, site, conn)
+	if err != nil {
+		return err
+	}
 	p.cfg.Logger.Info("link up", "site", site, "addr", conn.Peer().Addr, "carrier", conn.Peer().Carrier)
+	stop := ctx
 	g, ctx := errgroup.WithContext(ctx)
+	if gossip != nil {
+		g.Go(func() error { return gossip.Run(ctx, stop) })
+	}
 	g.Go(func() error {
-		s := &server{conn: conn, renew: func(csr []byte) (identity.Certificate, error) {
+		s := &server{conn: conn, gossip: gossip, renew: func(csr []byte) (identity.Certificate, error) {
 			return p.cfg.Authority.Renew(site, csr)
 		}}
 		if p.cfg.Copies != nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/branchline-video/branchline"
 	"github.com/branchline-video/branchline/federation/identity"
 	"github.com/branchline-video/branchline/federation/link"
+	"github.com/branchline-video/branchline/federation/members"
 	wire "github.com/branchline-video/branchline/proto"
 )
 
@@ -57,6 +58,7 @@ type server struct {
 	renew func(csr []byte) (identity.Certificate, error) // nil: this side is no authority
 	// copies gives the peer what it has lost; nil: nothing.
 	copies func(ctx context.Context, id branchline.SegmentID, bytes branchline.ByteRange) (io.ReadCloser, error)
+	gossip *members.Link // nil: this side does not gossip
 
 	mu   sync.Mutex
 	busy [link.KindGossip + 1]int // calls by kind
@@ -93,6 +95,12 @@ func (s *server) stream(ctx context.Context, g *errgroup.Group, st link.Stream) 
 	gone := context.AfterFunc(ctx, func() { st.Reset(linkCode(wire.Code_CODE_UNAVAILABLE)) })
 	defer gone()
 	in := newReceiver(st)
+	if b, err := in.r.Peek(1); err == nil && link.Kind(b[0]) == link.KindGossip && s.gossip != nil {
+		_, _ = in.r.ReadByte() // it is there
+		late.Stop()
+		s.gossip.Serve(ctx, st, in.r)
+		return
+	}
 	kind, req, err := readRequest(in)
 	late.Stop()
 	if err != nil {

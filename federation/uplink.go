@@ -16,6 +16,7 @@ import (
 	"github.com/branchline-video/branchline"
 	"github.com/branchline-video/branchline/federation/identity"
 	"github.com/branchline-video/branchline/federation/link"
+	"github.com/branchline-video/branchline/federation/members"
 	"github.com/branchline-video/branchline/internal/backoff"
 	"github.com/branchline-video/branchline/internal/clock"
 	wire "github.com/branchline-video/branchline/proto"
@@ -45,6 +46,8 @@ type UplinkConfig struct {
 	// Token enrols the node, if it is not enrolled yet or the hub does not accept its certificate any
 	// more; empty for none.
 	Token string
+	// Members, if set, is this node's part in the gossip, which stays the caller's.
+	Members *members.Members
 	// Software describes this node to the hub, for people.
 	Software string
 	// ListenPacket opens the sockets; nil means the system's.
@@ -216,9 +219,16 @@ func (u *Uplink) linked(ctx context.Context, hub string, conn link.Conn) error {
 
 // serve serves on a connection that has greeted until it ends or next takes its place.
 func (u *Uplink) serve(ctx context.Context, hub string, conn link.Conn) (next link.Conn, err error) {
+	gossip, err := gossipIn(u.cfg.Members, u.cfg.Node.Site(), conn)
+	if err != nil {
+		return nil, err
+	}
 	u.up(hub, conn)
 	g, linked := errgroup.WithContext(ctx)
-	g.Go(func() error { return Serve(linked, conn, u.cfg.Source) })
+	g.Go(func() error { return (&server{conn: conn, src: u.cfg.Source, gossip: gossip}).run(linked) })
+	if gossip != nil {
+		g.Go(func() error { return gossip.Run(linked, ctx) })
+	}
 	g.Go(func() error { return u.renewing(linked, conn) })
 	g.Go(func() error { return u.restoring(linked, conn) })
 	if conn.Peer().Carrier == link.CarrierTCP {

@@ -18,6 +18,7 @@ import (
 	"github.com/branchline-video/branchline"
 	"github.com/branchline-video/branchline/federation"
 	"github.com/branchline-video/branchline/federation/identity"
+	"github.com/branchline-video/branchline/federation/members"
 	"github.com/branchline-video/branchline/hub/catalog"
 	"github.com/branchline-video/branchline/hub/evidence"
 	"github.com/branchline-video/branchline/hub/fetch"
@@ -58,7 +59,9 @@ type Node struct {
 	locks     *evidence.Locks
 	authority *identity.Authority
 	peers     *federation.Peers // nil without Listen
-	cameras   chan struct{}     // holds a token when a camera was added or changed
+	members   *members.Members  // nil without Listen
+	stands    standings
+	cameras   chan struct{} // holds a token when a camera was added or changed
 	origins   origins
 	keys      *keys
 	memory    *live.Budget // of the live streams
@@ -141,8 +144,11 @@ func (n *Node) open() (err error) {
 	if n.cfg.Listen == "" {
 		return nil
 	}
+	if err := n.gossip(); err != nil {
+		return err
+	}
 	n.peers, err = federation.OpenPeers(federation.PeersConfig{
-		Addr: n.cfg.Listen, Authority: n.authority, Software: n.cfg.Software,
+		Addr: n.cfg.Listen, Authority: n.authority, Software: n.cfg.Software, Members: n.members,
 		ListenPacket: n.cfg.ListenPacket, Clock: n.cfg.Clock, Logger: n.log,
 		Linked: n.linkUp, Copies: n.copyFor,
 	})
@@ -184,9 +190,11 @@ func (n *Node) begun(policies []policy.Policy) ([]policy.Policy, error) {
 // Run links the sites, records and fetches until ctx ends, and returns its error, or earlier the
 // error that made going on impossible. All links have ended when it returns.
 func (n *Node) Run(ctx context.Context) error {
+	n.begin(ctx)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return n.catalog.Run(ctx) })
 	group.Go(func() error { return n.record(ctx) })
+	group.Go(func() error { return n.watch(ctx) })
 	if n.peers != nil {
 		group.Go(func() error { return n.peers.Run(ctx) })
 	}
@@ -212,6 +220,9 @@ func (n *Node) Close() error {
 	var errs []error
 	if n.peers != nil {
 		errs = append(errs, n.peers.Close())
+	}
+	if n.members != nil {
+		errs = append(errs, n.members.Close())
 	}
 	if n.store != nil {
 		errs = append(errs, n.store.Close())
@@ -259,7 +270,7 @@ func (n *Node) attach(ctx context.Context, site branchline.SiteID, src branchlin
 	})
 	err := group.Wait()
 	n.setLink(site, nil)
-	return errors.Join(err, n.catalog.LinkDown(site, n.cfg.Clock.Now()))
+	return errors.Join(err, n.catalog.LinkDown(site, n.cfg.Clock.Now(), n.why(site)))
 }
 
 // tryAgain is the pause before work at a linked site is taken up again after an error.

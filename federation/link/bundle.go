@@ -32,6 +32,7 @@ type bundle struct {
 	dial    dialFunc     // nil: the peer dials
 	own     func() error // gives back what all share, after the last connection; nil for nothing
 	in      chan Stream
+	packets chan []byte
 	closing chan struct{} // closed by Close
 	done    chan struct{} // closed when no connection is left
 	changed chan struct{} // has a token after connections have come or gone
@@ -65,12 +66,14 @@ type joined struct {
 func newBundle(first Conn, key ticket, small bool, own func() error) *bundle {
 	b := &bundle{
 		peer: first.Peer(), key: key, own: own,
-		in: make(chan Stream), closing: make(chan struct{}), done: make(chan struct{}), changed: make(chan struct{}, 1),
+		in: make(chan Stream), packets: make(chan []byte, packetsHeld),
+		closing: make(chan struct{}), done: make(chan struct{}), changed: make(chan struct{}, 1),
 	}
 	j := &joined{conn: first, small: small}
 	j.look(time.Now())
 	b.conns, b.made = []*joined{j}, 1
 	b.work.Go(func() { b.pump(j) })
+	b.work.Go(func() { b.collect(j) })
 	return b
 }
 
@@ -89,6 +92,7 @@ func (b *bundle) add(j *joined) error {
 	b.conns = slices.Insert(b.conns, i, j)
 	b.made++
 	b.work.Go(func() { b.pump(j) })
+	b.work.Go(func() { b.collect(j) })
 	b.wake()
 	return nil
 }

@@ -160,6 +160,9 @@ var ErrSilent = errors.New("nothing received from the peer")
 // [StallTimeout]: mostly a path that has begun to lose large packets in silence.
 var ErrStalled = errors.New("the peer gets nothing of what is sent")
 
+// ErrNoPackets means that this connection carries no single packets.
+var ErrNoPackets = errors.New("the connection carries no packets")
+
 // CodeStalled is the [Code] with which a connection that has stalled is closed.
 const CodeStalled Code = 13
 

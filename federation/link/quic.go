@@ -77,6 +77,7 @@ func config() *quic.Config {
 		MaxIncomingStreams:             MaxStreams,
 		MaxIncomingUniStreams:          -1,
 		Allow0RTT:                      false,
+		EnableDatagrams:                true,
 	}
 }
 

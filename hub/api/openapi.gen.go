@@ -164,6 +164,36 @@ func (e LockState) Valid() bool {
 	}
 }
 
+// Defines values for PeerState.
+const (
+	PeerStateLeft        PeerState = "left"
+	PeerStateLinkDown    PeerState = "link-down"
+	PeerStateOneWay      PeerState = "one-way"
+	PeerStateOnline      PeerState = "online"
+	PeerStateSuspect     PeerState = "suspect"
+	PeerStateUnreachable PeerState = "unreachable"
+)
+
+// Valid indicates whether the value is a known member of the PeerState enum.
+func (e PeerState) Valid() bool {
+	switch e {
+	case PeerStateLeft:
+		return true
+	case PeerStateLinkDown:
+		return true
+	case PeerStateOneWay:
+		return true
+	case PeerStateOnline:
+		return true
+	case PeerStateSuspect:
+		return true
+	case PeerStateUnreachable:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for Policy.
 const (
 	PolicyAlways   Policy = "always"
@@ -507,9 +537,45 @@ type NewSite struct {
 
 // Outage defines model for Outage.
 type Outage struct {
-	End   *time.Time `json:"end,omitempty"`
-	Start time.Time  `json:"start"`
+	End *time.Time `json:"end,omitempty"`
+
+	// Reason How it looked
+	Reason *string `json:"reason,omitempty"`
+
+	// SeenBy Who saw it: this hub, the site, or gossip
+	SeenBy *string   `json:"seenBy,omitempty"`
+	Start  time.Time `json:"start"`
+
+	// State online: the link is up; suspect: it is silent, or was lost and it is not decided yet why; link-down: nobody
+	// reaches the site; unreachable: from this hub, while the site is linked to another one; one-way: bytes pass in
+	// one direction only; left: its edge was stopped, which is no alarm.
+	State *PeerState `json:"state,omitempty"`
 }
+
+// OutageList defines model for OutageList.
+type OutageList struct {
+	Outages []Outage `json:"outages"`
+}
+
+// Peer How a site that was ever linked stands, its link and what other members say of it joined
+type Peer struct {
+	// Alarm Whether somebody should look after the site
+	Alarm bool `json:"alarm"`
+
+	// Reason Why it is thought so
+	Reason string    `json:"reason"`
+	Since  time.Time `json:"since"`
+
+	// State online: the link is up; suspect: it is silent, or was lost and it is not decided yet why; link-down: nobody
+	// reaches the site; unreachable: from this hub, while the site is linked to another one; one-way: bytes pass in
+	// one direction only; left: its edge was stopped, which is no alarm.
+	State PeerState `json:"state"`
+}
+
+// PeerState online: the link is up; suspect: it is silent, or was lost and it is not decided yet why; link-down: nobody
+// reaches the site; unreachable: from this hub, while the site is linked to another one; one-way: bytes pass in
+// one direction only; left: its edge was stopped, which is no alarm.
+type PeerState string
 
 // Policy What of the stream is brought to the hub without being asked for. always: everything; backfill: what was
 // recorded while the site's link was down; never: nothing.
@@ -593,6 +659,9 @@ type Site struct {
 
 	// Outages Recent outages of the link, oldest first; the last has no end while the site is down
 	Outages []Outage `json:"outages"`
+
+	// Peer How a site that was ever linked stands, its link and what other members say of it joined
+	Peer *Peer `json:"peer,omitempty"`
 
 	// RttMs Round trip time of the link in milliseconds, while it is up and known
 	RttMs *float64 `json:"rttMs,omitempty"`
@@ -715,6 +784,11 @@ type GetTimelineParams struct {
 	To   To   `form:"to" json:"to"`
 }
 
+// ListOutagesParams defines parameters for ListOutages.
+type ListOutagesParams struct {
+	Limit *int `form:"limit,omitempty" json:"limit,omitempty"`
+}
+
 // SetDemoLinkJSONRequestBody defines body for SetDemoLink for application/json ContentType.
 type SetDemoLinkJSONRequestBody = DemoLink
 
@@ -783,6 +857,9 @@ type ServerInterface interface {
 	// AddSite Add a site and get the one-time token with which its edge enrols
 	// (POST /api/v1/sites)
 	AddSite(w http.ResponseWriter, r *http.Request)
+	// ListOutages The outages of a site's link that are on record, newest first
+	// (GET /api/v1/sites/{site}/outages)
+	ListOutages(w http.ResponseWriter, r *http.Request, site SiteID, params ListOutagesParams)
 	// RevokeSite Withdraw a site's certificate; its link ends at once, what is held stays
 	// (POST /api/v1/sites/{site}/revoke)
 	RevokeSite(w http.ResponseWriter, r *http.Request, site SiteID)
@@ -1138,6 +1215,48 @@ func (siw *ServerInterfaceWrapper) AddSite(w http.ResponseWriter, r *http.Reques
 	handler.ServeHTTP(w, r)
 }
 
+// ListOutages operation middleware
+func (siw *ServerInterfaceWrapper) ListOutages(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "site" -------------
+	var site SiteID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "site", r.PathValue("site"), &site, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "site", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListOutagesParams
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", r.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "limit"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "limit", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListOutages(w, r, site, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // RevokeSite operation middleware
 func (siw *ServerInterfaceWrapper) RevokeSite(w http.ResponseWriter, r *http.Request) {
 
@@ -1344,6 +1463,7 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/sites", wrapper.ListSites)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/sites", wrapper.AddSite)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/sites/{site}/revoke", wrapper.RevokeSite)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/sites/{site}/outages", wrapper.ListOutages)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/cameras", wrapper.ListCameras)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/cameras/{camera}/timeline", wrapper.GetTimeline)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/retrievals", wrapper.ListRetrievals)
@@ -2049,6 +2169,50 @@ func (response AddSitedefaultJSONResponse) VisitAddSiteResponse(w http.ResponseW
 	return err
 }
 
+type ListOutagesRequestObject struct {
+	Site   SiteID `json:"site"`
+	Params ListOutagesParams
+}
+
+type ListOutagesResponseObject interface {
+	VisitListOutagesResponse(w http.ResponseWriter) error
+}
+
+type ListOutages200JSONResponse OutageList
+
+func (response ListOutages200JSONResponse) VisitListOutagesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListOutagesdefaultJSONResponse struct {
+	Body       Error
+	Headers    ErrorResponseHeaders
+	StatusCode int
+}
+
+func (response ListOutagesdefaultJSONResponse) VisitListOutagesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if response.Headers.RetryAfter != nil {
+		w.Header().Set("Retry-After", fmt.Sprint(*response.Headers.RetryAfter))
+	}
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type RevokeSiteRequestObject struct {
 	Site SiteID `json:"site"`
 }
@@ -2258,6 +2422,9 @@ type StrictServerInterface interface {
 	// AddSite Add a site and get the one-time token with which its edge enrols
 	// (POST /api/v1/sites)
 	AddSite(ctx context.Context, request AddSiteRequestObject) (AddSiteResponseObject, error)
+	// ListOutages The outages of a site's link that are on record, newest first
+	// (GET /api/v1/sites/{site}/outages)
+	ListOutages(ctx context.Context, request ListOutagesRequestObject) (ListOutagesResponseObject, error)
 	// RevokeSite Withdraw a site's certificate; its link ends at once, what is held stays
 	// (POST /api/v1/sites/{site}/revoke)
 	RevokeSite(ctx context.Context, request RevokeSiteRequestObject) (RevokeSiteResponseObject, error)
@@ -2736,6 +2903,33 @@ func (sh *strictHandler) AddSite(w http.ResponseWriter, r *http.Request) {
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(AddSiteResponseObject); ok {
 		if err := validResponse.VisitAddSiteResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ListOutages operation middleware
+func (sh *strictHandler) ListOutages(w http.ResponseWriter, r *http.Request, site SiteID, params ListOutagesParams) {
+	var request ListOutagesRequestObject
+
+	request.Site = site
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListOutages(ctx, request.(ListOutagesRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListOutages")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListOutagesResponseObject); ok {
+		if err := validResponse.VisitListOutagesResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

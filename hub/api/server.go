@@ -19,6 +19,7 @@ import (
 
 	"github.com/branchline-video/branchline"
 	"github.com/branchline-video/branchline/federation/identity"
+	"github.com/branchline-video/branchline/federation/members"
 	"github.com/branchline-video/branchline/hub/access"
 	"github.com/branchline-video/branchline/hub/catalog"
 	"github.com/branchline-video/branchline/hub/evidence"
@@ -52,6 +53,8 @@ type Hub interface {
 	Timeline(stream branchline.StreamID, span branchline.TimeRange) ([]catalog.Span, error)
 	// RTT returns the round trip time of the site's link, while it is up and known.
 	RTT(site branchline.SiteID) (time.Duration, bool)
+	// Standing returns how a site stands. It wraps branchline.ErrNotFound for one that was never linked.
+	Standing(site branchline.SiteID) (members.Standing, error)
 	// Health returns why the hub does not work, or nil.
 	Health() error
 }

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -48,7 +49,7 @@ func (a *API) sites(only branchline.SiteID) ([]Site, error) {
 			site.Cameras, site.LastContact = seen[i].Cameras, optional(seen[i].LastContact)
 		}
 		site.State, site.Since = siteState(entry, seen[max(i, 0):i+1])
-		if err := a.describeLink(&site); err != nil {
+		if err := errors.Join(a.describeLink(&site), a.describePeer(&site)); err != nil {
 			return nil, err
 		}
 		sites = append(sites, site)
@@ -78,11 +79,7 @@ func (a *API) describeLink(site *Site) error {
 		return err
 	}
 	for _, o := range outages[max(0, len(outages)-maxOutages):] {
-		outage := Outage{Start: stamp(o.Span.Start)}
-		if !o.Open {
-			outage.End = optional(o.Span.End)
-		}
-		site.Outages = append(site.Outages, outage)
+		site.Outages = append(site.Outages, outage(o))
 	}
 	if rtt, known := a.Hub.RTT(id); known {
 		ms := float64(rtt) / float64(time.Millisecond)

@@ -64,6 +64,29 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/sites/{site}/outages": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                site: components["parameters"]["SiteID"];
+            };
+            cookie?: never;
+        };
+        /**
+         * The outages of a site's link that are on record, newest first
+         * @description Each with how it looked and who saw it. Kept for 400 days, at most 10,000 for a site; policies of the kind
+         *     `backfill` fetch by the same record.
+         */
+        get: operations["listOutages"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/cameras": {
         parameters: {
             query?: never;
@@ -449,6 +472,7 @@ export interface components {
              * @description Since when it is in this state
              */
             since?: string;
+            peer?: components["schemas"]["Peer"];
             /**
              * Format: date-time
              * @description When the hub last heard of it; absent if never
@@ -466,6 +490,23 @@ export interface components {
             /** @description Only in a demo: whether its link is cut on purpose */
             cut?: boolean;
         };
+        /**
+         * @description online: the link is up; suspect: it is silent, or was lost and it is not decided yet why; link-down: nobody
+         *     reaches the site; unreachable: from this hub, while the site is linked to another one; one-way: bytes pass in
+         *     one direction only; left: its edge was stopped, which is no alarm.
+         * @enum {string}
+         */
+        PeerState: "online" | "suspect" | "link-down" | "unreachable" | "one-way" | "left";
+        /** @description How a site that was ever linked stands, its link and what other members say of it joined */
+        Peer: {
+            state: components["schemas"]["PeerState"];
+            /** Format: date-time */
+            since: string;
+            /** @description Why it is thought so */
+            reason: string;
+            /** @description Whether somebody should look after the site */
+            alarm: boolean;
+        };
         SiteList: {
             sites: components["schemas"]["Site"][];
         };
@@ -474,6 +515,14 @@ export interface components {
             start: string;
             /** Format: date-time */
             end?: string;
+            state?: components["schemas"]["PeerState"];
+            /** @description How it looked */
+            reason?: string;
+            /** @description Who saw it: this hub, the site, or gossip */
+            seenBy?: string;
+        };
+        OutageList: {
+            outages: components["schemas"]["Outage"][];
         };
         NewSite: {
             /** @description One label: a-z, 0-9 and inner hyphens */
@@ -900,6 +949,31 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
+            };
+            default: components["responses"]["Error"];
+        };
+    };
+    listOutages: {
+        parameters: {
+            query?: {
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                site: components["parameters"]["SiteID"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The outages */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["OutageList"];
+                };
             };
             default: components["responses"]["Error"];
         };
