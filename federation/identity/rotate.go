@@ -217,6 +217,9 @@ func sameFiles(a, b []os.FileInfo) bool {
 	})
 }
 
+// Organisation reports whether certificates are of the organisation's authority.
+func (a *Authority) Organisation() bool { return a.org != nil }
+
 // AuthorityState tells of an authority and of those before it.
 type AuthorityState struct {
 	Fingerprint   branchline.Hash // SHA-256 of the certificate
