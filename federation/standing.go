@@ -65,27 +65,36 @@ func (s *server) checked(req *wire.Request, err error) error {
 
 // deny tells of a denied call, as often as is allowed.
 func (p *Peers) deny(peer link.Peer, req *wire.Request, err error) {
+	call, object := describe(req)
+	p.Deny(Denial{Site: peer.Site, Addr: peer.Addr, Call: call, Object: object, Err: err})
+}
+
+// Deny tells of what a site's node was denied, as often as is allowed; whoever uses the links and finds something
+// calls it.
+func (p *Peers) Deny(d Denial) {
 	if p.cfg.Denied == nil {
 		return
 	}
 	now := p.cfg.Clock.Now()
 	p.mu.Lock()
-	d := p.denials[peer.Site]
-	if d == nil {
-		d = &denials{limit: rate.NewLimiter(rate.Every(deniedEvery), deniedBurst)}
-		p.denials[peer.Site] = d
+	of := p.denials[d.Site]
+	if of == nil {
+		of = &denials{limit: rate.NewLimiter(rate.Every(deniedEvery), deniedBurst)}
+		p.denials[d.Site] = of
 	}
-	allowed, missed := d.limit.AllowN(now, 1), d.missed
-	d.missed++
+	allowed := of.limit.AllowN(now, 1)
+	d.Missed = of.missed
+	of.missed++
 	if allowed {
-		d.missed = 0
+		of.missed = 0
+	}
+	if l := p.links[d.Site]; d.Addr == "" && l != nil {
+		d.Addr = l.conn.Peer().Addr
 	}
 	p.mu.Unlock()
-	if !allowed {
-		return
+	if allowed {
+		p.cfg.Denied(d)
 	}
-	call, object := describe(req)
-	p.cfg.Denied(Denial{Site: peer.Site, Addr: peer.Addr, Call: call, Object: object, Err: err, Missed: missed})
 }
 
 // describe returns a call's name in the protocol and what it says, without secrets.
