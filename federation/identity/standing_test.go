@@ -121,6 +121,7 @@ func TestClone(t *testing.T) {
 	s.want("its copy", s.greet(shared, 2, 5, true), branchline.ErrBusy)
 	s.want("the copy again", s.greet(shared, 2, 5, true), ErrQuarantined)
 	s.want("the first's link", s.a.Good(shared, 1), ErrQuarantined)
+	s.w.add(seenAgain)
 	s.want("the first again", s.greet(shared, 1, 5, false), ErrQuarantined)
 	s.a = openAuthority(t, s.dir, s.w) // it is on disk
 	q := s.site().Quarantine
@@ -128,6 +129,7 @@ func TestClone(t *testing.T) {
 		q.Nodes[1].Addr != "192.0.2.2:1" {
 		t.Fatalf("quarantine is %+v", q)
 	}
+	s.want("the copy, still there", s.greet(shared, 2, 5, false), ErrQuarantined)
 	s.want("approve nobody in particular", s.a.Approve("berlin", 0), branchline.ErrInvalid)
 	s.want("approve one that was never there", s.a.Approve("berlin", 9), branchline.ErrNotFound)
 	s.want("approve", s.a.Approve("berlin", 2), nil)
