@@ -305,7 +305,7 @@ func (p *Peers) verifying(ctx context.Context, l *peer) error {
 	conn := l.conn
 	tick := time.NewTicker(verifyEvery)
 	defer tick.Stop()
-	var asked time.Time
+	var asked asking
 	for {
 		asked = p.refresh(ctx, l, asked)
 		select {

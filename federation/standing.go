@@ -1,6 +1,7 @@
 package federation
 
 import (
+	"bytes"
 	"context"
 	"crypto/ed25519"
 	"crypto/x509"
@@ -201,12 +202,18 @@ func (p *Peers) leafOf(l *peer) []byte {
 	return l.leaf
 }
 
-// refresh asks the node to renew its certificate if that is due and was not asked just now. It returns when it
-// was asked.
-func (p *Peers) refresh(ctx context.Context, l *peer, asked time.Time) time.Time {
-	now := p.cfg.Clock.Now()
-	if now.Sub(asked) < refreshAgain || !p.cfg.Authority.Due(p.leafOf(l)) {
-		return asked
+// asking is when a node was asked to renew which certificate.
+type asking struct {
+	at   time.Time
+	leaf []byte
+}
+
+// refresh asks the node to renew its certificate if that is due and the node was not asked just now. It returns
+// the last asking.
+func (p *Peers) refresh(ctx context.Context, l *peer, last asking) asking {
+	now, leaf := p.cfg.Clock.Now(), p.leafOf(l)
+	if bytes.Equal(leaf, last.leaf) && now.Sub(last.at) < refreshAgain || !p.cfg.Authority.Due(leaf) {
+		return last
 	}
 	ctx, cancel := context.WithTimeout(ctx, helloTime)
 	defer cancel()
@@ -214,7 +221,7 @@ func (p *Peers) refresh(ctx context.Context, l *peer, asked time.Time) time.Time
 	if err != nil && ctx.Err() == nil {
 		p.cfg.Logger.Warn("site does not renew its certificate when asked", "site", l.remote.Site(), "error", err)
 	}
-	return now
+	return asking{now, leaf}
 }
 
 func encodeCertificate(c identity.Certificate) *wire.CertificateAnswer {
