@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"time"
 
 	"github.com/branchline-video/branchline/federation/identity"
@@ -23,6 +24,15 @@ const (
 
 // errMoved ends the serving of a link whose place a better one has taken.
 var errMoved = errors.New("the link goes on over another carrier")
+
+// tls returns this node's side of the handshake with the hub at the address.
+func (u *Uplink) tls(hub string) (*tls.Config, error) {
+	conf, err := u.cfg.Node.TLS()
+	if err == nil && u.cfg.Node.Organisation() {
+		conf.ServerName, _, err = net.SplitHostPort(hub)
+	}
+	return conf, err
+}
 
 // options returns how to dial the hub.
 func (u *Uplink) options(conf *tls.Config) link.Options {
@@ -70,7 +80,7 @@ func (u *Uplink) returning(ctx, linked context.Context, hub string) (link.Conn, 
 		if err := u.probe.Wait(linked); err != nil {
 			return nil, err
 		}
-		conf, err := u.cfg.Node.TLS()
+		conf, err := u.tls(hub)
 		if err != nil {
 			return nil, fmt.Errorf("link to hub: %w", err)
 		}
@@ -80,7 +90,7 @@ func (u *Uplink) returning(ctx, linked context.Context, hub string) (link.Conn, 
 		conn, err := dialHub(dialling, hub, opt)
 		cancel()
 		if err == nil {
-			if err = greet(ctx, conn, u.cfg.Software); err == nil {
+			if err = greetAs(ctx, conn, u.hello()); err == nil {
 				return conn, errMoved
 			}
 			err = errors.Join(err, closeFor(conn, nil))

@@ -26,8 +26,8 @@ type wireError struct {
 
 // wireErrors is the table from errors to codes and back. Where an error is several of these the first
 // counts.
-func wireErrors() [20]wireError {
-	return [20]wireError{
+func wireErrors() [24]wireError {
+	return [24]wireError{
 		{wire.Code_CODE_TOKEN_UNKNOWN, identity.ErrTokenUnknown},
 		{wire.Code_CODE_TOKEN_USED, identity.ErrTokenUsed},
 		{wire.Code_CODE_TOKEN_EXPIRED, identity.ErrTokenExpired},
@@ -35,6 +35,10 @@ func wireErrors() [20]wireError {
 		{wire.Code_CODE_CERTIFICATE_REVOKED, identity.ErrRevoked},
 		{wire.Code_CODE_CERTIFICATE_EXPIRED, identity.ErrExpired},
 		{wire.Code_CODE_CERTIFICATE_EARLY, identity.ErrEarly},
+		{wire.Code_CODE_QUARANTINED, identity.ErrQuarantined},
+		{wire.Code_CODE_SUPERSEDED, identity.ErrSuperseded},
+		{wire.Code_CODE_WAITING, identity.ErrWaiting},
+		{wire.Code_CODE_REFUSED, identity.ErrRefused},
 		{wire.Code_CODE_VERSION, ErrVersion},
 		{wire.Code_CODE_REPLACED, ErrReplaced},
 		{wire.Code_CODE_STALLED, link.ErrStalled},

@@ -117,12 +117,11 @@ func certificate(ctx context.Context, conn link.Conn, req *wire.Request) (identi
 	if err != nil {
 		return identity.Certificate{}, err
 	}
-	answer := a.GetCertificate()
-	return identity.Certificate{Leaf: answer.GetCertificate(), Authority: answer.GetAuthority()}, nil
+	return decodeCertificate(a.GetCertificate()), nil
 }
 
 // admit answers the only call of the enrolment protocol and waits until the edge has hung up.
-func admit(ctx context.Context, conn link.Conn, authority *identity.Authority) error {
+func admit(ctx context.Context, conn link.Conn, give func(*wire.Request) (identity.Certificate, error)) error {
 	ctx, cancel := context.WithTimeout(ctx, enrolTime)
 	defer cancel()
 	st, err := conn.AcceptStream(ctx)
@@ -132,18 +131,16 @@ func admit(ctx context.Context, conn link.Conn, authority *identity.Authority) e
 	stop := context.AfterFunc(ctx, func() { st.Reset(linkCode(wire.Code_CODE_INVALID)) })
 	defer stop()
 	kind, req, err := readRequest(newReceiver(st))
-	if err == nil && (kind != link.KindControl || req.GetEnrol() == nil) {
+	if err == nil && (kind != link.KindControl || req.GetEnrol() == nil && req.GetReturn() == nil) {
 		err = invalid("nothing but enrolment goes here")
 	}
 	if err != nil {
 		return fmt.Errorf("admit site: %w", callError(ctx, err))
 	}
 	a := &answer{ctx: ctx, out: &sender{w: st}, limit: maxControl}
-	c, err := authority.Enrol(req.GetEnrol().GetSecret(), req.GetEnrol().GetCsr())
+	c, err := give(req)
 	if err == nil {
-		err = a.send(&wire.Answer{Body: &wire.Answer_Certificate{Certificate: &wire.CertificateAnswer{
-			Certificate: c.Leaf, Authority: c.Authority,
-		}}})
+		err = a.send(&wire.Answer{Body: &wire.Answer_Certificate{Certificate: encodeCertificate(c)}})
 	}
 	a.end(st, err)
 	_, gone := conn.AcceptStream(ctx) // ends with the connection; closing it here could lose the answer

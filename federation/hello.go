@@ -30,11 +30,15 @@ func negotiate(low, high uint32) (uint32, error) {
 
 // greet opens the link from the side that dialled. After it both sides may call each other.
 func greet(ctx context.Context, conn link.Conn, software string) error {
+	return greetAs(ctx, conn, &wire.HelloRequest{Software: software})
+}
+
+// greetAs is greet with all that hello tells of this node; it fills in the versions.
+func greetAs(ctx context.Context, conn link.Conn, hello *wire.HelloRequest) error {
 	ctx, cancel := context.WithTimeout(ctx, helloTime)
 	defer cancel()
-	c, err := ask(ctx, conn, link.KindControl, &wire.Request{Call: &wire.Request_Hello{Hello: &wire.HelloRequest{
-		MinVersion: minVersion, MaxVersion: maxVersion, Software: software,
-	}}})
+	hello.MinVersion, hello.MaxVersion = minVersion, maxVersion
+	c, err := ask(ctx, conn, link.KindControl, &wire.Request{Call: &wire.Request_Hello{Hello: hello}})
 	if err != nil {
 		return fmt.Errorf("greet hub: %w", err)
 	}
@@ -51,6 +55,12 @@ func greet(ctx context.Context, conn link.Conn, software string) error {
 
 // welcome answers the greeting, on the side that accepted, and returns the peer's software.
 func welcome(ctx context.Context, conn link.Conn, software string) (string, error) {
+	return welcomeIf(ctx, conn, software, func(*wire.HelloRequest) error { return nil })
+}
+
+// welcomeIf is welcome for a node that may be let in or not: it is told the error of may.
+func welcomeIf(ctx context.Context, conn link.Conn, software string,
+	may func(*wire.HelloRequest) error) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, helloTime)
 	defer cancel()
 	st, err := conn.AcceptStream(ctx)
@@ -70,6 +80,9 @@ func welcome(ctx context.Context, conn link.Conn, software string) (string, erro
 	a := &answer{ctx: ctx, out: &sender{w: st}, limit: maxControl}
 	hello := req.GetHello()
 	version, err := negotiate(hello.GetMinVersion(), hello.GetMaxVersion())
+	if err == nil {
+		err = may(hello)
+	}
 	if err == nil {
 		err = a.send(&wire.Answer{Body: &wire.Answer_Hello{Hello: &wire.HelloAnswer{
 			Version: version, Software: software,

@@ -352,7 +352,7 @@ func (r *pathRun) fill(ctx context.Context) (float64, error) {
 	if err != nil {
 		return 0, err
 	}
-	return rate(a.GetTest().GetBytes(), time.Duration(a.GetTest().GetElapsedNs())), nil
+	return kbits(a.GetTest().GetBytes(), time.Duration(a.GetTest().GetElapsedNs())), nil
 }
 
 func (r *pathRun) down(ctx context.Context) (float64, error) {
@@ -368,11 +368,11 @@ func (r *pathRun) down(ctx context.Context) (float64, error) {
 	if err != nil {
 		return 0, callError(ctx, err)
 	}
-	return rate(n, took), nil
+	return kbits(n, took), nil
 }
 
-// rate returns kbit/s.
-func rate(bytes int64, took time.Duration) float64 {
+// kbits returns kbit/s.
+func kbits(bytes int64, took time.Duration) float64 {
 	if took <= 0 {
 		return 0
 	}

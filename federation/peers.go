@@ -47,6 +47,14 @@ type PeersConfig struct {
 	Copies CopyFunc
 	// Members, if set, is this hub's part in the gossip, which stays the caller's.
 	Members *members.Members
+	// Followed, if set, tells how far a site's feed has been followed, so that a store with an old state shows.
+	Followed func(site branchline.SiteID) (branchline.Position, error)
+	// Denied, if set, is told of calls that a site's node makes and that are not its to make, for the audit.
+	// Of one site it is told at most deniedBurst at once and then one every deniedEvery.
+	Denied func(Denial)
+	// Standing, if set, is told when a site waits for approval or is quarantined, and when that is over. It must
+	// return at once.
+	Standing func(site branchline.SiteID)
 	// Software describes this node to its sites, for people.
 	Software string
 	// ListenPacket opens the socket; nil means the system's.
@@ -65,8 +73,9 @@ type Peers struct {
 	enrolling enrolling
 	measured  measured
 
-	mu    sync.Mutex
-	links map[branchline.SiteID]*peer
+	mu      sync.Mutex
+	links   map[branchline.SiteID]*peer
+	denials map[branchline.SiteID]*denials
 }
 
 type peer struct {
@@ -74,6 +83,8 @@ type peer struct {
 	conn     link.Conn
 	since    time.Time
 	software string
+	instance uint64        // of the node's process, 0 if it did not tell
+	leaf     []byte        // the newest certificate of its key, DER; guarded by Peers.mu
 	done     chan struct{} // closed when Linked has returned and the link is forgotten
 }
 
@@ -92,7 +103,8 @@ func OpenPeers(cfg PeersConfig) (*Peers, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	p := &Peers{cfg: cfg, pending: make(chan struct{}, maxPending), links: make(map[branchline.SiteID]*peer)}
+	p := &Peers{cfg: cfg, pending: make(chan struct{}, maxPending), links: make(map[branchline.SiteID]*peer),
+		denials: make(map[branchline.SiteID]*denials)}
 	l, err := link.Listen(cfg.Addr, link.Options{
 		TLS: cfg.Authority.TLS(), Verify: p.verify, ListenPacket: cfg.ListenPacket, ResetKey: cfg.Authority.ResetKey(),
 		Join: identity.ProtocolJoin, Single: identity.ProtocolEnrol,
@@ -148,7 +160,11 @@ func (p *Peers) verify(state tls.ConnectionState) (branchline.SiteID, *link.Erro
 	if state.NegotiatedProtocol == identity.ProtocolEnrol {
 		return "", nil
 	}
-	site, err := p.cfg.Authority.Verify(state.PeerCertificates[0].Raw)
+	var chain [][]byte
+	for _, c := range state.PeerCertificates[1:] {
+		chain = append(chain, c.Raw)
+	}
+	site, err := p.cfg.Authority.Verify(state.PeerCertificates[0].Raw, chain...)
 	if err != nil {
 		p.cfg.Logger.Warn("link refused", "error", err)
 		return "", &link.Error{Code: linkCode(codeOf(err)), Reason: err.Error(), Conn: true}
@@ -201,7 +217,7 @@ func (p *Peers) enrolment(ctx context.Context, conn link.Conn) error {
 		return err
 	}
 	defer leave()
-	err = admit(ctx, conn, p.cfg.Authority)
+	err = p.admit(ctx, conn)
 	p.cfg.Logger.Info("enrolment", "addr", conn.Peer().Addr, "error", err)
 	return err
 }
@@ -226,8 +242,8 @@ func (p *Peers) link(ctx context.Context, conn link.Conn) error {
 	}
 	g.Go(func() error {
 		s := &server{conn: conn, gossip: gossip, renew: func(csr []byte) (identity.Certificate, error) {
-			return p.cfg.Authority.Renew(site, csr)
-		}}
+			return p.renew(l, csr)
+		}, denied: func(req *wire.Request, err error) { p.deny(conn.Peer(), req, err) }}
 		if p.cfg.Copies != nil {
 			s.copies = func(ctx context.Context, id branchline.SegmentID, b branchline.ByteRange) (io.ReadCloser, error) {
 				return p.cfg.Copies(ctx, site, id, b)
@@ -235,7 +251,7 @@ func (p *Peers) link(ctx context.Context, conn link.Conn) error {
 		}
 		return s.run(ctx)
 	})
-	g.Go(func() error { return p.verifying(ctx, conn) })
+	g.Go(func() error { return p.verifying(ctx, l) })
 	g.Go(func() error {
 		p.cfg.Linked(ctx, site, l.remote)
 		return nil
@@ -252,12 +268,14 @@ func (p *Peers) welcome(ctx context.Context, conn link.Conn) (*peer, error) {
 		return nil, fmt.Errorf("more than %d connections are waiting: %w", maxPending, branchline.ErrBusy)
 	}
 	defer func() { <-p.pending }()
-	software, err := welcome(ctx, conn, p.cfg.Software)
+	l := &peer{remote: NewRemote(conn), conn: conn, since: p.cfg.Clock.Now(), leaf: conn.Peer().Leaf,
+		done: make(chan struct{})}
+	var err error
+	l.software, err = welcomeIf(ctx, conn, p.cfg.Software, func(hello *wire.HelloRequest) error {
+		return p.greeted(l, hello)
+	})
 	if err != nil {
 		return nil, err
-	}
-	l := &peer{
-		remote: NewRemote(conn), conn: conn, since: p.cfg.Clock.Now(), software: software, done: make(chan struct{}),
 	}
 	return l, p.claim(ctx, l)
 }
@@ -303,16 +321,19 @@ func (p *Peers) forget(l *peer) {
 }
 
 // verifying returns an error when the certificate of the link is no longer good.
-func (p *Peers) verifying(ctx context.Context, conn link.Conn) error {
+func (p *Peers) verifying(ctx context.Context, l *peer) error {
+	conn := l.conn
 	tick := time.NewTicker(verifyEvery)
 	defer tick.Stop()
+	var asked asking
 	for {
+		asked = p.refresh(ctx, l, asked)
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		_, err := p.cfg.Authority.Verify(conn.Peer().Leaf)
+		err := p.cfg.Authority.Good(p.leafOf(l), l.instance)
 		if code := codeOf(err); err != nil && code != wire.Code_CODE_INTERNAL {
 			// At once: whoever uses the link may take its time to stop.
 			return errors.Join(err, closeFor(conn, err))

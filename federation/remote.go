@@ -26,7 +26,8 @@ const (
 // when the connection is gone, which never comes back: a new link gives a new Remote. A call ends at
 // once when its context does. It needs no closing; whoever made the connection closes that.
 type Remote struct {
-	conn link.Conn
+	conn   link.Conn
+	signer ed25519.PublicKey // told by a site with a certificate of the organisation's; nil: its certificate's
 }
 
 var _ branchline.Source = (*Remote)(nil)
@@ -37,9 +38,14 @@ func NewRemote(conn link.Conn) *Remote { return &Remote{conn: conn} }
 // Site returns the name of the site, as in its certificate.
 func (r *Remote) Site() branchline.SiteID { return r.conn.Peer().Site }
 
-// Key returns the public key of the site's certificate, which is the key that signs its segments. It is
-// nil for a connection in memory, which has no certificates.
-func (r *Remote) Key() ed25519.PublicKey { return identity.KeyOf(r.conn.Peer().Leaf) }
+// Key returns the key that signs the site's segments: that of its certificate, or, where certificates are the
+// organisation's, the one that the site told. It is nil for a connection in memory, which has no certificates.
+func (r *Remote) Key() ed25519.PublicKey {
+	if r.signer != nil {
+		return r.signer
+	}
+	return identity.KeyOf(r.conn.Peer().Leaf)
+}
 
 // Stats returns the link's present figures.
 func (r *Remote) Stats() link.Stats { return r.conn.Stats() }

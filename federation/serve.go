@@ -56,6 +56,10 @@ type server struct {
 	conn  link.Conn
 	src   branchline.Source                              // nil: this side has nothing to give
 	renew func(csr []byte) (identity.Certificate, error) // nil: this side is no authority
+	// refresh makes this node renew its certificate; nil: it has none to renew.
+	refresh func()
+	// denied is told of a call of the peer that is not its to make; nil: nobody is.
+	denied func(req *wire.Request, err error)
 	// copies gives the peer what it has lost; nil: nothing.
 	copies func(ctx context.Context, id branchline.SegmentID, bytes branchline.ByteRange) (io.ReadCloser, error)
 	gossip *members.Link // nil: this side does not gossip
@@ -126,7 +130,7 @@ func (s *server) stream(ctx context.Context, g *errgroup.Group, st link.Stream) 
 	quit := context.AfterFunc(ctx, func() { st.Reset(linkCode(wire.Code_CODE_CANCELLED)) })
 	a := &answer{ctx: ctx, out: &sender{w: st}, limit: maxAnswer(kind)}
 	if err == nil {
-		err = s.answer(a, kind, req)
+		err = s.checked(req, s.answer(a, kind, req))
 	}
 	a.end(st, err)
 	quit()
@@ -201,6 +205,10 @@ func (s *server) answer(a *answer, kind link.Kind, req *wire.Request) error {
 	if call := req.GetFetch(); call != nil && kind == link.KindFetch && s.copies != nil {
 		return s.fetch(a, call, s.copies)
 	}
+	if req.GetRefresh() != nil && kind == link.KindControl && s.refresh != nil {
+		s.refresh()
+		return a.done(nil)
+	}
 	if s.src == nil {
 		return fmt.Errorf("a hub has no answer to this: %w", branchline.ErrDenied)
 	}
@@ -237,9 +245,7 @@ func (s *server) certificate(a *answer, r *wire.RenewRequest) error {
 	if err != nil {
 		return err
 	}
-	return a.send(&wire.Answer{Body: &wire.Answer_Certificate{Certificate: &wire.CertificateAnswer{
-		Certificate: c.Leaf, Authority: c.Authority,
-	}}})
+	return a.send(&wire.Answer{Body: &wire.Answer_Certificate{Certificate: encodeCertificate(c)}})
 }
 
 func (s *server) cameras(a *answer) error {

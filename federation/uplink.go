@@ -33,6 +33,8 @@ const (
 	goodLink = 5 * time.Second
 	// renewCheck is how often a linked node looks whether its certificate is due.
 	renewCheck = time.Minute
+	// renewAgain is the least time between a renewal and the next that the node's own clock asks for.
+	renewAgain = time.Hour
 )
 
 // UplinkConfig says what an uplink needs; Node and Source must be set.
@@ -41,6 +43,9 @@ type UplinkConfig struct {
 	Source branchline.Source
 	// Restore, if set, gets back from the hub what its disk has lost and the hub holds.
 	Restore Restorer
+	// Feed, if set, returns the position of the source's newest change, so that the hub notices when an old
+	// state of the store was put back.
+	Feed func() (branchline.Position, error)
 	// Hubs are host:port; empty means those that came with the token.
 	Hubs []string
 	// Token enrols the node, if it is not enrolled yet or the hub does not accept its certificate any
@@ -159,7 +164,8 @@ func (u *Uplink) Run(ctx context.Context) error {
 
 // refused reports whether trying again soon is of no use.
 func refused(err error) bool {
-	return spent(err) || worthless(err) || isAny(err, identity.ErrEarly, identity.ErrNotEnrolled, ErrVersion)
+	return spent(err) || worthless(err) || isAny(err, identity.ErrEarly, identity.ErrNotEnrolled, ErrVersion,
+		identity.ErrQuarantined)
 }
 
 // spent reports whether the token will never do: the hub that made it said so, or it is no token.
@@ -169,7 +175,8 @@ func spent(err error) bool {
 
 // worthless reports whether the certificate is why the hub refused this node: a new token helps.
 func worthless(err error) bool {
-	return isAny(err, identity.ErrRevoked, identity.ErrExpired, identity.ErrForeign)
+	return isAny(err, identity.ErrRevoked, identity.ErrExpired, identity.ErrForeign, identity.ErrWaiting,
+		identity.ErrRefused, identity.ErrSuperseded)
 }
 
 func isAny(err error, of ...error) bool {
@@ -187,10 +194,6 @@ func (u *Uplink) once(ctx context.Context, next int) (hub string, err error) {
 		}
 		u.cfg.Logger.Info("enrolled", "site", u.cfg.Node.Site())
 	}
-	conf, err := u.cfg.Node.TLS()
-	if err != nil {
-		return "", fmt.Errorf("link to hub: %w", err)
-	}
 	hubs := u.cfg.Hubs
 	if len(hubs) == 0 {
 		hubs = u.cfg.Node.Hubs()
@@ -199,6 +202,15 @@ func (u *Uplink) once(ctx context.Context, next int) (hub string, err error) {
 		return "", fmt.Errorf("link to hub: no address is known: %w", branchline.ErrInvalid)
 	}
 	hub = hubs[next%len(hubs)]
+	if u.returns() {
+		if err := u.comeBack(ctx, hub); err != nil {
+			return hub, err
+		}
+	}
+	conf, err := u.tls(hub)
+	if err != nil {
+		return hub, fmt.Errorf("link to hub: %w", err)
+	}
 	dialling, cancel := context.WithTimeout(ctx, link.HandshakeTimeout)
 	conn, err := dialHub(dialling, hub, u.options(conf))
 	cancel()
@@ -211,7 +223,7 @@ func (u *Uplink) once(ctx context.Context, next int) (hub string, err error) {
 
 // linked serves on the connection until it ends.
 func (u *Uplink) linked(ctx context.Context, hub string, conn link.Conn) error {
-	if err := greet(ctx, conn, u.cfg.Software); err != nil {
+	if err := greetAs(ctx, conn, u.hello()); err != nil {
 		return whyEnded(conn, err)
 	}
 	return u.serving(ctx, hub, conn)
@@ -225,11 +237,19 @@ func (u *Uplink) serve(ctx context.Context, hub string, conn link.Conn) (next li
 	}
 	u.up(hub, conn)
 	g, linked := errgroup.WithContext(ctx)
-	g.Go(func() error { return (&server{conn: conn, src: u.cfg.Source, gossip: gossip}).run(linked) })
+	due := make(chan struct{}, 1)
+	g.Go(func() error {
+		return (&server{conn: conn, src: u.cfg.Source, gossip: gossip, refresh: func() {
+			select {
+			case due <- struct{}{}:
+			default: // it is to renew already
+			}
+		}}).run(linked)
+	})
 	if gossip != nil {
 		g.Go(func() error { return gossip.Run(linked, ctx) })
 	}
-	g.Go(func() error { return u.renewing(linked, conn) })
+	g.Go(func() error { return u.renewing(linked, conn, due) })
 	g.Go(func() error { return u.restoring(linked, conn) })
 	if conn.Peer().Carrier == link.CarrierTCP {
 		g.Go(func() (err error) {
@@ -253,19 +273,26 @@ func whyEnded(conn link.Conn, err error) error {
 	return err
 }
 
-// renewing renews the certificate when it is due. Failing is no reason to give up the link: there
-// are weeks left to try.
-func (u *Uplink) renewing(ctx context.Context, conn link.Conn) error {
+// renewing renews the certificate when it is due, or when the hub says so. Failing is no reason to give up the
+// link: there are weeks left to try. A clock that is far ahead makes no storm of renewals.
+func (u *Uplink) renewing(ctx context.Context, conn link.Conn, due <-chan struct{}) error {
 	tick := time.NewTicker(renewCheck)
 	defer tick.Stop()
-	for {
-		if !u.cfg.Clock.Now().Before(u.cfg.Node.RenewAt()) {
-			if err := u.renew(ctx, conn); err != nil && ctx.Err() == nil {
+	asked := false
+	for last := (time.Time{}); ; {
+		now, at := u.cfg.Clock.Now(), u.cfg.Node.RenewAt()
+		if asked || !at.IsZero() && !now.Before(at) && now.Sub(last) >= renewAgain {
+			err := u.renew(ctx, conn)
+			if err == nil {
+				last, asked = now, false
+			} else if ctx.Err() == nil {
 				u.cfg.Logger.Warn("certificate not renewed", "error", err)
 			}
 		}
 		select {
 		case <-tick.C:
+		case <-due:
+			asked = true
 		case <-ctx.Done():
 			return ctx.Err()
 		}

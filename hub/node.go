@@ -42,10 +42,18 @@ type Config struct {
 	// time lines should show anew. They must return at once.
 	CatalogChanged func(catalog.Notice)
 	JobChanged     func(fetch.Job)
-	LockChanged    func(evidence.Lock)   // the same for evidence locks
-	Registry       prometheus.Registerer // optional; for the metrics of docs/reference/metrics.md
-	Clock          clock.Clock
-	Logger         *slog.Logger // optional
+	LockChanged    func(evidence.Lock) // the same for evidence locks
+	// SiteChanged, if set, is told that a site waits for approval or is quarantined, or that this is over. It must
+	// return at once.
+	SiteChanged func(branchline.SiteID)
+	// Denied, if set, is told of calls of a site that are not its to make, for the audit.
+	Denied func(federation.Denial)
+	// Organisation, if set, says where the certificates of the organisation's authority are, which then takes
+	// the place of the hub's own.
+	Organisation *identity.Organisation
+	Registry     prometheus.Registerer // optional; for the metrics of docs/reference/metrics.md
+	Clock        clock.Clock
+	Logger       *slog.Logger // optional
 }
 
 // Node is a hub. Its methods may be called concurrently, between Open and Close.
@@ -98,7 +106,12 @@ func Open(cfg Config) (*Node, error) {
 
 func (n *Node) open() (err error) {
 	dir := func(name string) string { return filepath.Join(n.cfg.Dir, name) }
-	if n.authority, err = identity.OpenAuthority(dir("authority"), n.cfg.Clock); err != nil {
+	if o := n.cfg.Organisation; o != nil {
+		n.authority, err = identity.OpenOrganisation(dir("authority"), *o, n.cfg.Clock)
+	} else {
+		n.authority, err = identity.OpenAuthority(dir("authority"), n.cfg.Clock)
+	}
+	if err != nil {
 		return err
 	}
 	if n.db, err = index.Open(dir("state"), index.Options{Logger: n.log}); err != nil {
@@ -150,7 +163,8 @@ func (n *Node) open() (err error) {
 	n.peers, err = federation.OpenPeers(federation.PeersConfig{
 		Addr: n.cfg.Listen, Authority: n.authority, Software: n.cfg.Software, Members: n.members,
 		ListenPacket: n.cfg.ListenPacket, Clock: n.cfg.Clock, Logger: n.log,
-		Linked: n.linkUp, Copies: n.copyFor,
+		Linked: n.linkUp, Copies: n.copyFor, Followed: n.catalog.Followed, Standing: n.cfg.SiteChanged,
+		Denied: n.cfg.Denied,
 	})
 	return err
 }
@@ -316,6 +330,10 @@ func (n *Node) catalogChanged(notice catalog.Notice) {
 	for _, seg := range []*branchline.Segment{notice.Opened, notice.Sealed} {
 		if seg != nil && !n.origins.add(*seg) {
 			n.log.Warn("a site tells of a segment of another", "site", notice.Site, "segment", seg.ID)
+			if n.peers != nil {
+				n.peers.Deny(federation.Denial{Site: notice.Site, Call: "changes", Object: fmt.Sprintf("segment %x", seg.ID),
+					Err: federation.ErrOthers})
+			}
 			return
 		}
 	}

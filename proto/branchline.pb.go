@@ -53,32 +53,40 @@ const (
 	Code_CODE_CERTIFICATE_REVOKED Code = 20
 	Code_CODE_CERTIFICATE_EXPIRED Code = 21
 	Code_CODE_CERTIFICATE_EARLY   Code = 22
+	Code_CODE_QUARANTINED         Code = 120
+	Code_CODE_SUPERSEDED          Code = 121
+	Code_CODE_WAITING             Code = 122
+	Code_CODE_REFUSED             Code = 123
 )
 
 // Enum value maps for Code.
 var (
 	Code_name = map[int32]string{
-		0:  "CODE_UNSPECIFIED",
-		1:  "CODE_UNAVAILABLE",
-		2:  "CODE_GONE",
-		3:  "CODE_NOT_FOUND",
-		4:  "CODE_DENIED",
-		5:  "CODE_INVALID",
-		6:  "CODE_TOO_LARGE",
-		7:  "CODE_BUSY",
-		8:  "CODE_MISMATCH",
-		9:  "CODE_CANCELLED",
-		10: "CODE_INTERNAL",
-		11: "CODE_VERSION",
-		12: "CODE_REPLACED",
-		13: "CODE_STALLED",
-		16: "CODE_TOKEN_UNKNOWN",
-		17: "CODE_TOKEN_USED",
-		18: "CODE_TOKEN_EXPIRED",
-		19: "CODE_CERTIFICATE_FOREIGN",
-		20: "CODE_CERTIFICATE_REVOKED",
-		21: "CODE_CERTIFICATE_EXPIRED",
-		22: "CODE_CERTIFICATE_EARLY",
+		0:   "CODE_UNSPECIFIED",
+		1:   "CODE_UNAVAILABLE",
+		2:   "CODE_GONE",
+		3:   "CODE_NOT_FOUND",
+		4:   "CODE_DENIED",
+		5:   "CODE_INVALID",
+		6:   "CODE_TOO_LARGE",
+		7:   "CODE_BUSY",
+		8:   "CODE_MISMATCH",
+		9:   "CODE_CANCELLED",
+		10:  "CODE_INTERNAL",
+		11:  "CODE_VERSION",
+		12:  "CODE_REPLACED",
+		13:  "CODE_STALLED",
+		16:  "CODE_TOKEN_UNKNOWN",
+		17:  "CODE_TOKEN_USED",
+		18:  "CODE_TOKEN_EXPIRED",
+		19:  "CODE_CERTIFICATE_FOREIGN",
+		20:  "CODE_CERTIFICATE_REVOKED",
+		21:  "CODE_CERTIFICATE_EXPIRED",
+		22:  "CODE_CERTIFICATE_EARLY",
+		120: "CODE_QUARANTINED",
+		121: "CODE_SUPERSEDED",
+		122: "CODE_WAITING",
+		123: "CODE_REFUSED",
 	}
 	Code_value = map[string]int32{
 		"CODE_UNSPECIFIED":         0,
@@ -102,6 +110,10 @@ var (
 		"CODE_CERTIFICATE_REVOKED": 20,
 		"CODE_CERTIFICATE_EXPIRED": 21,
 		"CODE_CERTIFICATE_EARLY":   22,
+		"CODE_QUARANTINED":         120,
+		"CODE_SUPERSEDED":          121,
+		"CODE_WAITING":             122,
+		"CODE_REFUSED":             123,
 	}
 )
 
@@ -185,7 +197,7 @@ func (x TestRequest_What) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use TestRequest_What.Descriptor instead.
 func (TestRequest_What) EnumDescriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{35, 0}
+	return file_branchline_proto_rawDescGZIP(), []int{38, 0}
 }
 
 // Request is the first message of every stream.
@@ -208,6 +220,8 @@ type Request struct {
 	//	*Request_Unlock
 	//	*Request_Locks
 	//	*Request_Test
+	//	*Request_Return
+	//	*Request_Refresh
 	Call          isRequest_Call `protobuf_oneof:"call"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -374,6 +388,24 @@ func (x *Request) GetTest() *TestRequest {
 	return nil
 }
 
+func (x *Request) GetReturn() *ReturnRequest {
+	if x != nil {
+		if x, ok := x.Call.(*Request_Return); ok {
+			return x.Return
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetRefresh() *RefreshRequest {
+	if x != nil {
+		if x, ok := x.Call.(*Request_Refresh); ok {
+			return x.Refresh
+		}
+	}
+	return nil
+}
+
 type isRequest_Call interface {
 	isRequest_Call()
 }
@@ -430,6 +462,14 @@ type Request_Test struct {
 	Test *TestRequest `protobuf:"bytes,200,opt,name=test,proto3,oneof"`
 }
 
+type Request_Return struct {
+	Return *ReturnRequest `protobuf:"bytes,124,opt,name=return,proto3,oneof"`
+}
+
+type Request_Refresh struct {
+	Refresh *RefreshRequest `protobuf:"bytes,125,opt,name=refresh,proto3,oneof"`
+}
+
 func (*Request_Hello) isRequest_Call() {}
 
 func (*Request_Cameras) isRequest_Call() {}
@@ -455,6 +495,10 @@ func (*Request_Unlock) isRequest_Call() {}
 func (*Request_Locks) isRequest_Call() {}
 
 func (*Request_Test) isRequest_Call() {}
+
+func (*Request_Return) isRequest_Call() {}
+
+func (*Request_Refresh) isRequest_Call() {}
 
 // Answer is one message of what comes back on the stream.
 type Answer struct {
@@ -744,7 +788,15 @@ type HelloRequest struct {
 	MinVersion uint32 `protobuf:"varint,1,opt,name=min_version,json=minVersion,proto3" json:"min_version,omitempty"`
 	MaxVersion uint32 `protobuf:"varint,2,opt,name=max_version,json=maxVersion,proto3" json:"max_version,omitempty"`
 	// The sender's software, for people.
-	Software      string `protobuf:"bytes,3,opt,name=software,proto3" json:"software,omitempty"`
+	Software string `protobuf:"bytes,3,opt,name=software,proto3" json:"software,omitempty"`
+	// Random, of this run of the sender's process; 0: not told.
+	Instance uint64 `protobuf:"varint,120,opt,name=instance,proto3" json:"instance,omitempty"`
+	// How often the sender was started, this time included; 0: not known.
+	Opens uint64 `protobuf:"varint,121,opt,name=opens,proto3" json:"opens,omitempty"`
+	// The newest change of the sender's feed.
+	Feed *Position `protobuf:"bytes,122,opt,name=feed,proto3" json:"feed,omitempty"`
+	// The Ed25519 key that signs the sender's segments, where it is not that of its certificate.
+	Signer        []byte `protobuf:"bytes,123,opt,name=signer,proto3" json:"signer,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -798,6 +850,34 @@ func (x *HelloRequest) GetSoftware() string {
 		return x.Software
 	}
 	return ""
+}
+
+func (x *HelloRequest) GetInstance() uint64 {
+	if x != nil {
+		return x.Instance
+	}
+	return 0
+}
+
+func (x *HelloRequest) GetOpens() uint64 {
+	if x != nil {
+		return x.Opens
+	}
+	return 0
+}
+
+func (x *HelloRequest) GetFeed() *Position {
+	if x != nil {
+		return x.Feed
+	}
+	return nil
+}
+
+func (x *HelloRequest) GetSigner() []byte {
+	if x != nil {
+		return x.Signer
+	}
+	return nil
 }
 
 type HelloAnswer struct {
@@ -1414,7 +1494,108 @@ func (x *RenewRequest) GetCsr() []byte {
 	return nil
 }
 
-// EnrolRequest is the only call of the enrolment protocol.
+// RefreshRequest asks an edge to renew its certificate now and is answered by DoneAnswer at once.
+type RefreshRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RefreshRequest) Reset() {
+	*x = RefreshRequest{}
+	mi := &file_branchline_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RefreshRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RefreshRequest) ProtoMessage() {}
+
+func (x *RefreshRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_branchline_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RefreshRequest.ProtoReflect.Descriptor instead.
+func (*RefreshRequest) Descriptor() ([]byte, []int) {
+	return file_branchline_proto_rawDescGZIP(), []int{17}
+}
+
+// ReturnRequest is a call of the enrolment protocol: an edge whose certificate has ended asks for a new one.
+type ReturnRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// X.509, DER.
+	Certificate []byte `protobuf:"bytes,1,opt,name=certificate,proto3" json:"certificate,omitempty"`
+	// PKCS #10, DER, of the certificate's key.
+	Csr []byte `protobuf:"bytes,2,opt,name=csr,proto3" json:"csr,omitempty"`
+	// The sender's software, for people.
+	Software      string `protobuf:"bytes,3,opt,name=software,proto3" json:"software,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReturnRequest) Reset() {
+	*x = ReturnRequest{}
+	mi := &file_branchline_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReturnRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReturnRequest) ProtoMessage() {}
+
+func (x *ReturnRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_branchline_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReturnRequest.ProtoReflect.Descriptor instead.
+func (*ReturnRequest) Descriptor() ([]byte, []int) {
+	return file_branchline_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *ReturnRequest) GetCertificate() []byte {
+	if x != nil {
+		return x.Certificate
+	}
+	return nil
+}
+
+func (x *ReturnRequest) GetCsr() []byte {
+	if x != nil {
+		return x.Csr
+	}
+	return nil
+}
+
+func (x *ReturnRequest) GetSoftware() string {
+	if x != nil {
+		return x.Software
+	}
+	return ""
+}
+
+// EnrolRequest is a call of the enrolment protocol.
 type EnrolRequest struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Secret []byte                 `protobuf:"bytes,1,opt,name=secret,proto3" json:"secret,omitempty"`
@@ -1426,7 +1607,7 @@ type EnrolRequest struct {
 
 func (x *EnrolRequest) Reset() {
 	*x = EnrolRequest{}
-	mi := &file_branchline_proto_msgTypes[17]
+	mi := &file_branchline_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1438,7 +1619,7 @@ func (x *EnrolRequest) String() string {
 func (*EnrolRequest) ProtoMessage() {}
 
 func (x *EnrolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[17]
+	mi := &file_branchline_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1451,7 +1632,7 @@ func (x *EnrolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrolRequest.ProtoReflect.Descriptor instead.
 func (*EnrolRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{17}
+	return file_branchline_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *EnrolRequest) GetSecret() []byte {
@@ -1471,15 +1652,17 @@ func (x *EnrolRequest) GetCsr() []byte {
 type CertificateAnswer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// X.509, DER.
-	Certificate   []byte `protobuf:"bytes,1,opt,name=certificate,proto3" json:"certificate,omitempty"`
-	Authority     []byte `protobuf:"bytes,2,opt,name=authority,proto3" json:"authority,omitempty"`
+	Certificate []byte `protobuf:"bytes,1,opt,name=certificate,proto3" json:"certificate,omitempty"`
+	Authority   []byte `protobuf:"bytes,2,opt,name=authority,proto3" json:"authority,omitempty"`
+	// Those whose certificates are good as well, until their end.
+	Former        []*FormerAuthority `protobuf:"bytes,120,rep,name=former,proto3" json:"former,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CertificateAnswer) Reset() {
 	*x = CertificateAnswer{}
-	mi := &file_branchline_proto_msgTypes[18]
+	mi := &file_branchline_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1491,7 +1674,7 @@ func (x *CertificateAnswer) String() string {
 func (*CertificateAnswer) ProtoMessage() {}
 
 func (x *CertificateAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[18]
+	mi := &file_branchline_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1504,7 +1687,7 @@ func (x *CertificateAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertificateAnswer.ProtoReflect.Descriptor instead.
 func (*CertificateAnswer) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{18}
+	return file_branchline_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *CertificateAnswer) GetCertificate() []byte {
@@ -1521,6 +1704,67 @@ func (x *CertificateAnswer) GetAuthority() []byte {
 	return nil
 }
 
+func (x *CertificateAnswer) GetFormer() []*FormerAuthority {
+	if x != nil {
+		return x.Former
+	}
+	return nil
+}
+
+// FormerAuthority is an authority that another has taken the place of.
+type FormerAuthority struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// X.509, DER.
+	Certificate   []byte `protobuf:"bytes,1,opt,name=certificate,proto3" json:"certificate,omitempty"`
+	UntilNs       int64  `protobuf:"varint,2,opt,name=until_ns,json=untilNs,proto3" json:"until_ns,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FormerAuthority) Reset() {
+	*x = FormerAuthority{}
+	mi := &file_branchline_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FormerAuthority) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FormerAuthority) ProtoMessage() {}
+
+func (x *FormerAuthority) ProtoReflect() protoreflect.Message {
+	mi := &file_branchline_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FormerAuthority.ProtoReflect.Descriptor instead.
+func (*FormerAuthority) Descriptor() ([]byte, []int) {
+	return file_branchline_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *FormerAuthority) GetCertificate() []byte {
+	if x != nil {
+		return x.Certificate
+	}
+	return nil
+}
+
+func (x *FormerAuthority) GetUntilNs() int64 {
+	if x != nil {
+		return x.UntilNs
+	}
+	return 0
+}
+
 // TimeRange is half open.
 type TimeRange struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1532,7 +1776,7 @@ type TimeRange struct {
 
 func (x *TimeRange) Reset() {
 	*x = TimeRange{}
-	mi := &file_branchline_proto_msgTypes[19]
+	mi := &file_branchline_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1544,7 +1788,7 @@ func (x *TimeRange) String() string {
 func (*TimeRange) ProtoMessage() {}
 
 func (x *TimeRange) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[19]
+	mi := &file_branchline_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1557,7 +1801,7 @@ func (x *TimeRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TimeRange.ProtoReflect.Descriptor instead.
 func (*TimeRange) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{19}
+	return file_branchline_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *TimeRange) GetStartNs() int64 {
@@ -1584,7 +1828,7 @@ type Position struct {
 
 func (x *Position) Reset() {
 	*x = Position{}
-	mi := &file_branchline_proto_msgTypes[20]
+	mi := &file_branchline_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1596,7 +1840,7 @@ func (x *Position) String() string {
 func (*Position) ProtoMessage() {}
 
 func (x *Position) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[20]
+	mi := &file_branchline_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1609,7 +1853,7 @@ func (x *Position) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Position.ProtoReflect.Descriptor instead.
 func (*Position) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{20}
+	return file_branchline_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Position) GetEpoch() uint64 {
@@ -1639,7 +1883,7 @@ type Camera struct {
 
 func (x *Camera) Reset() {
 	*x = Camera{}
-	mi := &file_branchline_proto_msgTypes[21]
+	mi := &file_branchline_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1651,7 +1895,7 @@ func (x *Camera) String() string {
 func (*Camera) ProtoMessage() {}
 
 func (x *Camera) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[21]
+	mi := &file_branchline_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1664,7 +1908,7 @@ func (x *Camera) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Camera.ProtoReflect.Descriptor instead.
 func (*Camera) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{21}
+	return file_branchline_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Camera) GetId() string {
@@ -1714,7 +1958,7 @@ type Stream struct {
 
 func (x *Stream) Reset() {
 	*x = Stream{}
-	mi := &file_branchline_proto_msgTypes[22]
+	mi := &file_branchline_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1726,7 +1970,7 @@ func (x *Stream) String() string {
 func (*Stream) ProtoMessage() {}
 
 func (x *Stream) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[22]
+	mi := &file_branchline_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1739,7 +1983,7 @@ func (x *Stream) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stream.ProtoReflect.Descriptor instead.
 func (*Stream) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{22}
+	return file_branchline_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Stream) GetId() string {
@@ -1789,7 +2033,7 @@ type Segment struct {
 
 func (x *Segment) Reset() {
 	*x = Segment{}
-	mi := &file_branchline_proto_msgTypes[23]
+	mi := &file_branchline_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1801,7 +2045,7 @@ func (x *Segment) String() string {
 func (*Segment) ProtoMessage() {}
 
 func (x *Segment) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[23]
+	mi := &file_branchline_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1814,7 +2058,7 @@ func (x *Segment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Segment.ProtoReflect.Descriptor instead.
 func (*Segment) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{23}
+	return file_branchline_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Segment) GetId() []byte {
@@ -1908,7 +2152,7 @@ type Fragment struct {
 
 func (x *Fragment) Reset() {
 	*x = Fragment{}
-	mi := &file_branchline_proto_msgTypes[24]
+	mi := &file_branchline_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1920,7 +2164,7 @@ func (x *Fragment) String() string {
 func (*Fragment) ProtoMessage() {}
 
 func (x *Fragment) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[24]
+	mi := &file_branchline_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1933,7 +2177,7 @@ func (x *Fragment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fragment.ProtoReflect.Descriptor instead.
 func (*Fragment) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{24}
+	return file_branchline_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Fragment) GetOffset() int64 {
@@ -1995,7 +2239,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_branchline_proto_msgTypes[25]
+	mi := &file_branchline_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2007,7 +2251,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[25]
+	mi := &file_branchline_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2020,7 +2264,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{25}
+	return file_branchline_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Change) GetAt() *Position {
@@ -2128,7 +2372,7 @@ type Removal struct {
 
 func (x *Removal) Reset() {
 	*x = Removal{}
-	mi := &file_branchline_proto_msgTypes[26]
+	mi := &file_branchline_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2140,7 +2384,7 @@ func (x *Removal) String() string {
 func (*Removal) ProtoMessage() {}
 
 func (x *Removal) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[26]
+	mi := &file_branchline_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2153,7 +2397,7 @@ func (x *Removal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Removal.ProtoReflect.Descriptor instead.
 func (*Removal) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{26}
+	return file_branchline_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Removal) GetId() []byte {
@@ -2196,7 +2440,7 @@ type Gap struct {
 
 func (x *Gap) Reset() {
 	*x = Gap{}
-	mi := &file_branchline_proto_msgTypes[27]
+	mi := &file_branchline_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2208,7 +2452,7 @@ func (x *Gap) String() string {
 func (*Gap) ProtoMessage() {}
 
 func (x *Gap) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[27]
+	mi := &file_branchline_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2221,7 +2465,7 @@ func (x *Gap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Gap.ProtoReflect.Descriptor instead.
 func (*Gap) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{27}
+	return file_branchline_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Gap) GetStream() string {
@@ -2268,7 +2512,7 @@ type Lock struct {
 
 func (x *Lock) Reset() {
 	*x = Lock{}
-	mi := &file_branchline_proto_msgTypes[28]
+	mi := &file_branchline_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2280,7 +2524,7 @@ func (x *Lock) String() string {
 func (*Lock) ProtoMessage() {}
 
 func (x *Lock) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[28]
+	mi := &file_branchline_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2293,7 +2537,7 @@ func (x *Lock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lock.ProtoReflect.Descriptor instead.
 func (*Lock) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{28}
+	return file_branchline_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Lock) GetId() string {
@@ -2365,7 +2609,7 @@ type Item struct {
 
 func (x *Item) Reset() {
 	*x = Item{}
-	mi := &file_branchline_proto_msgTypes[29]
+	mi := &file_branchline_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2377,7 +2621,7 @@ func (x *Item) String() string {
 func (*Item) ProtoMessage() {}
 
 func (x *Item) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[29]
+	mi := &file_branchline_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2390,7 +2634,7 @@ func (x *Item) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Item.ProtoReflect.Descriptor instead.
 func (*Item) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{29}
+	return file_branchline_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Item) GetSegment() []byte {
@@ -2508,7 +2752,7 @@ type SegmentStart struct {
 
 func (x *SegmentStart) Reset() {
 	*x = SegmentStart{}
-	mi := &file_branchline_proto_msgTypes[30]
+	mi := &file_branchline_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2520,7 +2764,7 @@ func (x *SegmentStart) String() string {
 func (*SegmentStart) ProtoMessage() {}
 
 func (x *SegmentStart) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[30]
+	mi := &file_branchline_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2533,7 +2777,7 @@ func (x *SegmentStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SegmentStart.ProtoReflect.Descriptor instead.
 func (*SegmentStart) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{30}
+	return file_branchline_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *SegmentStart) GetId() []byte {
@@ -2599,7 +2843,7 @@ type Frame struct {
 
 func (x *Frame) Reset() {
 	*x = Frame{}
-	mi := &file_branchline_proto_msgTypes[31]
+	mi := &file_branchline_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2611,7 +2855,7 @@ func (x *Frame) String() string {
 func (*Frame) ProtoMessage() {}
 
 func (x *Frame) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[31]
+	mi := &file_branchline_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2624,7 +2868,7 @@ func (x *Frame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Frame.ProtoReflect.Descriptor instead.
 func (*Frame) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{31}
+	return file_branchline_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Frame) GetTrack() uint32 {
@@ -2680,7 +2924,7 @@ type FragmentEnd struct {
 
 func (x *FragmentEnd) Reset() {
 	*x = FragmentEnd{}
-	mi := &file_branchline_proto_msgTypes[32]
+	mi := &file_branchline_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2692,7 +2936,7 @@ func (x *FragmentEnd) String() string {
 func (*FragmentEnd) ProtoMessage() {}
 
 func (x *FragmentEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[32]
+	mi := &file_branchline_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2705,7 +2949,7 @@ func (x *FragmentEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FragmentEnd.ProtoReflect.Descriptor instead.
 func (*FragmentEnd) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{32}
+	return file_branchline_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *FragmentEnd) GetFragment() *Fragment {
@@ -2741,7 +2985,7 @@ type SegmentSeal struct {
 
 func (x *SegmentSeal) Reset() {
 	*x = SegmentSeal{}
-	mi := &file_branchline_proto_msgTypes[33]
+	mi := &file_branchline_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2753,7 +2997,7 @@ func (x *SegmentSeal) String() string {
 func (*SegmentSeal) ProtoMessage() {}
 
 func (x *SegmentSeal) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[33]
+	mi := &file_branchline_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2766,7 +3010,7 @@ func (x *SegmentSeal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SegmentSeal.ProtoReflect.Descriptor instead.
 func (*SegmentSeal) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{33}
+	return file_branchline_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *SegmentSeal) GetId() []byte {
@@ -2808,7 +3052,7 @@ type RunEnd struct {
 
 func (x *RunEnd) Reset() {
 	*x = RunEnd{}
-	mi := &file_branchline_proto_msgTypes[34]
+	mi := &file_branchline_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2820,7 +3064,7 @@ func (x *RunEnd) String() string {
 func (*RunEnd) ProtoMessage() {}
 
 func (x *RunEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[34]
+	mi := &file_branchline_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2833,7 +3077,7 @@ func (x *RunEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunEnd.ProtoReflect.Descriptor instead.
 func (*RunEnd) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{34}
+	return file_branchline_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *RunEnd) GetRun() uint64 {
@@ -2868,7 +3112,7 @@ type TestRequest struct {
 
 func (x *TestRequest) Reset() {
 	*x = TestRequest{}
-	mi := &file_branchline_proto_msgTypes[35]
+	mi := &file_branchline_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2880,7 +3124,7 @@ func (x *TestRequest) String() string {
 func (*TestRequest) ProtoMessage() {}
 
 func (x *TestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[35]
+	mi := &file_branchline_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2893,7 +3137,7 @@ func (x *TestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TestRequest.ProtoReflect.Descriptor instead.
 func (*TestRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{35}
+	return file_branchline_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *TestRequest) GetWhat() TestRequest_What {
@@ -2921,7 +3165,7 @@ type TestAnswer struct {
 
 func (x *TestAnswer) Reset() {
 	*x = TestAnswer{}
-	mi := &file_branchline_proto_msgTypes[36]
+	mi := &file_branchline_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2933,7 +3177,7 @@ func (x *TestAnswer) String() string {
 func (*TestAnswer) ProtoMessage() {}
 
 func (x *TestAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[36]
+	mi := &file_branchline_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2946,7 +3190,7 @@ func (x *TestAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TestAnswer.ProtoReflect.Descriptor instead.
 func (*TestAnswer) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{36}
+	return file_branchline_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *TestAnswer) GetBytes() int64 {
@@ -2967,7 +3211,7 @@ var File_branchline_proto protoreflect.FileDescriptor
 
 const file_branchline_proto_rawDesc = "" +
 	"\n" +
-	"\x10branchline.proto\x12\rbranchline.v1\"\xeb\x05\n" +
+	"\x10branchline.proto\x12\rbranchline.v1\"\xde\x06\n" +
 	"\aRequest\x12\x1a\n" +
 	"\bpriority\x18\x01 \x01(\rR\bpriority\x123\n" +
 	"\x05hello\x18\x02 \x01(\v2\x1b.branchline.v1.HelloRequestH\x00R\x05hello\x129\n" +
@@ -2983,7 +3227,9 @@ const file_branchline_proto_rawDesc = "" +
 	"\x04lock\x18\v \x01(\v2\x1a.branchline.v1.LockRequestH\x00R\x04lock\x126\n" +
 	"\x06unlock\x18\f \x01(\v2\x1c.branchline.v1.UnlockRequestH\x00R\x06unlock\x123\n" +
 	"\x05locks\x18\r \x01(\v2\x1b.branchline.v1.LocksRequestH\x00R\x05locks\x121\n" +
-	"\x04test\x18\xc8\x01 \x01(\v2\x1a.branchline.v1.TestRequestH\x00R\x04testB\x06\n" +
+	"\x04test\x18\xc8\x01 \x01(\v2\x1a.branchline.v1.TestRequestH\x00R\x04test\x126\n" +
+	"\x06return\x18| \x01(\v2\x1c.branchline.v1.ReturnRequestH\x00R\x06return\x129\n" +
+	"\arefresh\x18} \x01(\v2\x1d.branchline.v1.RefreshRequestH\x00R\arefreshB\x06\n" +
 	"\x04call\"\xbb\x04\n" +
 	"\x06Answer\x12,\n" +
 	"\x05error\x18\x01 \x01(\v2\x14.branchline.v1.ErrorH\x00R\x05error\x122\n" +
@@ -3001,13 +3247,17 @@ const file_branchline_proto_rawDesc = "" +
 	"\x04body\"D\n" +
 	"\x05Error\x12'\n" +
 	"\x04code\x18\x01 \x01(\x0e2\x13.branchline.v1.CodeR\x04code\x12\x12\n" +
-	"\x04text\x18\x02 \x01(\tR\x04text\"l\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\"\xe3\x01\n" +
 	"\fHelloRequest\x12\x1f\n" +
 	"\vmin_version\x18\x01 \x01(\rR\n" +
 	"minVersion\x12\x1f\n" +
 	"\vmax_version\x18\x02 \x01(\rR\n" +
 	"maxVersion\x12\x1a\n" +
-	"\bsoftware\x18\x03 \x01(\tR\bsoftware\"C\n" +
+	"\bsoftware\x18\x03 \x01(\tR\bsoftware\x12\x1a\n" +
+	"\binstance\x18x \x01(\x04R\binstance\x12\x14\n" +
+	"\x05opens\x18y \x01(\x04R\x05opens\x12+\n" +
+	"\x04feed\x18z \x01(\v2\x17.branchline.v1.PositionR\x04feed\x12\x16\n" +
+	"\x06signer\x18{ \x01(\fR\x06signer\"C\n" +
 	"\vHelloAnswer\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1a\n" +
 	"\bsoftware\x18\x02 \x01(\tR\bsoftware\"\x10\n" +
@@ -3037,13 +3287,22 @@ const file_branchline_proto_rawDesc = "" +
 	"\n" +
 	"DoneAnswer\" \n" +
 	"\fRenewRequest\x12\x10\n" +
-	"\x03csr\x18\x01 \x01(\fR\x03csr\"8\n" +
+	"\x03csr\x18\x01 \x01(\fR\x03csr\"\x10\n" +
+	"\x0eRefreshRequest\"_\n" +
+	"\rReturnRequest\x12 \n" +
+	"\vcertificate\x18\x01 \x01(\fR\vcertificate\x12\x10\n" +
+	"\x03csr\x18\x02 \x01(\fR\x03csr\x12\x1a\n" +
+	"\bsoftware\x18\x03 \x01(\tR\bsoftware\"8\n" +
 	"\fEnrolRequest\x12\x16\n" +
 	"\x06secret\x18\x01 \x01(\fR\x06secret\x12\x10\n" +
-	"\x03csr\x18\x02 \x01(\fR\x03csr\"S\n" +
+	"\x03csr\x18\x02 \x01(\fR\x03csr\"\x8b\x01\n" +
 	"\x11CertificateAnswer\x12 \n" +
 	"\vcertificate\x18\x01 \x01(\fR\vcertificate\x12\x1c\n" +
-	"\tauthority\x18\x02 \x01(\fR\tauthority\"=\n" +
+	"\tauthority\x18\x02 \x01(\fR\tauthority\x126\n" +
+	"\x06former\x18x \x03(\v2\x1e.branchline.v1.FormerAuthorityR\x06former\"N\n" +
+	"\x0fFormerAuthority\x12 \n" +
+	"\vcertificate\x18\x01 \x01(\fR\vcertificate\x12\x19\n" +
+	"\buntil_ns\x18\x02 \x01(\x03R\auntilNs\"=\n" +
 	"\tTimeRange\x12\x19\n" +
 	"\bstart_ns\x18\x01 \x01(\x03R\astartNs\x12\x15\n" +
 	"\x06end_ns\x18\x02 \x01(\x03R\x05endNs\"2\n" +
@@ -3158,7 +3417,7 @@ const file_branchline_proto_rawDesc = "" +
 	"TestAnswer\x12\x14\n" +
 	"\x05bytes\x18\x01 \x01(\x03R\x05bytes\x12\x1d\n" +
 	"\n" +
-	"elapsed_ns\x18\x02 \x01(\x03R\telapsedNs*\xc7\x03\n" +
+	"elapsed_ns\x18\x02 \x01(\x03R\telapsedNs*\x96\x04\n" +
 	"\x04Code\x12\x14\n" +
 	"\x10CODE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10CODE_UNAVAILABLE\x10\x01\x12\r\n" +
@@ -3181,7 +3440,11 @@ const file_branchline_proto_rawDesc = "" +
 	"\x18CODE_CERTIFICATE_FOREIGN\x10\x13\x12\x1c\n" +
 	"\x18CODE_CERTIFICATE_REVOKED\x10\x14\x12\x1c\n" +
 	"\x18CODE_CERTIFICATE_EXPIRED\x10\x15\x12\x1a\n" +
-	"\x16CODE_CERTIFICATE_EARLY\x10\x16B.Z,github.com/branchline-video/branchline/protob\x06proto3"
+	"\x16CODE_CERTIFICATE_EARLY\x10\x16\x12\x14\n" +
+	"\x10CODE_QUARANTINED\x10x\x12\x13\n" +
+	"\x0fCODE_SUPERSEDED\x10y\x12\x10\n" +
+	"\fCODE_WAITING\x10z\x12\x10\n" +
+	"\fCODE_REFUSED\x10{B.Z,github.com/branchline-video/branchline/protob\x06proto3"
 
 var (
 	file_branchline_proto_rawDescOnce sync.Once
@@ -3196,7 +3459,7 @@ func file_branchline_proto_rawDescGZIP() []byte {
 }
 
 var file_branchline_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_branchline_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
+var file_branchline_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
 var file_branchline_proto_goTypes = []any{
 	(Code)(0),                 // 0: branchline.v1.Code
 	(TestRequest_What)(0),     // 1: branchline.v1.TestRequest.What
@@ -3217,26 +3480,29 @@ var file_branchline_proto_goTypes = []any{
 	(*LocksRequest)(nil),      // 16: branchline.v1.LocksRequest
 	(*DoneAnswer)(nil),        // 17: branchline.v1.DoneAnswer
 	(*RenewRequest)(nil),      // 18: branchline.v1.RenewRequest
-	(*EnrolRequest)(nil),      // 19: branchline.v1.EnrolRequest
-	(*CertificateAnswer)(nil), // 20: branchline.v1.CertificateAnswer
-	(*TimeRange)(nil),         // 21: branchline.v1.TimeRange
-	(*Position)(nil),          // 22: branchline.v1.Position
-	(*Camera)(nil),            // 23: branchline.v1.Camera
-	(*Stream)(nil),            // 24: branchline.v1.Stream
-	(*Segment)(nil),           // 25: branchline.v1.Segment
-	(*Fragment)(nil),          // 26: branchline.v1.Fragment
-	(*Change)(nil),            // 27: branchline.v1.Change
-	(*Removal)(nil),           // 28: branchline.v1.Removal
-	(*Gap)(nil),               // 29: branchline.v1.Gap
-	(*Lock)(nil),              // 30: branchline.v1.Lock
-	(*Item)(nil),              // 31: branchline.v1.Item
-	(*SegmentStart)(nil),      // 32: branchline.v1.SegmentStart
-	(*Frame)(nil),             // 33: branchline.v1.Frame
-	(*FragmentEnd)(nil),       // 34: branchline.v1.FragmentEnd
-	(*SegmentSeal)(nil),       // 35: branchline.v1.SegmentSeal
-	(*RunEnd)(nil),            // 36: branchline.v1.RunEnd
-	(*TestRequest)(nil),       // 37: branchline.v1.TestRequest
-	(*TestAnswer)(nil),        // 38: branchline.v1.TestAnswer
+	(*RefreshRequest)(nil),    // 19: branchline.v1.RefreshRequest
+	(*ReturnRequest)(nil),     // 20: branchline.v1.ReturnRequest
+	(*EnrolRequest)(nil),      // 21: branchline.v1.EnrolRequest
+	(*CertificateAnswer)(nil), // 22: branchline.v1.CertificateAnswer
+	(*FormerAuthority)(nil),   // 23: branchline.v1.FormerAuthority
+	(*TimeRange)(nil),         // 24: branchline.v1.TimeRange
+	(*Position)(nil),          // 25: branchline.v1.Position
+	(*Camera)(nil),            // 26: branchline.v1.Camera
+	(*Stream)(nil),            // 27: branchline.v1.Stream
+	(*Segment)(nil),           // 28: branchline.v1.Segment
+	(*Fragment)(nil),          // 29: branchline.v1.Fragment
+	(*Change)(nil),            // 30: branchline.v1.Change
+	(*Removal)(nil),           // 31: branchline.v1.Removal
+	(*Gap)(nil),               // 32: branchline.v1.Gap
+	(*Lock)(nil),              // 33: branchline.v1.Lock
+	(*Item)(nil),              // 34: branchline.v1.Item
+	(*SegmentStart)(nil),      // 35: branchline.v1.SegmentStart
+	(*Frame)(nil),             // 36: branchline.v1.Frame
+	(*FragmentEnd)(nil),       // 37: branchline.v1.FragmentEnd
+	(*SegmentSeal)(nil),       // 38: branchline.v1.SegmentSeal
+	(*RunEnd)(nil),            // 39: branchline.v1.RunEnd
+	(*TestRequest)(nil),       // 40: branchline.v1.TestRequest
+	(*TestAnswer)(nil),        // 41: branchline.v1.TestAnswer
 }
 var file_branchline_proto_depIdxs = []int32{
 	5,  // 0: branchline.v1.Request.hello:type_name -> branchline.v1.HelloRequest
@@ -3246,52 +3512,56 @@ var file_branchline_proto_depIdxs = []int32{
 	10, // 4: branchline.v1.Request.fetch:type_name -> branchline.v1.FetchRequest
 	12, // 5: branchline.v1.Request.live:type_name -> branchline.v1.LiveRequest
 	18, // 6: branchline.v1.Request.renew:type_name -> branchline.v1.RenewRequest
-	19, // 7: branchline.v1.Request.enrol:type_name -> branchline.v1.EnrolRequest
+	21, // 7: branchline.v1.Request.enrol:type_name -> branchline.v1.EnrolRequest
 	13, // 8: branchline.v1.Request.hold:type_name -> branchline.v1.HoldRequest
 	14, // 9: branchline.v1.Request.lock:type_name -> branchline.v1.LockRequest
 	15, // 10: branchline.v1.Request.unlock:type_name -> branchline.v1.UnlockRequest
 	16, // 11: branchline.v1.Request.locks:type_name -> branchline.v1.LocksRequest
-	37, // 12: branchline.v1.Request.test:type_name -> branchline.v1.TestRequest
-	4,  // 13: branchline.v1.Answer.error:type_name -> branchline.v1.Error
-	6,  // 14: branchline.v1.Answer.hello:type_name -> branchline.v1.HelloAnswer
-	23, // 15: branchline.v1.Answer.camera:type_name -> branchline.v1.Camera
-	25, // 16: branchline.v1.Answer.segment:type_name -> branchline.v1.Segment
-	27, // 17: branchline.v1.Answer.change:type_name -> branchline.v1.Change
-	11, // 18: branchline.v1.Answer.fetch:type_name -> branchline.v1.FetchAnswer
-	31, // 19: branchline.v1.Answer.item:type_name -> branchline.v1.Item
-	20, // 20: branchline.v1.Answer.certificate:type_name -> branchline.v1.CertificateAnswer
-	30, // 21: branchline.v1.Answer.lock:type_name -> branchline.v1.Lock
-	17, // 22: branchline.v1.Answer.done:type_name -> branchline.v1.DoneAnswer
-	38, // 23: branchline.v1.Answer.test:type_name -> branchline.v1.TestAnswer
-	0,  // 24: branchline.v1.Error.code:type_name -> branchline.v1.Code
-	21, // 25: branchline.v1.SegmentsRequest.span:type_name -> branchline.v1.TimeRange
-	22, // 26: branchline.v1.ChangesRequest.after:type_name -> branchline.v1.Position
-	21, // 27: branchline.v1.HoldRequest.spans:type_name -> branchline.v1.TimeRange
-	30, // 28: branchline.v1.LockRequest.lock:type_name -> branchline.v1.Lock
-	24, // 29: branchline.v1.Camera.streams:type_name -> branchline.v1.Stream
-	21, // 30: branchline.v1.Segment.span:type_name -> branchline.v1.TimeRange
-	26, // 31: branchline.v1.Segment.fragments:type_name -> branchline.v1.Fragment
-	22, // 32: branchline.v1.Change.at:type_name -> branchline.v1.Position
-	25, // 33: branchline.v1.Change.opened:type_name -> branchline.v1.Segment
-	25, // 34: branchline.v1.Change.sealed:type_name -> branchline.v1.Segment
-	28, // 35: branchline.v1.Change.removed:type_name -> branchline.v1.Removal
-	29, // 36: branchline.v1.Change.gap:type_name -> branchline.v1.Gap
-	23, // 37: branchline.v1.Change.camera:type_name -> branchline.v1.Camera
-	21, // 38: branchline.v1.Removal.span:type_name -> branchline.v1.TimeRange
-	21, // 39: branchline.v1.Gap.span:type_name -> branchline.v1.TimeRange
-	21, // 40: branchline.v1.Lock.span:type_name -> branchline.v1.TimeRange
-	32, // 41: branchline.v1.Item.start:type_name -> branchline.v1.SegmentStart
-	33, // 42: branchline.v1.Item.frame:type_name -> branchline.v1.Frame
-	34, // 43: branchline.v1.Item.fragment:type_name -> branchline.v1.FragmentEnd
-	35, // 44: branchline.v1.Item.seal:type_name -> branchline.v1.SegmentSeal
-	36, // 45: branchline.v1.Item.run_end:type_name -> branchline.v1.RunEnd
-	26, // 46: branchline.v1.FragmentEnd.fragment:type_name -> branchline.v1.Fragment
-	1,  // 47: branchline.v1.TestRequest.what:type_name -> branchline.v1.TestRequest.What
-	48, // [48:48] is the sub-list for method output_type
-	48, // [48:48] is the sub-list for method input_type
-	48, // [48:48] is the sub-list for extension type_name
-	48, // [48:48] is the sub-list for extension extendee
-	0,  // [0:48] is the sub-list for field type_name
+	40, // 12: branchline.v1.Request.test:type_name -> branchline.v1.TestRequest
+	20, // 13: branchline.v1.Request.return:type_name -> branchline.v1.ReturnRequest
+	19, // 14: branchline.v1.Request.refresh:type_name -> branchline.v1.RefreshRequest
+	4,  // 15: branchline.v1.Answer.error:type_name -> branchline.v1.Error
+	6,  // 16: branchline.v1.Answer.hello:type_name -> branchline.v1.HelloAnswer
+	26, // 17: branchline.v1.Answer.camera:type_name -> branchline.v1.Camera
+	28, // 18: branchline.v1.Answer.segment:type_name -> branchline.v1.Segment
+	30, // 19: branchline.v1.Answer.change:type_name -> branchline.v1.Change
+	11, // 20: branchline.v1.Answer.fetch:type_name -> branchline.v1.FetchAnswer
+	34, // 21: branchline.v1.Answer.item:type_name -> branchline.v1.Item
+	22, // 22: branchline.v1.Answer.certificate:type_name -> branchline.v1.CertificateAnswer
+	33, // 23: branchline.v1.Answer.lock:type_name -> branchline.v1.Lock
+	17, // 24: branchline.v1.Answer.done:type_name -> branchline.v1.DoneAnswer
+	41, // 25: branchline.v1.Answer.test:type_name -> branchline.v1.TestAnswer
+	0,  // 26: branchline.v1.Error.code:type_name -> branchline.v1.Code
+	25, // 27: branchline.v1.HelloRequest.feed:type_name -> branchline.v1.Position
+	24, // 28: branchline.v1.SegmentsRequest.span:type_name -> branchline.v1.TimeRange
+	25, // 29: branchline.v1.ChangesRequest.after:type_name -> branchline.v1.Position
+	24, // 30: branchline.v1.HoldRequest.spans:type_name -> branchline.v1.TimeRange
+	33, // 31: branchline.v1.LockRequest.lock:type_name -> branchline.v1.Lock
+	23, // 32: branchline.v1.CertificateAnswer.former:type_name -> branchline.v1.FormerAuthority
+	27, // 33: branchline.v1.Camera.streams:type_name -> branchline.v1.Stream
+	24, // 34: branchline.v1.Segment.span:type_name -> branchline.v1.TimeRange
+	29, // 35: branchline.v1.Segment.fragments:type_name -> branchline.v1.Fragment
+	25, // 36: branchline.v1.Change.at:type_name -> branchline.v1.Position
+	28, // 37: branchline.v1.Change.opened:type_name -> branchline.v1.Segment
+	28, // 38: branchline.v1.Change.sealed:type_name -> branchline.v1.Segment
+	31, // 39: branchline.v1.Change.removed:type_name -> branchline.v1.Removal
+	32, // 40: branchline.v1.Change.gap:type_name -> branchline.v1.Gap
+	26, // 41: branchline.v1.Change.camera:type_name -> branchline.v1.Camera
+	24, // 42: branchline.v1.Removal.span:type_name -> branchline.v1.TimeRange
+	24, // 43: branchline.v1.Gap.span:type_name -> branchline.v1.TimeRange
+	24, // 44: branchline.v1.Lock.span:type_name -> branchline.v1.TimeRange
+	35, // 45: branchline.v1.Item.start:type_name -> branchline.v1.SegmentStart
+	36, // 46: branchline.v1.Item.frame:type_name -> branchline.v1.Frame
+	37, // 47: branchline.v1.Item.fragment:type_name -> branchline.v1.FragmentEnd
+	38, // 48: branchline.v1.Item.seal:type_name -> branchline.v1.SegmentSeal
+	39, // 49: branchline.v1.Item.run_end:type_name -> branchline.v1.RunEnd
+	29, // 50: branchline.v1.FragmentEnd.fragment:type_name -> branchline.v1.Fragment
+	1,  // 51: branchline.v1.TestRequest.what:type_name -> branchline.v1.TestRequest.What
+	52, // [52:52] is the sub-list for method output_type
+	52, // [52:52] is the sub-list for method input_type
+	52, // [52:52] is the sub-list for extension type_name
+	52, // [52:52] is the sub-list for extension extendee
+	0,  // [0:52] is the sub-list for field type_name
 }
 
 func init() { file_branchline_proto_init() }
@@ -3313,6 +3583,8 @@ func file_branchline_proto_init() {
 		(*Request_Unlock)(nil),
 		(*Request_Locks)(nil),
 		(*Request_Test)(nil),
+		(*Request_Return)(nil),
+		(*Request_Refresh)(nil),
 	}
 	file_branchline_proto_msgTypes[1].OneofWrappers = []any{
 		(*Answer_Error)(nil),
@@ -3327,14 +3599,14 @@ func file_branchline_proto_init() {
 		(*Answer_Done)(nil),
 		(*Answer_Test)(nil),
 	}
-	file_branchline_proto_msgTypes[25].OneofWrappers = []any{
+	file_branchline_proto_msgTypes[28].OneofWrappers = []any{
 		(*Change_Opened)(nil),
 		(*Change_Sealed)(nil),
 		(*Change_Removed)(nil),
 		(*Change_Gap)(nil),
 		(*Change_Camera)(nil),
 	}
-	file_branchline_proto_msgTypes[29].OneofWrappers = []any{
+	file_branchline_proto_msgTypes[32].OneofWrappers = []any{
 		(*Item_Start)(nil),
 		(*Item_Frame)(nil),
 		(*Item_Fragment)(nil),
@@ -3347,7 +3619,7 @@ func file_branchline_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_branchline_proto_rawDesc), len(file_branchline_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   37,
+			NumMessages:   40,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -99,10 +99,11 @@ func lineOf(text []byte, path string) int {
 type edgeFile struct {
 	StorageFile `yaml:",inline"`
 
-	Listen  string       `yaml:"http"`
-	Segment string       `yaml:"segment"` // a Go duration, "1m"
-	Allow   allowFile    `yaml:"allow"`
-	Cameras []cameraFile `yaml:"cameras"`
+	Listen   string            `yaml:"http"`
+	Segment  string            `yaml:"segment"` // a Go duration, "1m"
+	Allow    allowFile         `yaml:"allow"`
+	Identity *edgeIdentityFile `yaml:"identity"`
+	Cameras  []cameraFile      `yaml:"cameras"`
 
 	segment time.Duration // Segment, parsed
 }
@@ -154,6 +155,9 @@ func (c *edgeFile) check() error {
 		if err := checkAddress("$.http", c.Listen); err != nil {
 			return err
 		}
+	}
+	if err := c.Identity.check("$.identity"); err != nil {
+		return err
 	}
 	seen := map[string]int{}
 	for i := range c.Cameras {
@@ -250,11 +254,12 @@ func checkAddress(path, address string) error {
 type hubFile struct {
 	StorageFile `yaml:",inline"`
 
-	Listen   string       `yaml:"listen"`
-	Public   []string     `yaml:"public"`
-	HTTP     string       `yaml:"http"`
-	TLS      *tlsFile     `yaml:"tls"`
-	Policies []policyFile `yaml:"policies"`
+	Listen    string            `yaml:"listen"`
+	Public    []string          `yaml:"public"`
+	HTTP      string            `yaml:"http"`
+	TLS       *tlsFile          `yaml:"tls"`
+	Authority *hubAuthorityFile `yaml:"authority"`
+	Policies  []policyFile      `yaml:"policies"`
 }
 
 type tlsFile struct {
@@ -299,6 +304,9 @@ func (c *hubFile) check() error {
 	}
 	if c.TLS != nil && (c.TLS.Certificate == "" || c.TLS.Key == "") {
 		return wrong("$.tls", "needs both certificate and key, paths of PEM files")
+	}
+	if err := c.Authority.check("$.authority"); err != nil {
+		return err
 	}
 	for i, p := range c.Policies {
 		at := fmt.Sprintf("$.policies[%d]", i)

@@ -54,7 +54,7 @@ func (c *edgeCommand) Run(t *terminal) error {
 	}
 	branch, err := openBranch(branchConfig{
 		dir: file.Dir, storage: storage, cameras: file.cameras(), segment: file.segment,
-		allow: file.Allow.allow(), token: c.Token, hubs: c.Hub, log: t.log,
+		allow: file.Allow.allow(), token: c.Token, hubs: c.Hub, log: t.log, organisation: file.Identity.organisation(),
 	})
 	if err != nil {
 		return err
@@ -113,6 +113,8 @@ type branchConfig struct {
 	hubs    []string
 	listen  func(addr string) (net.PacketConn, error) // nil: the system's
 	log     *slog.Logger
+
+	organisation *identity.Organisation // whose certificate the edge has; nil: that of its hub
 }
 
 // branch is an edge node with its identity and its uplink.
@@ -130,6 +132,9 @@ func openBranch(c branchConfig) (*branch, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open identity: %w", err)
 	}
+	if c.organisation != nil {
+		who.UseOrganisation(*c.organisation)
+	}
 	node, err := edge.Open(edge.Config{
 		Dir: filepath.Join(c.dir, "store"), Storage: c.storage, Cameras: c.cameras, SegmentLength: c.segment,
 		Signer: who.Key(), Allow: c.allow, Logger: c.log,
@@ -137,11 +142,14 @@ func openBranch(c branchConfig) (*branch, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := who.CountOpen(filepath.Join(c.dir, "store")); err != nil {
+		c.log.Warn("the hub cannot tell this edge from a copy of it; recording goes on", "error", err)
+	}
 	uplink := federation.NewUplink(federation.UplinkConfig{
-		Node: who, Source: node, Restore: node, Hubs: c.hubs, Token: c.token, Software: "branchline " + version,
+		Node: who, Source: node, Restore: node, Feed: node.Store().Head, Hubs: c.hubs, Token: c.token, Software: "branchline " + version,
 		ListenPacket: c.listen, Logger: c.log,
 	})
-	linked := who.Site() != "" || c.token != ""
+	linked := who.Site() != "" || c.token != "" || c.organisation != nil
 	return &branch{dir: c.dir, linked: linked, identity: who, node: node, uplink: uplink}, nil
 }
 

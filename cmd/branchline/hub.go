@@ -112,6 +112,7 @@ func openCentre(c centreConfig) (_ *centre, err error) {
 	h.node, err = hub.Open(hub.Config{
 		Dir: c.Dir, Storage: storage, Listen: c.Listen, Policies: c.policies(), Software: "branchline " + version,
 		CatalogChanged: feed.Catalog, JobChanged: feed.Job, LockChanged: feed.Lock, Registry: registry, Logger: c.log,
+		SiteChanged: feed.Site, Denied: h.denied, Organisation: c.organisation(),
 	})
 	if err != nil {
 		return nil, err

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"math/big"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -59,6 +60,9 @@ func HubOf(leaf []byte) (string, error) {
 	c, err := x509.ParseCertificate(leaf)
 	if err != nil {
 		return "", fmt.Errorf("read hub of certificate: %w: %w", err, branchline.ErrInvalid)
+	}
+	if len(c.URIs) == 0 && len(c.DNSNames) > 0 && slices.Contains(c.ExtKeyUsage, x509.ExtKeyUsageServerAuth) {
+		return c.DNSNames[0][:min(len(c.DNSNames[0]), branchline.MaxName)], nil // the organisation's
 	}
 	if len(c.URIs) == 1 {
 		if name, ok := strings.CutPrefix(c.URIs[0].String(), hubURI); ok && len(name) <= branchline.MaxName {
@@ -138,16 +142,7 @@ func verify(leaf, ca *x509.Certificate, usage x509.ExtKeyUsage, now time.Time) e
 	if _, err := leaf.Verify(opt); err != nil {
 		return fmt.Errorf("verify certificate: %w: %w", ErrForeign, err)
 	}
-	const form = "2006-01-02 15:04 MST"
-	switch {
-	case now.Before(leaf.NotBefore):
-		return fmt.Errorf("%w: it is valid from %s, here it is %s", ErrEarly,
-			leaf.NotBefore.UTC().Format(form), now.UTC().Format(form))
-	case now.After(leaf.NotAfter):
-		return fmt.Errorf("%w: it is valid until %s, here it is %s", ErrExpired,
-			leaf.NotAfter.UTC().Format(form), now.UTC().Format(form))
-	}
-	return nil
+	return inTime(leaf, now)
 }
 
 // KeyOf returns the public key of a certificate, DER; nil if there is none that a node may have.

@@ -215,6 +215,24 @@ func (e Policy) Valid() bool {
 	}
 }
 
+// Defines values for QuarantineCause.
+const (
+	QuarantineCauseDuplicate  QuarantineCause = "duplicate"
+	QuarantineCauseRolledBack QuarantineCause = "rolled-back"
+)
+
+// Valid indicates whether the value is a known member of the QuarantineCause enum.
+func (e QuarantineCause) Valid() bool {
+	switch e {
+	case QuarantineCauseDuplicate:
+		return true
+	case QuarantineCauseRolledBack:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for Recording.
 const (
 	RecordingInterrupted Recording = "interrupted"
@@ -289,10 +307,12 @@ func (e Role) Valid() bool {
 
 // Defines values for SiteState.
 const (
-	SiteStateDown      SiteState = "down"
-	SiteStateEnrolling SiteState = "enrolling"
-	SiteStateRevoked   SiteState = "revoked"
-	SiteStateUp        SiteState = "up"
+	SiteStateDown        SiteState = "down"
+	SiteStateEnrolling   SiteState = "enrolling"
+	SiteStateQuarantined SiteState = "quarantined"
+	SiteStateRevoked     SiteState = "revoked"
+	SiteStateUp          SiteState = "up"
+	SiteStateWaiting     SiteState = "waiting"
 )
 
 // Valid indicates whether the value is a known member of the SiteState enum.
@@ -302,9 +322,13 @@ func (e SiteState) Valid() bool {
 		return true
 	case SiteStateEnrolling:
 		return true
+	case SiteStateQuarantined:
+		return true
 	case SiteStateRevoked:
 		return true
 	case SiteStateUp:
+		return true
+	case SiteStateWaiting:
 		return true
 	default:
 		return false
@@ -341,6 +365,12 @@ func (e SpanState) Valid() bool {
 	}
 }
 
+// Approval defines model for Approval.
+type Approval struct {
+	// Instance The node of a quarantined site that is to go on
+	Instance *string `json:"instance,omitempty"`
+}
+
 // AuditEntry defines model for AuditEntry.
 type AuditEntry struct {
 	// Action login, login-failed, site-add, retrieval-create, lock-create, play, ...
@@ -358,6 +388,30 @@ type AuditEntry struct {
 // AuditList defines model for AuditList.
 type AuditList struct {
 	Entries []AuditEntry `json:"entries"`
+}
+
+// Authority defines model for Authority.
+type Authority struct {
+	// Behind Those of them that still have one of a former authority
+	Behind int `json:"behind"`
+
+	// Certificate PEM
+	Certificate string `json:"certificate"`
+
+	// Fingerprint SHA-256 of the certificate
+	Fingerprint string            `json:"fingerprint"`
+	Former      []FormerAuthority `json:"former"`
+	From        time.Time         `json:"from"`
+
+	// Organisation Certificates are the organisation's; this one is the hub's own
+	Organisation bool `json:"organisation"`
+
+	// Problem Why files that have changed are not used
+	Problem *string `json:"problem,omitempty"`
+
+	// Sites Sites with a certificate
+	Sites int       `json:"sites"`
+	Until time.Time `json:"until"`
 }
 
 // Camera defines model for Camera.
@@ -430,6 +484,14 @@ type Event struct {
 
 // EventType defines model for Event.Type.
 type EventType string
+
+// FormerAuthority defines model for FormerAuthority.
+type FormerAuthority struct {
+	Fingerprint string `json:"fingerprint"`
+
+	// Until Its certificates are good until then
+	Until time.Time `json:"until"`
+}
 
 // LiveMessage defines model for LiveMessage.
 type LiveMessage struct {
@@ -581,6 +643,19 @@ type PeerState string
 // recorded while the site's link was down; never: nothing.
 type Policy string
 
+// Quarantine defines model for Quarantine.
+type Quarantine struct {
+	// Cause duplicate: two nodes were there at once; rolled-back: a node came with an older state than was seen.
+	Cause QuarantineCause `json:"cause"`
+
+	// Nodes Those that came with the site's identity, the latest first
+	Nodes []SeenNode `json:"nodes"`
+	Since time.Time  `json:"since"`
+}
+
+// QuarantineCause duplicate: two nodes were there at once; rolled-back: a node came with an older state than was seen.
+type QuarantineCause string
+
 // Recording What the edge last told of the stream: recording; interrupted (with the cause); unknown if it never told
 // anything.
 // While the site is down this is what held when the link was lost.
@@ -631,6 +706,27 @@ type RetrievalState string
 // Role defines model for Role.
 type Role string
 
+// Rotation defines model for Rotation.
+type Rotation struct {
+	// OverlapHours How long certificates of the present authority stay good; 90 days if left out
+	OverlapHours *float64 `json:"overlapHours,omitempty"`
+}
+
+// SeenNode defines model for SeenNode.
+type SeenNode struct {
+	Address string `json:"address"`
+
+	// At When it last came
+	At time.Time `json:"at"`
+
+	// Instance One run of the node's process
+	Instance string `json:"instance"`
+
+	// Opens How often that node was started; 0 if it cannot tell
+	Opens    int     `json:"opens"`
+	Software *string `json:"software,omitempty"`
+}
+
 // Session defines model for Session.
 type Session struct {
 	// Demo Whether this is a demo, where links can be cut
@@ -650,6 +746,9 @@ type Site struct {
 	// Cameras How many cameras are configured there
 	Cameras int `json:"cameras"`
 
+	// CertificateUntil When its newest certificate ends
+	CertificateUntil *time.Time `json:"certificateUntil,omitempty"`
+
 	// Cut Only in a demo: whether its link is cut on purpose
 	Cut *bool  `json:"cut,omitempty"`
 	Id  string `json:"id"`
@@ -661,7 +760,8 @@ type Site struct {
 	Outages []Outage `json:"outages"`
 
 	// Peer How a site that was ever linked stands, its link and what other members say of it joined
-	Peer *Peer `json:"peer,omitempty"`
+	Peer       *Peer       `json:"peer,omitempty"`
+	Quarantine *Quarantine `json:"quarantine,omitempty"`
 
 	// RttMs Round trip time of the link in milliseconds, while it is up and known
 	RttMs *float64 `json:"rttMs,omitempty"`
@@ -669,8 +769,12 @@ type Site struct {
 	// Since Since when it is in this state
 	Since *time.Time `json:"since,omitempty"`
 
-	// State enrolling: added, and no edge has used the token yet; up: linked; down: not linked; revoked.
+	// State enrolling: added, and no edge has used the token yet; up: linked; down: not linked; waiting: its certificate
+	// has expired and it waits for approval; quarantined: more than one node has its identity; revoked.
 	State SiteState `json:"state"`
+
+	// Waiting Of a site that was off past the end of its certificate and has come back with it
+	Waiting *Waiting `json:"waiting,omitempty"`
 }
 
 // SiteList defines model for SiteList.
@@ -678,7 +782,8 @@ type SiteList struct {
 	Sites []Site `json:"sites"`
 }
 
-// SiteState enrolling: added, and no edge has used the token yet; up: linked; down: not linked; revoked.
+// SiteState enrolling: added, and no edge has used the token yet; up: linked; down: not linked; waiting: its certificate
+// has expired and it waits for approval; quarantined: more than one node has its identity; revoked.
 type SiteState string
 
 // Span defines model for Span.
@@ -758,6 +863,23 @@ type UserList struct {
 	Users []User `json:"users"`
 }
 
+// Waiting Of a site that was off past the end of its certificate and has come back with it
+type Waiting struct {
+	// Address Where it comes from
+	Address string `json:"address"`
+
+	// Approved It gets a certificate when it comes next
+	Approved *time.Time `json:"approved,omitempty"`
+
+	// Expired When its certificate ended
+	Expired time.Time  `json:"expired"`
+	Refused *time.Time `json:"refused,omitempty"`
+
+	// Since When it first came
+	Since    time.Time `json:"since"`
+	Software *string   `json:"software,omitempty"`
+}
+
 // CameraID defines model for CameraID.
 type CameraID = string
 
@@ -789,6 +911,9 @@ type ListOutagesParams struct {
 	Limit *int `form:"limit,omitempty" json:"limit,omitempty"`
 }
 
+// RotateAuthorityJSONRequestBody defines body for RotateAuthority for application/json ContentType.
+type RotateAuthorityJSONRequestBody = Rotation
+
 // SetDemoLinkJSONRequestBody defines body for SetDemoLink for application/json ContentType.
 type SetDemoLinkJSONRequestBody = DemoLink
 
@@ -804,6 +929,9 @@ type LoginJSONRequestBody = Login
 // AddSiteJSONRequestBody defines body for AddSite for application/json ContentType.
 type AddSiteJSONRequestBody = NewSite
 
+// ApproveSiteJSONRequestBody defines body for ApproveSite for application/json ContentType.
+type ApproveSiteJSONRequestBody = Approval
+
 // AddUserJSONRequestBody defines body for AddUser for application/json ContentType.
 type AddUserJSONRequestBody = User
 
@@ -812,6 +940,12 @@ type ServerInterface interface {
 	// ListAudit The newest entries of the audit log, newest first (administrators)
 	// (GET /api/v1/audit)
 	ListAudit(w http.ResponseWriter, r *http.Request, params ListAuditParams)
+	// GetAuthority The authority that issues the sites' certificates
+	// (GET /api/v1/authority)
+	GetAuthority(w http.ResponseWriter, r *http.Request)
+	// RotateAuthority Make a new authority; linked sites renew at once, and the old certificates stay good for an overlap
+	// (POST /api/v1/authority/rotate)
+	RotateAuthority(w http.ResponseWriter, r *http.Request)
 	// ListCameras All cameras of all sites, sorted by ID, also of sites that are down
 	// (GET /api/v1/cameras)
 	ListCameras(w http.ResponseWriter, r *http.Request)
@@ -857,9 +991,15 @@ type ServerInterface interface {
 	// AddSite Add a site and get the one-time token with which its edge enrols
 	// (POST /api/v1/sites)
 	AddSite(w http.ResponseWriter, r *http.Request)
+	// ApproveSite Let a site come back that waits for approval, or one node of a quarantined site
+	// (POST /api/v1/sites/{site}/approve)
+	ApproveSite(w http.ResponseWriter, r *http.Request, site SiteID)
 	// ListOutages The outages of a site's link that are on record, newest first
 	// (GET /api/v1/sites/{site}/outages)
 	ListOutages(w http.ResponseWriter, r *http.Request, site SiteID, params ListOutagesParams)
+	// RefuseSite Keep a site out that waits for approval
+	// (POST /api/v1/sites/{site}/refuse)
+	RefuseSite(w http.ResponseWriter, r *http.Request, site SiteID)
 	// RevokeSite Withdraw a site's certificate; its link ends at once, what is held stays
 	// (POST /api/v1/sites/{site}/revoke)
 	RevokeSite(w http.ResponseWriter, r *http.Request, site SiteID)
@@ -907,6 +1047,34 @@ func (siw *ServerInterfaceWrapper) ListAudit(w http.ResponseWriter, r *http.Requ
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.ListAudit(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetAuthority operation middleware
+func (siw *ServerInterfaceWrapper) GetAuthority(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetAuthority(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// RotateAuthority operation middleware
+func (siw *ServerInterfaceWrapper) RotateAuthority(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.RotateAuthority(w, r)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -1215,6 +1383,32 @@ func (siw *ServerInterfaceWrapper) AddSite(w http.ResponseWriter, r *http.Reques
 	handler.ServeHTTP(w, r)
 }
 
+// ApproveSite operation middleware
+func (siw *ServerInterfaceWrapper) ApproveSite(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "site" -------------
+	var site SiteID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "site", r.PathValue("site"), &site, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "site", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ApproveSite(w, r, site)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // ListOutages operation middleware
 func (siw *ServerInterfaceWrapper) ListOutages(w http.ResponseWriter, r *http.Request) {
 
@@ -1248,6 +1442,32 @@ func (siw *ServerInterfaceWrapper) ListOutages(w http.ResponseWriter, r *http.Re
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.ListOutages(w, r, site, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// RefuseSite operation middleware
+func (siw *ServerInterfaceWrapper) RefuseSite(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "site" -------------
+	var site SiteID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "site", r.PathValue("site"), &site, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "site", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.RefuseSite(w, r, site)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -1464,6 +1684,10 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/sites", wrapper.AddSite)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/sites/{site}/revoke", wrapper.RevokeSite)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/sites/{site}/outages", wrapper.ListOutages)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/sites/{site}/approve", wrapper.ApproveSite)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/sites/{site}/refuse", wrapper.RefuseSite)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/authority", wrapper.GetAuthority)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/authority/rotate", wrapper.RotateAuthority)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/cameras", wrapper.ListCameras)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/cameras/{camera}/timeline", wrapper.GetTimeline)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/retrievals", wrapper.ListRetrievals)
@@ -1520,6 +1744,91 @@ type ListAuditdefaultJSONResponse struct {
 }
 
 func (response ListAuditdefaultJSONResponse) VisitListAuditResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if response.Headers.RetryAfter != nil {
+		w.Header().Set("Retry-After", fmt.Sprint(*response.Headers.RetryAfter))
+	}
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetAuthorityRequestObject struct {
+}
+
+type GetAuthorityResponseObject interface {
+	VisitGetAuthorityResponse(w http.ResponseWriter) error
+}
+
+type GetAuthority200JSONResponse Authority
+
+func (response GetAuthority200JSONResponse) VisitGetAuthorityResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetAuthoritydefaultJSONResponse struct {
+	Body       Error
+	Headers    ErrorResponseHeaders
+	StatusCode int
+}
+
+func (response GetAuthoritydefaultJSONResponse) VisitGetAuthorityResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if response.Headers.RetryAfter != nil {
+		w.Header().Set("Retry-After", fmt.Sprint(*response.Headers.RetryAfter))
+	}
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RotateAuthorityRequestObject struct {
+	Body *RotateAuthorityJSONRequestBody
+}
+
+type RotateAuthorityResponseObject interface {
+	VisitRotateAuthorityResponse(w http.ResponseWriter) error
+}
+
+type RotateAuthority200JSONResponse Authority
+
+func (response RotateAuthority200JSONResponse) VisitRotateAuthorityResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RotateAuthoritydefaultJSONResponse struct {
+	Body       Error
+	Headers    ErrorResponseHeaders
+	StatusCode int
+}
+
+func (response RotateAuthoritydefaultJSONResponse) VisitRotateAuthorityResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -2169,6 +2478,44 @@ func (response AddSitedefaultJSONResponse) VisitAddSiteResponse(w http.ResponseW
 	return err
 }
 
+type ApproveSiteRequestObject struct {
+	Site SiteID `json:"site"`
+	Body *ApproveSiteJSONRequestBody
+}
+
+type ApproveSiteResponseObject interface {
+	VisitApproveSiteResponse(w http.ResponseWriter) error
+}
+
+type ApproveSite204Response struct {
+}
+
+func (response ApproveSite204Response) VisitApproveSiteResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type ApproveSitedefaultJSONResponse struct {
+	Body       Error
+	Headers    ErrorResponseHeaders
+	StatusCode int
+}
+
+func (response ApproveSitedefaultJSONResponse) VisitApproveSiteResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if response.Headers.RetryAfter != nil {
+		w.Header().Set("Retry-After", fmt.Sprint(*response.Headers.RetryAfter))
+	}
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ListOutagesRequestObject struct {
 	Site   SiteID `json:"site"`
 	Params ListOutagesParams
@@ -2192,13 +2539,29 @@ func (response ListOutages200JSONResponse) VisitListOutagesResponse(w http.Respo
 	return err
 }
 
-type ListOutagesdefaultJSONResponse struct {
+type RefuseSiteRequestObject struct {
+	Site SiteID `json:"site"`
+}
+
+type RefuseSiteResponseObject interface {
+	VisitRefuseSiteResponse(w http.ResponseWriter) error
+}
+
+type RefuseSite204Response struct {
+}
+
+func (response RefuseSite204Response) VisitRefuseSiteResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type RefuseSitedefaultJSONResponse struct {
 	Body       Error
 	Headers    ErrorResponseHeaders
 	StatusCode int
 }
 
-func (response ListOutagesdefaultJSONResponse) VisitListOutagesResponse(w http.ResponseWriter) error {
+func (response RefuseSitedefaultJSONResponse) VisitRefuseSiteResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -2377,6 +2740,12 @@ type StrictServerInterface interface {
 	// ListAudit The newest entries of the audit log, newest first (administrators)
 	// (GET /api/v1/audit)
 	ListAudit(ctx context.Context, request ListAuditRequestObject) (ListAuditResponseObject, error)
+	// GetAuthority The authority that issues the sites' certificates
+	// (GET /api/v1/authority)
+	GetAuthority(ctx context.Context, request GetAuthorityRequestObject) (GetAuthorityResponseObject, error)
+	// RotateAuthority Make a new authority; linked sites renew at once, and the old certificates stay good for an overlap
+	// (POST /api/v1/authority/rotate)
+	RotateAuthority(ctx context.Context, request RotateAuthorityRequestObject) (RotateAuthorityResponseObject, error)
 	// ListCameras All cameras of all sites, sorted by ID, also of sites that are down
 	// (GET /api/v1/cameras)
 	ListCameras(ctx context.Context, request ListCamerasRequestObject) (ListCamerasResponseObject, error)
@@ -2422,9 +2791,15 @@ type StrictServerInterface interface {
 	// AddSite Add a site and get the one-time token with which its edge enrols
 	// (POST /api/v1/sites)
 	AddSite(ctx context.Context, request AddSiteRequestObject) (AddSiteResponseObject, error)
+	// ApproveSite Let a site come back that waits for approval, or one node of a quarantined site
+	// (POST /api/v1/sites/{site}/approve)
+	ApproveSite(ctx context.Context, request ApproveSiteRequestObject) (ApproveSiteResponseObject, error)
 	// ListOutages The outages of a site's link that are on record, newest first
 	// (GET /api/v1/sites/{site}/outages)
 	ListOutages(ctx context.Context, request ListOutagesRequestObject) (ListOutagesResponseObject, error)
+	// RefuseSite Keep a site out that waits for approval
+	// (POST /api/v1/sites/{site}/refuse)
+	RefuseSite(ctx context.Context, request RefuseSiteRequestObject) (RefuseSiteResponseObject, error)
 	// RevokeSite Withdraw a site's certificate; its link ends at once, what is held stays
 	// (POST /api/v1/sites/{site}/revoke)
 	RevokeSite(ctx context.Context, request RevokeSiteRequestObject) (RevokeSiteResponseObject, error)
@@ -2497,6 +2872,61 @@ func (sh *strictHandler) ListAudit(w http.ResponseWriter, r *http.Request, param
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(ListAuditResponseObject); ok {
 		if err := validResponse.VisitListAuditResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetAuthority operation middleware
+func (sh *strictHandler) GetAuthority(w http.ResponseWriter, r *http.Request) {
+	var request GetAuthorityRequestObject
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetAuthority(ctx, request.(GetAuthorityRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetAuthority")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetAuthorityResponseObject); ok {
+		if err := validResponse.VisitGetAuthorityResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// RotateAuthority operation middleware
+func (sh *strictHandler) RotateAuthority(w http.ResponseWriter, r *http.Request) {
+	var request RotateAuthorityRequestObject
+
+	var body RotateAuthorityJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.RotateAuthority(ctx, request.(RotateAuthorityRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RotateAuthority")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(RotateAuthorityResponseObject); ok {
+		if err := validResponse.VisitRotateAuthorityResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {
@@ -2910,6 +3340,39 @@ func (sh *strictHandler) AddSite(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// ApproveSite operation middleware
+func (sh *strictHandler) ApproveSite(w http.ResponseWriter, r *http.Request, site SiteID) {
+	var request ApproveSiteRequestObject
+
+	request.Site = site
+
+	var body ApproveSiteJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ApproveSite(ctx, request.(ApproveSiteRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ApproveSite")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ApproveSiteResponseObject); ok {
+		if err := validResponse.VisitApproveSiteResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // ListOutages operation middleware
 func (sh *strictHandler) ListOutages(w http.ResponseWriter, r *http.Request, site SiteID, params ListOutagesParams) {
 	var request ListOutagesRequestObject
@@ -2930,6 +3393,32 @@ func (sh *strictHandler) ListOutages(w http.ResponseWriter, r *http.Request, sit
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(ListOutagesResponseObject); ok {
 		if err := validResponse.VisitListOutagesResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// RefuseSite operation middleware
+func (sh *strictHandler) RefuseSite(w http.ResponseWriter, r *http.Request, site SiteID) {
+	var request RefuseSiteRequestObject
+
+	request.Site = site
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.RefuseSite(ctx, request.(RefuseSiteRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RefuseSite")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(RefuseSiteResponseObject); ok {
+		if err := validResponse.VisitRefuseSiteResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

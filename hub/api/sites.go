@@ -45,6 +45,7 @@ func (a *API) sites(only branchline.SiteID) ([]Site, error) {
 		}
 		i := slices.IndexFunc(seen, func(s catalog.SiteState) bool { return s.ID == entry.Name })
 		site := Site{Id: string(entry.Name), Outages: []Outage{}}
+		describeStanding(&site, entry)
 		if i >= 0 {
 			site.Cameras, site.LastContact = seen[i].Cameras, optional(seen[i].LastContact)
 		}
@@ -62,8 +63,12 @@ func siteState(entry identity.Site, link []catalog.SiteState) (SiteState, *time.
 	switch {
 	case !entry.Revoked.IsZero() && !entry.Enrolled.After(entry.Revoked) && entry.TokenUntil.IsZero():
 		return SiteStateRevoked, optional(entry.Revoked)
+	case entry.Quarantine != nil:
+		return SiteStateQuarantined, optional(entry.Quarantine.Since)
 	case entry.Enrolled.IsZero() || entry.Revoked.After(entry.Enrolled):
 		return SiteStateEnrolling, optional(entry.Added)
+	case entry.Waiting != nil && (len(link) == 0 || !link[0].Linked):
+		return SiteStateWaiting, optional(entry.Waiting.Since)
 	case len(link) == 0:
 		return SiteStateDown, optional(entry.Enrolled)
 	case link[0].Linked:

@@ -87,6 +87,82 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/sites/{site}/approve": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                site: components["parameters"]["SiteID"];
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Let a site come back that waits for approval, or one node of a quarantined site
+         * @description A quarantined site of which one node alone is there needs no instance. The other nodes with its identity are
+         *     refused for good.
+         */
+        post: operations["approveSite"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/sites/{site}/refuse": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                site: components["parameters"]["SiteID"];
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Keep a site out that waits for approval */
+        post: operations["refuseSite"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/authority": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The authority that issues the sites' certificates */
+        get: operations["getAuthority"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/authority/rotate": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Make a new authority; linked sites renew at once, and the old certificates stay good for an overlap */
+        post: operations["rotateAuthority"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/cameras": {
         parameters: {
             query?: never;
@@ -460,10 +536,11 @@ export interface components {
             demo: boolean;
         };
         /**
-         * @description enrolling: added, and no edge has used the token yet; up: linked; down: not linked; revoked.
+         * @description enrolling: added, and no edge has used the token yet; up: linked; down: not linked; waiting: its certificate
+         *     has expired and it waits for approval; quarantined: more than one node has its identity; revoked.
          * @enum {string}
          */
-        SiteState: "enrolling" | "up" | "down" | "revoked";
+        SiteState: "enrolling" | "up" | "down" | "waiting" | "quarantined" | "revoked";
         Site: {
             id: string;
             state: components["schemas"]["SiteState"];
@@ -489,6 +566,13 @@ export interface components {
             outages: components["schemas"]["Outage"][];
             /** @description Only in a demo: whether its link is cut on purpose */
             cut?: boolean;
+            /**
+             * Format: date-time
+             * @description When its newest certificate ends
+             */
+            certificateUntil?: string;
+            waiting?: components["schemas"]["Waiting"];
+            quarantine?: components["schemas"]["Quarantine"];
         };
         /**
          * @description online: the link is up; suspect: it is silent, or was lost and it is not decided yet why; link-down: nobody
@@ -506,6 +590,91 @@ export interface components {
             reason: string;
             /** @description Whether somebody should look after the site */
             alarm: boolean;
+        };
+        /** @description Of a site that was off past the end of its certificate and has come back with it */
+        Waiting: {
+            /**
+             * Format: date-time
+             * @description When it first came
+             */
+            since: string;
+            /**
+             * Format: date-time
+             * @description When its certificate ended
+             */
+            expired: string;
+            /** @description Where it comes from */
+            address: string;
+            software?: string;
+            /**
+             * Format: date-time
+             * @description It gets a certificate when it comes next
+             */
+            approved?: string;
+            /** Format: date-time */
+            refused?: string;
+        };
+        Quarantine: {
+            /** Format: date-time */
+            since: string;
+            /**
+             * @description duplicate: two nodes were there at once; rolled-back: a node came with an older state than was seen.
+             * @enum {string}
+             */
+            cause: "duplicate" | "rolled-back";
+            /** @description Those that came with the site's identity, the latest first */
+            nodes: components["schemas"]["SeenNode"][];
+        };
+        SeenNode: {
+            /** @description One run of the node's process */
+            instance: string;
+            /** @description How often that node was started; 0 if it cannot tell */
+            opens: number;
+            address: string;
+            software?: string;
+            /**
+             * Format: date-time
+             * @description When it last came
+             */
+            at: string;
+        };
+        Approval: {
+            /** @description The node of a quarantined site that is to go on */
+            instance?: string;
+        };
+        Authority: {
+            /** @description SHA-256 of the certificate */
+            fingerprint: string;
+            /** Format: date-time */
+            from: string;
+            /** Format: date-time */
+            until: string;
+            /** @description PEM */
+            certificate: string;
+            /** @description Certificates are the organisation's; this one is the hub's own */
+            organisation: boolean;
+            /** @description Why files that have changed are not used */
+            problem?: string;
+            /** @description Sites with a certificate */
+            sites: number;
+            /** @description Those of them that still have one of a former authority */
+            behind: number;
+            former: components["schemas"]["FormerAuthority"][];
+        };
+        FormerAuthority: {
+            fingerprint: string;
+            /**
+             * Format: date-time
+             * @description Its certificates are good until then
+             */
+            until: string;
+        };
+        Rotation: {
+            /**
+             * Format: double
+             * @description How long certificates of the present authority stay good; 90 days if left out
+             */
+            overlapHours?: number;
         };
         SiteList: {
             sites: components["schemas"]["Site"][];
@@ -966,13 +1135,109 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description The outages */
+            /**
+             * @description The outages
+             * @default {
+             *       "$ref": "#/components/responses/Error"
+             *     }
+             */
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["OutageList"];
+                };
+            };
+        };
+    };
+    approveSite: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                site: components["parameters"]["SiteID"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Approval"];
+            };
+        };
+        responses: {
+            /** @description Approved; the node comes within seconds */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            default: components["responses"]["Error"];
+        };
+    };
+    refuseSite: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                site: components["parameters"]["SiteID"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Refused */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            default: components["responses"]["Error"];
+        };
+    };
+    getAuthority: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The authority */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Authority"];
+                };
+            };
+            default: components["responses"]["Error"];
+        };
+    };
+    rotateAuthority: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Rotation"];
+            };
+        };
+        responses: {
+            /** @description The new authority */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Authority"];
                 };
             };
             default: components["responses"]["Error"];
