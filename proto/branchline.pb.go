@@ -151,6 +151,8 @@ type Request struct {
 	//	*Request_Lock
 	//	*Request_Unlock
 	//	*Request_Locks
+	//	*Request_Watch
+	//	*Request_Uplink
 	Call          isRequest_Call `protobuf_oneof:"call"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -308,6 +310,24 @@ func (x *Request) GetLocks() *LocksRequest {
 	return nil
 }
 
+func (x *Request) GetWatch() *WatchRequest {
+	if x != nil {
+		if x, ok := x.Call.(*Request_Watch); ok {
+			return x.Watch
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetUplink() *UplinkRequest {
+	if x != nil {
+		if x, ok := x.Call.(*Request_Uplink); ok {
+			return x.Uplink
+		}
+	}
+	return nil
+}
+
 type isRequest_Call interface {
 	isRequest_Call()
 }
@@ -360,6 +380,14 @@ type Request_Locks struct {
 	Locks *LocksRequest `protobuf:"bytes,13,opt,name=locks,proto3,oneof"`
 }
 
+type Request_Watch struct {
+	Watch *WatchRequest `protobuf:"bytes,160,opt,name=watch,proto3,oneof"`
+}
+
+type Request_Uplink struct {
+	Uplink *UplinkRequest `protobuf:"bytes,161,opt,name=uplink,proto3,oneof"`
+}
+
 func (*Request_Hello) isRequest_Call() {}
 
 func (*Request_Cameras) isRequest_Call() {}
@@ -384,6 +412,10 @@ func (*Request_Unlock) isRequest_Call() {}
 
 func (*Request_Locks) isRequest_Call() {}
 
+func (*Request_Watch) isRequest_Call() {}
+
+func (*Request_Uplink) isRequest_Call() {}
+
 // Answer is one message of what comes back on the stream.
 type Answer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -399,6 +431,7 @@ type Answer struct {
 	//	*Answer_Certificate
 	//	*Answer_Lock
 	//	*Answer_Done
+	//	*Answer_Uplink
 	Body          isAnswer_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -531,6 +564,15 @@ func (x *Answer) GetDone() *DoneAnswer {
 	return nil
 }
 
+func (x *Answer) GetUplink() *UplinkAnswer {
+	if x != nil {
+		if x, ok := x.Body.(*Answer_Uplink); ok {
+			return x.Uplink
+		}
+	}
+	return nil
+}
+
 type isAnswer_Body interface {
 	isAnswer_Body()
 }
@@ -576,6 +618,10 @@ type Answer_Done struct {
 	Done *DoneAnswer `protobuf:"bytes,10,opt,name=done,proto3,oneof"`
 }
 
+type Answer_Uplink struct {
+	Uplink *UplinkAnswer `protobuf:"bytes,160,opt,name=uplink,proto3,oneof"`
+}
+
 func (*Answer_Error) isAnswer_Body() {}
 
 func (*Answer_Hello) isAnswer_Body() {}
@@ -596,11 +642,15 @@ func (*Answer_Lock) isAnswer_Body() {}
 
 func (*Answer_Done) isAnswer_Body() {}
 
+func (*Answer_Uplink) isAnswer_Body() {}
+
 type Error struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Code  Code                   `protobuf:"varint,1,opt,name=code,proto3,enum=branchline.v1.Code" json:"code,omitempty"`
 	// For people.
-	Text          string `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
+	Text string `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
+	// Set if the uplink's budget is why.
+	Refusal       *Refusal `protobuf:"bytes,160,opt,name=refusal,proto3" json:"refusal,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -649,6 +699,181 @@ func (x *Error) GetText() string {
 	return ""
 }
 
+func (x *Error) GetRefusal() *Refusal {
+	if x != nil {
+		return x.Refusal
+	}
+	return nil
+}
+
+// Refusal tells why something does not fit the uplink's budget, in numbers. Rates are bits a second.
+type Refusal struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// That may be sent now; -1 for nothing but control.
+	Budget int64 `protobuf:"varint,1,opt,name=budget,proto3" json:"budget,omitempty"`
+	// When that changes.
+	UntilNs int64 `protobuf:"varint,2,opt,name=until_ns,json=untilNs,proto3" json:"until_ns,omitempty"`
+	// IANA name of the site's zone.
+	Zone string `protobuf:"bytes,3,opt,name=zone,proto3" json:"zone,omitempty"`
+	// By those who were let in before.
+	Used    int64  `protobuf:"varint,4,opt,name=used,proto3" json:"used,omitempty"`
+	Viewers uint32 `protobuf:"varint,5,opt,name=viewers,proto3" json:"viewers,omitempty"`
+	// By what was asked for; 0 where that makes no difference.
+	Need int64 `protobuf:"varint,6,opt,name=need,proto3" json:"need,omitempty"`
+	// The month's quota is used up.
+	Spent bool `protobuf:"varint,7,opt,name=spent,proto3" json:"spent,omitempty"`
+	// What would fit, the best first.
+	Instead       []*Alternative `protobuf:"bytes,8,rep,name=instead,proto3" json:"instead,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Refusal) Reset() {
+	*x = Refusal{}
+	mi := &file_branchline_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Refusal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Refusal) ProtoMessage() {}
+
+func (x *Refusal) ProtoReflect() protoreflect.Message {
+	mi := &file_branchline_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
+func (*Refusal) Descriptor() ([]byte, []int) {
+	return file_branchline_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Refusal) GetBudget() int64 {
+	if x != nil {
+		return x.Budget
+	}
+	return 0
+}
+
+func (x *Refusal) GetUntilNs() int64 {
+	if x != nil {
+		return x.UntilNs
+	}
+	return 0
+}
+
+func (x *Refusal) GetZone() string {
+	if x != nil {
+		return x.Zone
+	}
+	return ""
+}
+
+func (x *Refusal) GetUsed() int64 {
+	if x != nil {
+		return x.Used
+	}
+	return 0
+}
+
+func (x *Refusal) GetViewers() uint32 {
+	if x != nil {
+		return x.Viewers
+	}
+	return 0
+}
+
+func (x *Refusal) GetNeed() int64 {
+	if x != nil {
+		return x.Need
+	}
+	return 0
+}
+
+func (x *Refusal) GetSpent() bool {
+	if x != nil {
+		return x.Spent
+	}
+	return false
+}
+
+func (x *Refusal) GetInstead() []*Alternative {
+	if x != nil {
+		return x.Instead
+	}
+	return nil
+}
+
+type Alternative struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Stream        string                 `protobuf:"bytes,1,opt,name=stream,proto3" json:"stream,omitempty"`
+	KeyFramesOnly bool                   `protobuf:"varint,2,opt,name=key_frames_only,json=keyFramesOnly,proto3" json:"key_frames_only,omitempty"`
+	Need          int64                  `protobuf:"varint,3,opt,name=need,proto3" json:"need,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Alternative) Reset() {
+	*x = Alternative{}
+	mi := &file_branchline_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Alternative) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Alternative) ProtoMessage() {}
+
+func (x *Alternative) ProtoReflect() protoreflect.Message {
+	mi := &file_branchline_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Alternative.ProtoReflect.Descriptor instead.
+func (*Alternative) Descriptor() ([]byte, []int) {
+	return file_branchline_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Alternative) GetStream() string {
+	if x != nil {
+		return x.Stream
+	}
+	return ""
+}
+
+func (x *Alternative) GetKeyFramesOnly() bool {
+	if x != nil {
+		return x.KeyFramesOnly
+	}
+	return false
+}
+
+func (x *Alternative) GetNeed() int64 {
+	if x != nil {
+		return x.Need
+	}
+	return 0
+}
+
 // HelloRequest opens a link: the side that dialled sends it before anything else.
 type HelloRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -663,7 +888,7 @@ type HelloRequest struct {
 
 func (x *HelloRequest) Reset() {
 	*x = HelloRequest{}
-	mi := &file_branchline_proto_msgTypes[3]
+	mi := &file_branchline_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -675,7 +900,7 @@ func (x *HelloRequest) String() string {
 func (*HelloRequest) ProtoMessage() {}
 
 func (x *HelloRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[3]
+	mi := &file_branchline_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -688,7 +913,7 @@ func (x *HelloRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HelloRequest.ProtoReflect.Descriptor instead.
 func (*HelloRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{3}
+	return file_branchline_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *HelloRequest) GetMinVersion() uint32 {
@@ -723,7 +948,7 @@ type HelloAnswer struct {
 
 func (x *HelloAnswer) Reset() {
 	*x = HelloAnswer{}
-	mi := &file_branchline_proto_msgTypes[4]
+	mi := &file_branchline_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -735,7 +960,7 @@ func (x *HelloAnswer) String() string {
 func (*HelloAnswer) ProtoMessage() {}
 
 func (x *HelloAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[4]
+	mi := &file_branchline_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -748,7 +973,7 @@ func (x *HelloAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HelloAnswer.ProtoReflect.Descriptor instead.
 func (*HelloAnswer) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{4}
+	return file_branchline_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *HelloAnswer) GetVersion() uint32 {
@@ -774,7 +999,7 @@ type CamerasRequest struct {
 
 func (x *CamerasRequest) Reset() {
 	*x = CamerasRequest{}
-	mi := &file_branchline_proto_msgTypes[5]
+	mi := &file_branchline_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -786,7 +1011,7 @@ func (x *CamerasRequest) String() string {
 func (*CamerasRequest) ProtoMessage() {}
 
 func (x *CamerasRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[5]
+	mi := &file_branchline_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -799,7 +1024,7 @@ func (x *CamerasRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CamerasRequest.ProtoReflect.Descriptor instead.
 func (*CamerasRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{5}
+	return file_branchline_proto_rawDescGZIP(), []int{7}
 }
 
 // SegmentsRequest is answered by one Segment each, with fragments.
@@ -813,7 +1038,7 @@ type SegmentsRequest struct {
 
 func (x *SegmentsRequest) Reset() {
 	*x = SegmentsRequest{}
-	mi := &file_branchline_proto_msgTypes[6]
+	mi := &file_branchline_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -825,7 +1050,7 @@ func (x *SegmentsRequest) String() string {
 func (*SegmentsRequest) ProtoMessage() {}
 
 func (x *SegmentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[6]
+	mi := &file_branchline_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -838,7 +1063,7 @@ func (x *SegmentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SegmentsRequest.ProtoReflect.Descriptor instead.
 func (*SegmentsRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{6}
+	return file_branchline_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *SegmentsRequest) GetStream() string {
@@ -865,7 +1090,7 @@ type ChangesRequest struct {
 
 func (x *ChangesRequest) Reset() {
 	*x = ChangesRequest{}
-	mi := &file_branchline_proto_msgTypes[7]
+	mi := &file_branchline_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -877,7 +1102,7 @@ func (x *ChangesRequest) String() string {
 func (*ChangesRequest) ProtoMessage() {}
 
 func (x *ChangesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[7]
+	mi := &file_branchline_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -890,7 +1115,7 @@ func (x *ChangesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangesRequest.ProtoReflect.Descriptor instead.
 func (*ChangesRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{7}
+	return file_branchline_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ChangesRequest) GetAfter() *Position {
@@ -905,15 +1130,17 @@ type FetchRequest struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Segment []byte                 `protobuf:"bytes,1,opt,name=segment,proto3" json:"segment,omitempty"`
 	// First byte, and the byte after the last one; an end of 0 means the end of the segment.
-	Start         int64 `protobuf:"varint,2,opt,name=start,proto3" json:"start,omitempty"`
-	End           int64 `protobuf:"varint,3,opt,name=end,proto3" json:"end,omitempty"`
+	Start int64 `protobuf:"varint,2,opt,name=start,proto3" json:"start,omitempty"`
+	End   int64 `protobuf:"varint,3,opt,name=end,proto3" json:"end,omitempty"`
+	// The stream that the segment is of, if somebody watches it as it comes: it is let in by what that takes.
+	Watched       string `protobuf:"bytes,160,opt,name=watched,proto3" json:"watched,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *FetchRequest) Reset() {
 	*x = FetchRequest{}
-	mi := &file_branchline_proto_msgTypes[8]
+	mi := &file_branchline_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -925,7 +1152,7 @@ func (x *FetchRequest) String() string {
 func (*FetchRequest) ProtoMessage() {}
 
 func (x *FetchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[8]
+	mi := &file_branchline_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -938,7 +1165,7 @@ func (x *FetchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchRequest.ProtoReflect.Descriptor instead.
 func (*FetchRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{8}
+	return file_branchline_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *FetchRequest) GetSegment() []byte {
@@ -962,6 +1189,13 @@ func (x *FetchRequest) GetEnd() int64 {
 	return 0
 }
 
+func (x *FetchRequest) GetWatched() string {
+	if x != nil {
+		return x.Watched
+	}
+	return ""
+}
+
 type FetchAnswer struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -970,7 +1204,7 @@ type FetchAnswer struct {
 
 func (x *FetchAnswer) Reset() {
 	*x = FetchAnswer{}
-	mi := &file_branchline_proto_msgTypes[9]
+	mi := &file_branchline_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -982,7 +1216,7 @@ func (x *FetchAnswer) String() string {
 func (*FetchAnswer) ProtoMessage() {}
 
 func (x *FetchAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[9]
+	mi := &file_branchline_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -995,20 +1229,23 @@ func (x *FetchAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchAnswer.ProtoReflect.Descriptor instead.
 func (*FetchAnswer) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{9}
+	return file_branchline_proto_rawDescGZIP(), []int{11}
 }
 
-// LiveRequest is answered by Item messages without end.
+// LiveRequest is answered by Item messages without end. With the priority of live somebody watches, and it is
+// let in by what the stream takes; with that of a schedule it is recorded, and takes what is left.
 type LiveRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Stream        string                 `protobuf:"bytes,1,opt,name=stream,proto3" json:"stream,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Stream string                 `protobuf:"bytes,1,opt,name=stream,proto3" json:"stream,omitempty"`
+	// Of the pictures only those that need no others, and no sound: the items cannot be recorded.
+	KeyFramesOnly bool `protobuf:"varint,160,opt,name=key_frames_only,json=keyFramesOnly,proto3" json:"key_frames_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *LiveRequest) Reset() {
 	*x = LiveRequest{}
-	mi := &file_branchline_proto_msgTypes[10]
+	mi := &file_branchline_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1020,7 +1257,7 @@ func (x *LiveRequest) String() string {
 func (*LiveRequest) ProtoMessage() {}
 
 func (x *LiveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[10]
+	mi := &file_branchline_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1033,7 +1270,7 @@ func (x *LiveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LiveRequest.ProtoReflect.Descriptor instead.
 func (*LiveRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{10}
+	return file_branchline_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *LiveRequest) GetStream() string {
@@ -1041,6 +1278,252 @@ func (x *LiveRequest) GetStream() string {
 		return x.Stream
 	}
 	return ""
+}
+
+func (x *LiveRequest) GetKeyFramesOnly() bool {
+	if x != nil {
+		return x.KeyFramesOnly
+	}
+	return false
+}
+
+// WatchRequest tells that somebody begins or ceases to watch a stream that the hub records live on this link. It
+// is answered by DoneAnswer, or by an Error with a Refusal, and then the recording goes on as before.
+type WatchRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Stream        string                 `protobuf:"bytes,1,opt,name=stream,proto3" json:"stream,omitempty"`
+	Watched       bool                   `protobuf:"varint,2,opt,name=watched,proto3" json:"watched,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchRequest) Reset() {
+	*x = WatchRequest{}
+	mi := &file_branchline_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchRequest) ProtoMessage() {}
+
+func (x *WatchRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_branchline_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
+func (*WatchRequest) Descriptor() ([]byte, []int) {
+	return file_branchline_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *WatchRequest) GetStream() string {
+	if x != nil {
+		return x.Stream
+	}
+	return ""
+}
+
+func (x *WatchRequest) GetWatched() bool {
+	if x != nil {
+		return x.Watched
+	}
+	return false
+}
+
+// UplinkRequest asks how the uplink's budget stands.
+type UplinkRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UplinkRequest) Reset() {
+	*x = UplinkRequest{}
+	mi := &file_branchline_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UplinkRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UplinkRequest) ProtoMessage() {}
+
+func (x *UplinkRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_branchline_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UplinkRequest.ProtoReflect.Descriptor instead.
+func (*UplinkRequest) Descriptor() ([]byte, []int) {
+	return file_branchline_proto_rawDescGZIP(), []int{14}
+}
+
+// UplinkAnswer tells how the uplink's budget stands. Rates are bits a second.
+type UplinkAnswer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// That may be sent now; 0 for no limit, -1 for nothing but control.
+	Rate int64 `protobuf:"varint,1,opt,name=rate,proto3" json:"rate,omitempty"`
+	// Of the capacity, if the rate is a share of that.
+	Percent uint32 `protobuf:"varint,2,opt,name=percent,proto3" json:"percent,omitempty"`
+	UntilNs int64  `protobuf:"varint,3,opt,name=until_ns,json=untilNs,proto3" json:"until_ns,omitempty"`
+	Zone    string `protobuf:"bytes,4,opt,name=zone,proto3" json:"zone,omitempty"`
+	// Measured or told; 0 while not known.
+	Capacity int64 `protobuf:"varint,5,opt,name=capacity,proto3" json:"capacity,omitempty"`
+	// At which bulk keeps the queue before the line short; 0 for no limit.
+	Bulk int64 `protobuf:"varint,6,opt,name=bulk,proto3" json:"bulk,omitempty"`
+	// By those who were let in.
+	Used    int64  `protobuf:"varint,7,opt,name=used,proto3" json:"used,omitempty"`
+	Viewers uint32 `protobuf:"varint,8,opt,name=viewers,proto3" json:"viewers,omitempty"`
+	// Of the month, in bytes; a quota of 0 is none.
+	QuotaBytes int64 `protobuf:"varint,9,opt,name=quota_bytes,json=quotaBytes,proto3" json:"quota_bytes,omitempty"`
+	UsedBytes  int64 `protobuf:"varint,10,opt,name=used_bytes,json=usedBytes,proto3" json:"used_bytes,omitempty"`
+	MonthNs    int64 `protobuf:"varint,11,opt,name=month_ns,json=monthNs,proto3" json:"month_ns,omitempty"`
+	EndsNs     int64 `protobuf:"varint,12,opt,name=ends_ns,json=endsNs,proto3" json:"ends_ns,omitempty"`
+	// The quota is used up.
+	Spent         bool `protobuf:"varint,13,opt,name=spent,proto3" json:"spent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UplinkAnswer) Reset() {
+	*x = UplinkAnswer{}
+	mi := &file_branchline_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UplinkAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UplinkAnswer) ProtoMessage() {}
+
+func (x *UplinkAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_branchline_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UplinkAnswer.ProtoReflect.Descriptor instead.
+func (*UplinkAnswer) Descriptor() ([]byte, []int) {
+	return file_branchline_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *UplinkAnswer) GetRate() int64 {
+	if x != nil {
+		return x.Rate
+	}
+	return 0
+}
+
+func (x *UplinkAnswer) GetPercent() uint32 {
+	if x != nil {
+		return x.Percent
+	}
+	return 0
+}
+
+func (x *UplinkAnswer) GetUntilNs() int64 {
+	if x != nil {
+		return x.UntilNs
+	}
+	return 0
+}
+
+func (x *UplinkAnswer) GetZone() string {
+	if x != nil {
+		return x.Zone
+	}
+	return ""
+}
+
+func (x *UplinkAnswer) GetCapacity() int64 {
+	if x != nil {
+		return x.Capacity
+	}
+	return 0
+}
+
+func (x *UplinkAnswer) GetBulk() int64 {
+	if x != nil {
+		return x.Bulk
+	}
+	return 0
+}
+
+func (x *UplinkAnswer) GetUsed() int64 {
+	if x != nil {
+		return x.Used
+	}
+	return 0
+}
+
+func (x *UplinkAnswer) GetViewers() uint32 {
+	if x != nil {
+		return x.Viewers
+	}
+	return 0
+}
+
+func (x *UplinkAnswer) GetQuotaBytes() int64 {
+	if x != nil {
+		return x.QuotaBytes
+	}
+	return 0
+}
+
+func (x *UplinkAnswer) GetUsedBytes() int64 {
+	if x != nil {
+		return x.UsedBytes
+	}
+	return 0
+}
+
+func (x *UplinkAnswer) GetMonthNs() int64 {
+	if x != nil {
+		return x.MonthNs
+	}
+	return 0
+}
+
+func (x *UplinkAnswer) GetEndsNs() int64 {
+	if x != nil {
+		return x.EndsNs
+	}
+	return 0
+}
+
+func (x *UplinkAnswer) GetSpent() bool {
+	if x != nil {
+		return x.Spent
+	}
+	return false
 }
 
 // HoldRequest places the lease of the hub that sends it, in place of the one that it had on the stream,
@@ -1060,7 +1543,7 @@ type HoldRequest struct {
 
 func (x *HoldRequest) Reset() {
 	*x = HoldRequest{}
-	mi := &file_branchline_proto_msgTypes[11]
+	mi := &file_branchline_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1072,7 +1555,7 @@ func (x *HoldRequest) String() string {
 func (*HoldRequest) ProtoMessage() {}
 
 func (x *HoldRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[11]
+	mi := &file_branchline_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1085,7 +1568,7 @@ func (x *HoldRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HoldRequest.ProtoReflect.Descriptor instead.
 func (*HoldRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{11}
+	return file_branchline_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *HoldRequest) GetStream() string {
@@ -1127,7 +1610,7 @@ type LockRequest struct {
 
 func (x *LockRequest) Reset() {
 	*x = LockRequest{}
-	mi := &file_branchline_proto_msgTypes[12]
+	mi := &file_branchline_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1139,7 +1622,7 @@ func (x *LockRequest) String() string {
 func (*LockRequest) ProtoMessage() {}
 
 func (x *LockRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[12]
+	mi := &file_branchline_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1152,7 +1635,7 @@ func (x *LockRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LockRequest.ProtoReflect.Descriptor instead.
 func (*LockRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{12}
+	return file_branchline_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *LockRequest) GetLock() *Lock {
@@ -1172,7 +1655,7 @@ type UnlockRequest struct {
 
 func (x *UnlockRequest) Reset() {
 	*x = UnlockRequest{}
-	mi := &file_branchline_proto_msgTypes[13]
+	mi := &file_branchline_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1184,7 +1667,7 @@ func (x *UnlockRequest) String() string {
 func (*UnlockRequest) ProtoMessage() {}
 
 func (x *UnlockRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[13]
+	mi := &file_branchline_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1197,7 +1680,7 @@ func (x *UnlockRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnlockRequest.ProtoReflect.Descriptor instead.
 func (*UnlockRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{13}
+	return file_branchline_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *UnlockRequest) GetId() string {
@@ -1216,7 +1699,7 @@ type LocksRequest struct {
 
 func (x *LocksRequest) Reset() {
 	*x = LocksRequest{}
-	mi := &file_branchline_proto_msgTypes[14]
+	mi := &file_branchline_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1228,7 +1711,7 @@ func (x *LocksRequest) String() string {
 func (*LocksRequest) ProtoMessage() {}
 
 func (x *LocksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[14]
+	mi := &file_branchline_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1241,7 +1724,7 @@ func (x *LocksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocksRequest.ProtoReflect.Descriptor instead.
 func (*LocksRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{14}
+	return file_branchline_proto_rawDescGZIP(), []int{19}
 }
 
 type DoneAnswer struct {
@@ -1252,7 +1735,7 @@ type DoneAnswer struct {
 
 func (x *DoneAnswer) Reset() {
 	*x = DoneAnswer{}
-	mi := &file_branchline_proto_msgTypes[15]
+	mi := &file_branchline_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1264,7 +1747,7 @@ func (x *DoneAnswer) String() string {
 func (*DoneAnswer) ProtoMessage() {}
 
 func (x *DoneAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[15]
+	mi := &file_branchline_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1277,7 +1760,7 @@ func (x *DoneAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DoneAnswer.ProtoReflect.Descriptor instead.
 func (*DoneAnswer) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{15}
+	return file_branchline_proto_rawDescGZIP(), []int{20}
 }
 
 // RenewRequest asks the hub for a fresh certificate for the key of the present one.
@@ -1291,7 +1774,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_branchline_proto_msgTypes[16]
+	mi := &file_branchline_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1303,7 +1786,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[16]
+	mi := &file_branchline_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1316,7 +1799,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{16}
+	return file_branchline_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RenewRequest) GetCsr() []byte {
@@ -1338,7 +1821,7 @@ type EnrolRequest struct {
 
 func (x *EnrolRequest) Reset() {
 	*x = EnrolRequest{}
-	mi := &file_branchline_proto_msgTypes[17]
+	mi := &file_branchline_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1350,7 +1833,7 @@ func (x *EnrolRequest) String() string {
 func (*EnrolRequest) ProtoMessage() {}
 
 func (x *EnrolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[17]
+	mi := &file_branchline_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1363,7 +1846,7 @@ func (x *EnrolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrolRequest.ProtoReflect.Descriptor instead.
 func (*EnrolRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{17}
+	return file_branchline_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *EnrolRequest) GetSecret() []byte {
@@ -1391,7 +1874,7 @@ type CertificateAnswer struct {
 
 func (x *CertificateAnswer) Reset() {
 	*x = CertificateAnswer{}
-	mi := &file_branchline_proto_msgTypes[18]
+	mi := &file_branchline_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1403,7 +1886,7 @@ func (x *CertificateAnswer) String() string {
 func (*CertificateAnswer) ProtoMessage() {}
 
 func (x *CertificateAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[18]
+	mi := &file_branchline_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1416,7 +1899,7 @@ func (x *CertificateAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertificateAnswer.ProtoReflect.Descriptor instead.
 func (*CertificateAnswer) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{18}
+	return file_branchline_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *CertificateAnswer) GetCertificate() []byte {
@@ -1444,7 +1927,7 @@ type TimeRange struct {
 
 func (x *TimeRange) Reset() {
 	*x = TimeRange{}
-	mi := &file_branchline_proto_msgTypes[19]
+	mi := &file_branchline_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1456,7 +1939,7 @@ func (x *TimeRange) String() string {
 func (*TimeRange) ProtoMessage() {}
 
 func (x *TimeRange) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[19]
+	mi := &file_branchline_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1469,7 +1952,7 @@ func (x *TimeRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TimeRange.ProtoReflect.Descriptor instead.
 func (*TimeRange) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{19}
+	return file_branchline_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *TimeRange) GetStartNs() int64 {
@@ -1496,7 +1979,7 @@ type Position struct {
 
 func (x *Position) Reset() {
 	*x = Position{}
-	mi := &file_branchline_proto_msgTypes[20]
+	mi := &file_branchline_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1508,7 +1991,7 @@ func (x *Position) String() string {
 func (*Position) ProtoMessage() {}
 
 func (x *Position) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[20]
+	mi := &file_branchline_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1521,7 +2004,7 @@ func (x *Position) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Position.ProtoReflect.Descriptor instead.
 func (*Position) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{20}
+	return file_branchline_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Position) GetEpoch() uint64 {
@@ -1551,7 +2034,7 @@ type Camera struct {
 
 func (x *Camera) Reset() {
 	*x = Camera{}
-	mi := &file_branchline_proto_msgTypes[21]
+	mi := &file_branchline_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1563,7 +2046,7 @@ func (x *Camera) String() string {
 func (*Camera) ProtoMessage() {}
 
 func (x *Camera) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[21]
+	mi := &file_branchline_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1576,7 +2059,7 @@ func (x *Camera) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Camera.ProtoReflect.Descriptor instead.
 func (*Camera) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{21}
+	return file_branchline_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Camera) GetId() string {
@@ -1626,7 +2109,7 @@ type Stream struct {
 
 func (x *Stream) Reset() {
 	*x = Stream{}
-	mi := &file_branchline_proto_msgTypes[22]
+	mi := &file_branchline_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1638,7 +2121,7 @@ func (x *Stream) String() string {
 func (*Stream) ProtoMessage() {}
 
 func (x *Stream) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[22]
+	mi := &file_branchline_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1651,7 +2134,7 @@ func (x *Stream) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stream.ProtoReflect.Descriptor instead.
 func (*Stream) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{22}
+	return file_branchline_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Stream) GetId() string {
@@ -1701,7 +2184,7 @@ type Segment struct {
 
 func (x *Segment) Reset() {
 	*x = Segment{}
-	mi := &file_branchline_proto_msgTypes[23]
+	mi := &file_branchline_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1713,7 +2196,7 @@ func (x *Segment) String() string {
 func (*Segment) ProtoMessage() {}
 
 func (x *Segment) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[23]
+	mi := &file_branchline_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1726,7 +2209,7 @@ func (x *Segment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Segment.ProtoReflect.Descriptor instead.
 func (*Segment) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{23}
+	return file_branchline_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Segment) GetId() []byte {
@@ -1820,7 +2303,7 @@ type Fragment struct {
 
 func (x *Fragment) Reset() {
 	*x = Fragment{}
-	mi := &file_branchline_proto_msgTypes[24]
+	mi := &file_branchline_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1832,7 +2315,7 @@ func (x *Fragment) String() string {
 func (*Fragment) ProtoMessage() {}
 
 func (x *Fragment) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[24]
+	mi := &file_branchline_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1845,7 +2328,7 @@ func (x *Fragment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fragment.ProtoReflect.Descriptor instead.
 func (*Fragment) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{24}
+	return file_branchline_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Fragment) GetOffset() int64 {
@@ -1907,7 +2390,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_branchline_proto_msgTypes[25]
+	mi := &file_branchline_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1919,7 +2402,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[25]
+	mi := &file_branchline_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1932,7 +2415,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{25}
+	return file_branchline_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Change) GetAt() *Position {
@@ -2040,7 +2523,7 @@ type Removal struct {
 
 func (x *Removal) Reset() {
 	*x = Removal{}
-	mi := &file_branchline_proto_msgTypes[26]
+	mi := &file_branchline_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2052,7 +2535,7 @@ func (x *Removal) String() string {
 func (*Removal) ProtoMessage() {}
 
 func (x *Removal) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[26]
+	mi := &file_branchline_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2065,7 +2548,7 @@ func (x *Removal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Removal.ProtoReflect.Descriptor instead.
 func (*Removal) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{26}
+	return file_branchline_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Removal) GetId() []byte {
@@ -2108,7 +2591,7 @@ type Gap struct {
 
 func (x *Gap) Reset() {
 	*x = Gap{}
-	mi := &file_branchline_proto_msgTypes[27]
+	mi := &file_branchline_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2120,7 +2603,7 @@ func (x *Gap) String() string {
 func (*Gap) ProtoMessage() {}
 
 func (x *Gap) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[27]
+	mi := &file_branchline_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2133,7 +2616,7 @@ func (x *Gap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Gap.ProtoReflect.Descriptor instead.
 func (*Gap) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{27}
+	return file_branchline_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Gap) GetStream() string {
@@ -2180,7 +2663,7 @@ type Lock struct {
 
 func (x *Lock) Reset() {
 	*x = Lock{}
-	mi := &file_branchline_proto_msgTypes[28]
+	mi := &file_branchline_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2192,7 +2675,7 @@ func (x *Lock) String() string {
 func (*Lock) ProtoMessage() {}
 
 func (x *Lock) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[28]
+	mi := &file_branchline_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2205,7 +2688,7 @@ func (x *Lock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lock.ProtoReflect.Descriptor instead.
 func (*Lock) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{28}
+	return file_branchline_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Lock) GetId() string {
@@ -2277,7 +2760,7 @@ type Item struct {
 
 func (x *Item) Reset() {
 	*x = Item{}
-	mi := &file_branchline_proto_msgTypes[29]
+	mi := &file_branchline_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2289,7 +2772,7 @@ func (x *Item) String() string {
 func (*Item) ProtoMessage() {}
 
 func (x *Item) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[29]
+	mi := &file_branchline_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2302,7 +2785,7 @@ func (x *Item) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Item.ProtoReflect.Descriptor instead.
 func (*Item) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{29}
+	return file_branchline_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Item) GetSegment() []byte {
@@ -2420,7 +2903,7 @@ type SegmentStart struct {
 
 func (x *SegmentStart) Reset() {
 	*x = SegmentStart{}
-	mi := &file_branchline_proto_msgTypes[30]
+	mi := &file_branchline_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2432,7 +2915,7 @@ func (x *SegmentStart) String() string {
 func (*SegmentStart) ProtoMessage() {}
 
 func (x *SegmentStart) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[30]
+	mi := &file_branchline_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2445,7 +2928,7 @@ func (x *SegmentStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SegmentStart.ProtoReflect.Descriptor instead.
 func (*SegmentStart) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{30}
+	return file_branchline_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *SegmentStart) GetId() []byte {
@@ -2511,7 +2994,7 @@ type Frame struct {
 
 func (x *Frame) Reset() {
 	*x = Frame{}
-	mi := &file_branchline_proto_msgTypes[31]
+	mi := &file_branchline_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2523,7 +3006,7 @@ func (x *Frame) String() string {
 func (*Frame) ProtoMessage() {}
 
 func (x *Frame) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[31]
+	mi := &file_branchline_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2536,7 +3019,7 @@ func (x *Frame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Frame.ProtoReflect.Descriptor instead.
 func (*Frame) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{31}
+	return file_branchline_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Frame) GetTrack() uint32 {
@@ -2592,7 +3075,7 @@ type FragmentEnd struct {
 
 func (x *FragmentEnd) Reset() {
 	*x = FragmentEnd{}
-	mi := &file_branchline_proto_msgTypes[32]
+	mi := &file_branchline_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2604,7 +3087,7 @@ func (x *FragmentEnd) String() string {
 func (*FragmentEnd) ProtoMessage() {}
 
 func (x *FragmentEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[32]
+	mi := &file_branchline_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2617,7 +3100,7 @@ func (x *FragmentEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FragmentEnd.ProtoReflect.Descriptor instead.
 func (*FragmentEnd) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{32}
+	return file_branchline_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *FragmentEnd) GetFragment() *Fragment {
@@ -2653,7 +3136,7 @@ type SegmentSeal struct {
 
 func (x *SegmentSeal) Reset() {
 	*x = SegmentSeal{}
-	mi := &file_branchline_proto_msgTypes[33]
+	mi := &file_branchline_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2665,7 +3148,7 @@ func (x *SegmentSeal) String() string {
 func (*SegmentSeal) ProtoMessage() {}
 
 func (x *SegmentSeal) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[33]
+	mi := &file_branchline_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2678,7 +3161,7 @@ func (x *SegmentSeal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SegmentSeal.ProtoReflect.Descriptor instead.
 func (*SegmentSeal) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{33}
+	return file_branchline_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *SegmentSeal) GetId() []byte {
@@ -2720,7 +3203,7 @@ type RunEnd struct {
 
 func (x *RunEnd) Reset() {
 	*x = RunEnd{}
-	mi := &file_branchline_proto_msgTypes[34]
+	mi := &file_branchline_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2732,7 +3215,7 @@ func (x *RunEnd) String() string {
 func (*RunEnd) ProtoMessage() {}
 
 func (x *RunEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[34]
+	mi := &file_branchline_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2745,7 +3228,7 @@ func (x *RunEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunEnd.ProtoReflect.Descriptor instead.
 func (*RunEnd) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{34}
+	return file_branchline_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *RunEnd) GetRun() uint64 {
@@ -2773,7 +3256,7 @@ var File_branchline_proto protoreflect.FileDescriptor
 
 const file_branchline_proto_rawDesc = "" +
 	"\n" +
-	"\x10branchline.proto\x12\rbranchline.v1\"\xb8\x05\n" +
+	"\x10branchline.proto\x12\rbranchline.v1\"\xa7\x06\n" +
 	"\aRequest\x12\x1a\n" +
 	"\bpriority\x18\x01 \x01(\rR\bpriority\x123\n" +
 	"\x05hello\x18\x02 \x01(\v2\x1b.branchline.v1.HelloRequestH\x00R\x05hello\x129\n" +
@@ -2788,8 +3271,10 @@ const file_branchline_proto_rawDesc = "" +
 	" \x01(\v2\x1a.branchline.v1.HoldRequestH\x00R\x04hold\x120\n" +
 	"\x04lock\x18\v \x01(\v2\x1a.branchline.v1.LockRequestH\x00R\x04lock\x126\n" +
 	"\x06unlock\x18\f \x01(\v2\x1c.branchline.v1.UnlockRequestH\x00R\x06unlock\x123\n" +
-	"\x05locks\x18\r \x01(\v2\x1b.branchline.v1.LocksRequestH\x00R\x05locksB\x06\n" +
-	"\x04call\"\x89\x04\n" +
+	"\x05locks\x18\r \x01(\v2\x1b.branchline.v1.LocksRequestH\x00R\x05locks\x124\n" +
+	"\x05watch\x18\xa0\x01 \x01(\v2\x1b.branchline.v1.WatchRequestH\x00R\x05watch\x127\n" +
+	"\x06uplink\x18\xa1\x01 \x01(\v2\x1c.branchline.v1.UplinkRequestH\x00R\x06uplinkB\x06\n" +
+	"\x04call\"\xc1\x04\n" +
 	"\x06Answer\x12,\n" +
 	"\x05error\x18\x01 \x01(\v2\x14.branchline.v1.ErrorH\x00R\x05error\x122\n" +
 	"\x05hello\x18\x02 \x01(\v2\x1a.branchline.v1.HelloAnswerH\x00R\x05hello\x12/\n" +
@@ -2801,11 +3286,26 @@ const file_branchline_proto_rawDesc = "" +
 	"\vcertificate\x18\b \x01(\v2 .branchline.v1.CertificateAnswerH\x00R\vcertificate\x12)\n" +
 	"\x04lock\x18\t \x01(\v2\x13.branchline.v1.LockH\x00R\x04lock\x12/\n" +
 	"\x04done\x18\n" +
-	" \x01(\v2\x19.branchline.v1.DoneAnswerH\x00R\x04doneB\x06\n" +
-	"\x04body\"D\n" +
+	" \x01(\v2\x19.branchline.v1.DoneAnswerH\x00R\x04done\x126\n" +
+	"\x06uplink\x18\xa0\x01 \x01(\v2\x1b.branchline.v1.UplinkAnswerH\x00R\x06uplinkB\x06\n" +
+	"\x04body\"w\n" +
 	"\x05Error\x12'\n" +
 	"\x04code\x18\x01 \x01(\x0e2\x13.branchline.v1.CodeR\x04code\x12\x12\n" +
-	"\x04text\x18\x02 \x01(\tR\x04text\"l\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\x121\n" +
+	"\arefusal\x18\xa0\x01 \x01(\v2\x16.branchline.v1.RefusalR\arefusal\"\xde\x01\n" +
+	"\aRefusal\x12\x16\n" +
+	"\x06budget\x18\x01 \x01(\x03R\x06budget\x12\x19\n" +
+	"\buntil_ns\x18\x02 \x01(\x03R\auntilNs\x12\x12\n" +
+	"\x04zone\x18\x03 \x01(\tR\x04zone\x12\x12\n" +
+	"\x04used\x18\x04 \x01(\x03R\x04used\x12\x18\n" +
+	"\aviewers\x18\x05 \x01(\rR\aviewers\x12\x12\n" +
+	"\x04need\x18\x06 \x01(\x03R\x04need\x12\x14\n" +
+	"\x05spent\x18\a \x01(\bR\x05spent\x124\n" +
+	"\ainstead\x18\b \x03(\v2\x1a.branchline.v1.AlternativeR\ainstead\"a\n" +
+	"\vAlternative\x12\x16\n" +
+	"\x06stream\x18\x01 \x01(\tR\x06stream\x12&\n" +
+	"\x0fkey_frames_only\x18\x02 \x01(\bR\rkeyFramesOnly\x12\x12\n" +
+	"\x04need\x18\x03 \x01(\x03R\x04need\"l\n" +
 	"\fHelloRequest\x12\x1f\n" +
 	"\vmin_version\x18\x01 \x01(\rR\n" +
 	"minVersion\x12\x1f\n" +
@@ -2820,14 +3320,37 @@ const file_branchline_proto_rawDesc = "" +
 	"\x06stream\x18\x01 \x01(\tR\x06stream\x12,\n" +
 	"\x04span\x18\x02 \x01(\v2\x18.branchline.v1.TimeRangeR\x04span\"?\n" +
 	"\x0eChangesRequest\x12-\n" +
-	"\x05after\x18\x01 \x01(\v2\x17.branchline.v1.PositionR\x05after\"P\n" +
+	"\x05after\x18\x01 \x01(\v2\x17.branchline.v1.PositionR\x05after\"k\n" +
 	"\fFetchRequest\x12\x18\n" +
 	"\asegment\x18\x01 \x01(\fR\asegment\x12\x14\n" +
 	"\x05start\x18\x02 \x01(\x03R\x05start\x12\x10\n" +
-	"\x03end\x18\x03 \x01(\x03R\x03end\"\r\n" +
-	"\vFetchAnswer\"%\n" +
+	"\x03end\x18\x03 \x01(\x03R\x03end\x12\x19\n" +
+	"\awatched\x18\xa0\x01 \x01(\tR\awatched\"\r\n" +
+	"\vFetchAnswer\"N\n" +
 	"\vLiveRequest\x12\x16\n" +
-	"\x06stream\x18\x01 \x01(\tR\x06stream\"\x8b\x01\n" +
+	"\x06stream\x18\x01 \x01(\tR\x06stream\x12'\n" +
+	"\x0fkey_frames_only\x18\xa0\x01 \x01(\bR\rkeyFramesOnly\"@\n" +
+	"\fWatchRequest\x12\x16\n" +
+	"\x06stream\x18\x01 \x01(\tR\x06stream\x12\x18\n" +
+	"\awatched\x18\x02 \x01(\bR\awatched\"\x0f\n" +
+	"\rUplinkRequest\"\xd3\x02\n" +
+	"\fUplinkAnswer\x12\x12\n" +
+	"\x04rate\x18\x01 \x01(\x03R\x04rate\x12\x18\n" +
+	"\apercent\x18\x02 \x01(\rR\apercent\x12\x19\n" +
+	"\buntil_ns\x18\x03 \x01(\x03R\auntilNs\x12\x12\n" +
+	"\x04zone\x18\x04 \x01(\tR\x04zone\x12\x1a\n" +
+	"\bcapacity\x18\x05 \x01(\x03R\bcapacity\x12\x12\n" +
+	"\x04bulk\x18\x06 \x01(\x03R\x04bulk\x12\x12\n" +
+	"\x04used\x18\a \x01(\x03R\x04used\x12\x18\n" +
+	"\aviewers\x18\b \x01(\rR\aviewers\x12\x1f\n" +
+	"\vquota_bytes\x18\t \x01(\x03R\n" +
+	"quotaBytes\x12\x1d\n" +
+	"\n" +
+	"used_bytes\x18\n" +
+	" \x01(\x03R\tusedBytes\x12\x19\n" +
+	"\bmonth_ns\x18\v \x01(\x03R\amonthNs\x12\x17\n" +
+	"\aends_ns\x18\f \x01(\x03R\x06endsNs\x12\x14\n" +
+	"\x05spent\x18\r \x01(\bR\x05spent\"\x8b\x01\n" +
 	"\vHoldRequest\x12\x16\n" +
 	"\x06stream\x18\x01 \x01(\tR\x06stream\x12.\n" +
 	"\x05spans\x18\x02 \x03(\v2\x18.branchline.v1.TimeRangeR\x05spans\x12\x19\n" +
@@ -2987,96 +3510,106 @@ func file_branchline_proto_rawDescGZIP() []byte {
 }
 
 var file_branchline_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_branchline_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
+var file_branchline_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
 var file_branchline_proto_goTypes = []any{
 	(Code)(0),                 // 0: branchline.v1.Code
 	(*Request)(nil),           // 1: branchline.v1.Request
 	(*Answer)(nil),            // 2: branchline.v1.Answer
 	(*Error)(nil),             // 3: branchline.v1.Error
-	(*HelloRequest)(nil),      // 4: branchline.v1.HelloRequest
-	(*HelloAnswer)(nil),       // 5: branchline.v1.HelloAnswer
-	(*CamerasRequest)(nil),    // 6: branchline.v1.CamerasRequest
-	(*SegmentsRequest)(nil),   // 7: branchline.v1.SegmentsRequest
-	(*ChangesRequest)(nil),    // 8: branchline.v1.ChangesRequest
-	(*FetchRequest)(nil),      // 9: branchline.v1.FetchRequest
-	(*FetchAnswer)(nil),       // 10: branchline.v1.FetchAnswer
-	(*LiveRequest)(nil),       // 11: branchline.v1.LiveRequest
-	(*HoldRequest)(nil),       // 12: branchline.v1.HoldRequest
-	(*LockRequest)(nil),       // 13: branchline.v1.LockRequest
-	(*UnlockRequest)(nil),     // 14: branchline.v1.UnlockRequest
-	(*LocksRequest)(nil),      // 15: branchline.v1.LocksRequest
-	(*DoneAnswer)(nil),        // 16: branchline.v1.DoneAnswer
-	(*RenewRequest)(nil),      // 17: branchline.v1.RenewRequest
-	(*EnrolRequest)(nil),      // 18: branchline.v1.EnrolRequest
-	(*CertificateAnswer)(nil), // 19: branchline.v1.CertificateAnswer
-	(*TimeRange)(nil),         // 20: branchline.v1.TimeRange
-	(*Position)(nil),          // 21: branchline.v1.Position
-	(*Camera)(nil),            // 22: branchline.v1.Camera
-	(*Stream)(nil),            // 23: branchline.v1.Stream
-	(*Segment)(nil),           // 24: branchline.v1.Segment
-	(*Fragment)(nil),          // 25: branchline.v1.Fragment
-	(*Change)(nil),            // 26: branchline.v1.Change
-	(*Removal)(nil),           // 27: branchline.v1.Removal
-	(*Gap)(nil),               // 28: branchline.v1.Gap
-	(*Lock)(nil),              // 29: branchline.v1.Lock
-	(*Item)(nil),              // 30: branchline.v1.Item
-	(*SegmentStart)(nil),      // 31: branchline.v1.SegmentStart
-	(*Frame)(nil),             // 32: branchline.v1.Frame
-	(*FragmentEnd)(nil),       // 33: branchline.v1.FragmentEnd
-	(*SegmentSeal)(nil),       // 34: branchline.v1.SegmentSeal
-	(*RunEnd)(nil),            // 35: branchline.v1.RunEnd
+	(*Refusal)(nil),           // 4: branchline.v1.Refusal
+	(*Alternative)(nil),       // 5: branchline.v1.Alternative
+	(*HelloRequest)(nil),      // 6: branchline.v1.HelloRequest
+	(*HelloAnswer)(nil),       // 7: branchline.v1.HelloAnswer
+	(*CamerasRequest)(nil),    // 8: branchline.v1.CamerasRequest
+	(*SegmentsRequest)(nil),   // 9: branchline.v1.SegmentsRequest
+	(*ChangesRequest)(nil),    // 10: branchline.v1.ChangesRequest
+	(*FetchRequest)(nil),      // 11: branchline.v1.FetchRequest
+	(*FetchAnswer)(nil),       // 12: branchline.v1.FetchAnswer
+	(*LiveRequest)(nil),       // 13: branchline.v1.LiveRequest
+	(*WatchRequest)(nil),      // 14: branchline.v1.WatchRequest
+	(*UplinkRequest)(nil),     // 15: branchline.v1.UplinkRequest
+	(*UplinkAnswer)(nil),      // 16: branchline.v1.UplinkAnswer
+	(*HoldRequest)(nil),       // 17: branchline.v1.HoldRequest
+	(*LockRequest)(nil),       // 18: branchline.v1.LockRequest
+	(*UnlockRequest)(nil),     // 19: branchline.v1.UnlockRequest
+	(*LocksRequest)(nil),      // 20: branchline.v1.LocksRequest
+	(*DoneAnswer)(nil),        // 21: branchline.v1.DoneAnswer
+	(*RenewRequest)(nil),      // 22: branchline.v1.RenewRequest
+	(*EnrolRequest)(nil),      // 23: branchline.v1.EnrolRequest
+	(*CertificateAnswer)(nil), // 24: branchline.v1.CertificateAnswer
+	(*TimeRange)(nil),         // 25: branchline.v1.TimeRange
+	(*Position)(nil),          // 26: branchline.v1.Position
+	(*Camera)(nil),            // 27: branchline.v1.Camera
+	(*Stream)(nil),            // 28: branchline.v1.Stream
+	(*Segment)(nil),           // 29: branchline.v1.Segment
+	(*Fragment)(nil),          // 30: branchline.v1.Fragment
+	(*Change)(nil),            // 31: branchline.v1.Change
+	(*Removal)(nil),           // 32: branchline.v1.Removal
+	(*Gap)(nil),               // 33: branchline.v1.Gap
+	(*Lock)(nil),              // 34: branchline.v1.Lock
+	(*Item)(nil),              // 35: branchline.v1.Item
+	(*SegmentStart)(nil),      // 36: branchline.v1.SegmentStart
+	(*Frame)(nil),             // 37: branchline.v1.Frame
+	(*FragmentEnd)(nil),       // 38: branchline.v1.FragmentEnd
+	(*SegmentSeal)(nil),       // 39: branchline.v1.SegmentSeal
+	(*RunEnd)(nil),            // 40: branchline.v1.RunEnd
 }
 var file_branchline_proto_depIdxs = []int32{
-	4,  // 0: branchline.v1.Request.hello:type_name -> branchline.v1.HelloRequest
-	6,  // 1: branchline.v1.Request.cameras:type_name -> branchline.v1.CamerasRequest
-	7,  // 2: branchline.v1.Request.segments:type_name -> branchline.v1.SegmentsRequest
-	8,  // 3: branchline.v1.Request.changes:type_name -> branchline.v1.ChangesRequest
-	9,  // 4: branchline.v1.Request.fetch:type_name -> branchline.v1.FetchRequest
-	11, // 5: branchline.v1.Request.live:type_name -> branchline.v1.LiveRequest
-	17, // 6: branchline.v1.Request.renew:type_name -> branchline.v1.RenewRequest
-	18, // 7: branchline.v1.Request.enrol:type_name -> branchline.v1.EnrolRequest
-	12, // 8: branchline.v1.Request.hold:type_name -> branchline.v1.HoldRequest
-	13, // 9: branchline.v1.Request.lock:type_name -> branchline.v1.LockRequest
-	14, // 10: branchline.v1.Request.unlock:type_name -> branchline.v1.UnlockRequest
-	15, // 11: branchline.v1.Request.locks:type_name -> branchline.v1.LocksRequest
-	3,  // 12: branchline.v1.Answer.error:type_name -> branchline.v1.Error
-	5,  // 13: branchline.v1.Answer.hello:type_name -> branchline.v1.HelloAnswer
-	22, // 14: branchline.v1.Answer.camera:type_name -> branchline.v1.Camera
-	24, // 15: branchline.v1.Answer.segment:type_name -> branchline.v1.Segment
-	26, // 16: branchline.v1.Answer.change:type_name -> branchline.v1.Change
-	10, // 17: branchline.v1.Answer.fetch:type_name -> branchline.v1.FetchAnswer
-	30, // 18: branchline.v1.Answer.item:type_name -> branchline.v1.Item
-	19, // 19: branchline.v1.Answer.certificate:type_name -> branchline.v1.CertificateAnswer
-	29, // 20: branchline.v1.Answer.lock:type_name -> branchline.v1.Lock
-	16, // 21: branchline.v1.Answer.done:type_name -> branchline.v1.DoneAnswer
-	0,  // 22: branchline.v1.Error.code:type_name -> branchline.v1.Code
-	20, // 23: branchline.v1.SegmentsRequest.span:type_name -> branchline.v1.TimeRange
-	21, // 24: branchline.v1.ChangesRequest.after:type_name -> branchline.v1.Position
-	20, // 25: branchline.v1.HoldRequest.spans:type_name -> branchline.v1.TimeRange
-	29, // 26: branchline.v1.LockRequest.lock:type_name -> branchline.v1.Lock
-	23, // 27: branchline.v1.Camera.streams:type_name -> branchline.v1.Stream
-	20, // 28: branchline.v1.Segment.span:type_name -> branchline.v1.TimeRange
-	25, // 29: branchline.v1.Segment.fragments:type_name -> branchline.v1.Fragment
-	21, // 30: branchline.v1.Change.at:type_name -> branchline.v1.Position
-	24, // 31: branchline.v1.Change.opened:type_name -> branchline.v1.Segment
-	24, // 32: branchline.v1.Change.sealed:type_name -> branchline.v1.Segment
-	27, // 33: branchline.v1.Change.removed:type_name -> branchline.v1.Removal
-	28, // 34: branchline.v1.Change.gap:type_name -> branchline.v1.Gap
-	22, // 35: branchline.v1.Change.camera:type_name -> branchline.v1.Camera
-	20, // 36: branchline.v1.Removal.span:type_name -> branchline.v1.TimeRange
-	20, // 37: branchline.v1.Gap.span:type_name -> branchline.v1.TimeRange
-	20, // 38: branchline.v1.Lock.span:type_name -> branchline.v1.TimeRange
-	31, // 39: branchline.v1.Item.start:type_name -> branchline.v1.SegmentStart
-	32, // 40: branchline.v1.Item.frame:type_name -> branchline.v1.Frame
-	33, // 41: branchline.v1.Item.fragment:type_name -> branchline.v1.FragmentEnd
-	34, // 42: branchline.v1.Item.seal:type_name -> branchline.v1.SegmentSeal
-	35, // 43: branchline.v1.Item.run_end:type_name -> branchline.v1.RunEnd
-	25, // 44: branchline.v1.FragmentEnd.fragment:type_name -> branchline.v1.Fragment
-	45, // [45:45] is the sub-list for method output_type
-	45, // [45:45] is the sub-list for method input_type
-	45, // [45:45] is the sub-list for extension type_name
-	45, // [45:45] is the sub-list for extension extendee
-	0,  // [0:45] is the sub-list for field type_name
+	6,  // 0: branchline.v1.Request.hello:type_name -> branchline.v1.HelloRequest
+	8,  // 1: branchline.v1.Request.cameras:type_name -> branchline.v1.CamerasRequest
+	9,  // 2: branchline.v1.Request.segments:type_name -> branchline.v1.SegmentsRequest
+	10, // 3: branchline.v1.Request.changes:type_name -> branchline.v1.ChangesRequest
+	11, // 4: branchline.v1.Request.fetch:type_name -> branchline.v1.FetchRequest
+	13, // 5: branchline.v1.Request.live:type_name -> branchline.v1.LiveRequest
+	22, // 6: branchline.v1.Request.renew:type_name -> branchline.v1.RenewRequest
+	23, // 7: branchline.v1.Request.enrol:type_name -> branchline.v1.EnrolRequest
+	17, // 8: branchline.v1.Request.hold:type_name -> branchline.v1.HoldRequest
+	18, // 9: branchline.v1.Request.lock:type_name -> branchline.v1.LockRequest
+	19, // 10: branchline.v1.Request.unlock:type_name -> branchline.v1.UnlockRequest
+	20, // 11: branchline.v1.Request.locks:type_name -> branchline.v1.LocksRequest
+	14, // 12: branchline.v1.Request.watch:type_name -> branchline.v1.WatchRequest
+	15, // 13: branchline.v1.Request.uplink:type_name -> branchline.v1.UplinkRequest
+	3,  // 14: branchline.v1.Answer.error:type_name -> branchline.v1.Error
+	7,  // 15: branchline.v1.Answer.hello:type_name -> branchline.v1.HelloAnswer
+	27, // 16: branchline.v1.Answer.camera:type_name -> branchline.v1.Camera
+	29, // 17: branchline.v1.Answer.segment:type_name -> branchline.v1.Segment
+	31, // 18: branchline.v1.Answer.change:type_name -> branchline.v1.Change
+	12, // 19: branchline.v1.Answer.fetch:type_name -> branchline.v1.FetchAnswer
+	35, // 20: branchline.v1.Answer.item:type_name -> branchline.v1.Item
+	24, // 21: branchline.v1.Answer.certificate:type_name -> branchline.v1.CertificateAnswer
+	34, // 22: branchline.v1.Answer.lock:type_name -> branchline.v1.Lock
+	21, // 23: branchline.v1.Answer.done:type_name -> branchline.v1.DoneAnswer
+	16, // 24: branchline.v1.Answer.uplink:type_name -> branchline.v1.UplinkAnswer
+	0,  // 25: branchline.v1.Error.code:type_name -> branchline.v1.Code
+	4,  // 26: branchline.v1.Error.refusal:type_name -> branchline.v1.Refusal
+	5,  // 27: branchline.v1.Refusal.instead:type_name -> branchline.v1.Alternative
+	25, // 28: branchline.v1.SegmentsRequest.span:type_name -> branchline.v1.TimeRange
+	26, // 29: branchline.v1.ChangesRequest.after:type_name -> branchline.v1.Position
+	25, // 30: branchline.v1.HoldRequest.spans:type_name -> branchline.v1.TimeRange
+	34, // 31: branchline.v1.LockRequest.lock:type_name -> branchline.v1.Lock
+	28, // 32: branchline.v1.Camera.streams:type_name -> branchline.v1.Stream
+	25, // 33: branchline.v1.Segment.span:type_name -> branchline.v1.TimeRange
+	30, // 34: branchline.v1.Segment.fragments:type_name -> branchline.v1.Fragment
+	26, // 35: branchline.v1.Change.at:type_name -> branchline.v1.Position
+	29, // 36: branchline.v1.Change.opened:type_name -> branchline.v1.Segment
+	29, // 37: branchline.v1.Change.sealed:type_name -> branchline.v1.Segment
+	32, // 38: branchline.v1.Change.removed:type_name -> branchline.v1.Removal
+	33, // 39: branchline.v1.Change.gap:type_name -> branchline.v1.Gap
+	27, // 40: branchline.v1.Change.camera:type_name -> branchline.v1.Camera
+	25, // 41: branchline.v1.Removal.span:type_name -> branchline.v1.TimeRange
+	25, // 42: branchline.v1.Gap.span:type_name -> branchline.v1.TimeRange
+	25, // 43: branchline.v1.Lock.span:type_name -> branchline.v1.TimeRange
+	36, // 44: branchline.v1.Item.start:type_name -> branchline.v1.SegmentStart
+	37, // 45: branchline.v1.Item.frame:type_name -> branchline.v1.Frame
+	38, // 46: branchline.v1.Item.fragment:type_name -> branchline.v1.FragmentEnd
+	39, // 47: branchline.v1.Item.seal:type_name -> branchline.v1.SegmentSeal
+	40, // 48: branchline.v1.Item.run_end:type_name -> branchline.v1.RunEnd
+	30, // 49: branchline.v1.FragmentEnd.fragment:type_name -> branchline.v1.Fragment
+	50, // [50:50] is the sub-list for method output_type
+	50, // [50:50] is the sub-list for method input_type
+	50, // [50:50] is the sub-list for extension type_name
+	50, // [50:50] is the sub-list for extension extendee
+	0,  // [0:50] is the sub-list for field type_name
 }
 
 func init() { file_branchline_proto_init() }
@@ -3097,6 +3630,8 @@ func file_branchline_proto_init() {
 		(*Request_Lock)(nil),
 		(*Request_Unlock)(nil),
 		(*Request_Locks)(nil),
+		(*Request_Watch)(nil),
+		(*Request_Uplink)(nil),
 	}
 	file_branchline_proto_msgTypes[1].OneofWrappers = []any{
 		(*Answer_Error)(nil),
@@ -3109,15 +3644,16 @@ func file_branchline_proto_init() {
 		(*Answer_Certificate)(nil),
 		(*Answer_Lock)(nil),
 		(*Answer_Done)(nil),
+		(*Answer_Uplink)(nil),
 	}
-	file_branchline_proto_msgTypes[25].OneofWrappers = []any{
+	file_branchline_proto_msgTypes[30].OneofWrappers = []any{
 		(*Change_Opened)(nil),
 		(*Change_Sealed)(nil),
 		(*Change_Removed)(nil),
 		(*Change_Gap)(nil),
 		(*Change_Camera)(nil),
 	}
-	file_branchline_proto_msgTypes[29].OneofWrappers = []any{
+	file_branchline_proto_msgTypes[34].OneofWrappers = []any{
 		(*Item_Start)(nil),
 		(*Item_Frame)(nil),
 		(*Item_Fragment)(nil),
@@ -3130,7 +3666,7 @@ func file_branchline_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_branchline_proto_rawDesc), len(file_branchline_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   35,
+			NumMessages:   40,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
