@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/branchline-video/branchline"
+	"github.com/branchline-video/branchline/federation/budget"
 	"github.com/branchline-video/branchline/federation/identity"
 	"github.com/branchline-video/branchline/federation/link"
 	"github.com/branchline-video/branchline/internal/backoff"
@@ -40,6 +41,9 @@ type UplinkConfig struct {
 	Source branchline.Source
 	// Restore, if set, gets back from the hub what its disk has lost and the hub holds.
 	Restore Restorer
+	// Budget, if set, decides how fast the source is sent, beside what others send with it. It stays the
+	// caller's.
+	Budget *budget.Budget
 	// Hubs are host:port; empty means those that came with the token.
 	Hubs []string
 	// Token enrols the node, if it is not enrolled yet or the hub does not accept its certificate any
@@ -206,7 +210,7 @@ func (u *Uplink) linked(ctx context.Context, hub string, conn link.Conn) error {
 	}
 	u.up(hub, conn)
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return Serve(ctx, conn, u.cfg.Source) })
+	g.Go(func() error { return (&server{conn: conn, src: u.cfg.Source, budget: u.cfg.Budget}).run(ctx) })
 	g.Go(func() error { return u.renewing(ctx, conn) })
 	g.Go(func() error { return u.restoring(ctx, conn) })
 	return g.Wait()

@@ -111,6 +111,7 @@ type Stats struct {
 	Sent, Received, Lost   uint64 // bytes, without UDP headers
 	CongestionWindow       uint64 // bytes
 	PacketsSent, PacketsIn uint64
+	Latest                 time.Duration // the newest round trip time; zero where only RTT is known
 }
 
 // Code tells the peer why a stream or a connection was ended. Its values are the wire format's.

@@ -185,6 +185,7 @@ func (c *conn) Stats() Stats {
 	return Stats{
 		RTT: s.SmoothedRTT, Sent: s.BytesSent, Received: s.BytesReceived, Lost: s.BytesLost,
 		CongestionWindow: s.CongestionWindow, PacketsSent: s.PacketsSent, PacketsIn: s.PacketsReceived,
+		Latest: s.LatestRTT,
 	}
 }
 
