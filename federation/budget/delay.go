@@ -15,7 +15,7 @@ const (
 	// Delay is aimed at queueShare of the idle round trip time, and never at less than leastQueue: below that
 	// it is the noise of machines. On a path shorter than localPath there is no line of a branch in between:
 	// it is let go without a rate until a queue of localQueue.
-	queueShare = 0.4
+	queueShare = 0.3
 	leastQueue = 4 * time.Millisecond
 	localPath  = 2 * time.Millisecond
 	localQueue = 25 * time.Millisecond
