@@ -102,6 +102,7 @@ type edgeFile struct {
 	Listen  string       `yaml:"http"`
 	Segment string       `yaml:"segment"` // a Go duration, "1m"
 	Allow   allowFile    `yaml:"allow"`
+	Uplink  uplinkFile   `yaml:"uplink"`
 	Cameras []cameraFile `yaml:"cameras"`
 
 	segment time.Duration // Segment, parsed
@@ -154,6 +155,9 @@ func (c *edgeFile) check() error {
 		if err := checkAddress("$.http", c.Listen); err != nil {
 			return err
 		}
+	}
+	if err := c.Uplink.check("$.uplink"); err != nil {
+		return err
 	}
 	seen := map[string]int{}
 	for i := range c.Cameras {

@@ -52,6 +52,7 @@ type commands struct {
 	Hub     hubCommand     `cmd:"" help:"Run the node at the centre: follow sites, fetch, serve the page."`
 	Demo    demoCommand    `cmd:"" help:"Run a hub, two sites and four synthetic cameras in one process."`
 	Site    siteCommands   `cmd:"" help:"Add, list and revoke sites; on the hub's machine."`
+	Uplink  uplinkCommand  `cmd:"" help:"Tell how an edge's uplink stands: budget, month, who watches; on its machine."`
 	Camera  cameraCommand  `cmd:"" help:"Run a synthetic RTSP camera."`
 	Seg     segCommands    `cmd:"" help:"Inspect recordings on disk."`
 	Version versionCommand `cmd:"" help:"Print the version."`
