@@ -59,7 +59,7 @@ func (f *uplinkFile) check(at string) error {
 		}
 	}
 	if f.Capacity != "" {
-		limit, err := parseRate(at+".capacity", f.Capacity)
+		limit, err := parseBitRate(at+".capacity", f.Capacity)
 		if err == nil && (limit.Percent > 0 || limit.Rate <= 0) {
 			err = wrong(at+".capacity", "%q is no rate: write for example 20mbit", f.Capacity)
 		}
@@ -105,7 +105,7 @@ func (f *uplinkFile) checkQuota(at string) (err error) {
 	case "control":
 		f.quota.Then.Rate = budget.Nothing
 	default:
-		limit, err := parseRate(at+".then", f.Quota.Then)
+		limit, err := parseBitRate(at+".then", f.Quota.Then)
 		if err != nil || limit.Percent > 0 || limit.Rate <= 0 {
 			return wrong(at+".then", "%q is none of watched, control, or a rate such as 256kbit", f.Quota.Then)
 		}
@@ -131,7 +131,7 @@ func (r rateFile) rule(at string) (rule budget.Rule, err error) {
 	if r.Rate == "" {
 		return rule, wrong(at+".rate", "say how much may be sent then: for example 2mbit, 30%%, none or unlimited")
 	}
-	rule.Limit, err = parseRate(at+".rate", r.Rate)
+	rule.Limit, err = parseBitRate(at+".rate", r.Rate)
 	return rule, err
 }
 
@@ -167,8 +167,8 @@ const (
 	mostRate  = 100_000 * budget.Megabit
 )
 
-// parseRate reads "2mbit", "1.5 Mbit/s", "500kbit", "30%", "none", "unlimited".
-func parseRate(at, text string) (budget.Limit, error) {
+// parseBitRate reads "2mbit", "1.5 Mbit/s", "500kbit", "30%", "none", "unlimited".
+func parseBitRate(at, text string) (budget.Limit, error) {
 	switch text {
 	case "none":
 		return budget.Limit{Rate: budget.Nothing}, nil
