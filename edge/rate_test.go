@@ -19,7 +19,8 @@ func TestMeter(t *testing.T) {
 	want := func(what string, all, keys int64) {
 		t.Helper()
 		a, k := m.rate()
-		if near := func(got, want int64) bool { return got >= want*9/10 && got <= want*12/10 }; !near(a, all) || !near(k, keys) {
+		near := func(got, want int64) bool { return got >= want*9/10 && got <= want*12/10 }
+		if !near(a, all) || !near(k, keys) {
 			t.Errorf("%s: %d and %d bit/s, want %d and %d", what, a, k, all, keys)
 		}
 	}

@@ -222,7 +222,8 @@ func TestRefusalCrossesWithItsNumbers(t *testing.T) {
 		refusal.Instead[0] != (budget.Alternative{Stream: "entrance.sub", Need: 400_000}) {
 		t.Fatalf("refused with %+v", refusal)
 	}
-	if _, err := r.Fetch(WithPlayback(t.Context(), testStream), id, branchline.ByteRange{End: 10}); !errors.As(err, &refusal) {
+	playing := WithPlayback(t.Context(), testStream)
+	if _, err := r.Fetch(playing, id, branchline.ByteRange{End: 10}); !errors.As(err, &refusal) {
 		t.Errorf("playback: %v", err)
 	}
 	if body, err := r.Fetch(t.Context(), id, branchline.ByteRange{End: 10}); err != nil {

@@ -33,6 +33,11 @@ func WithPlayback(ctx context.Context, stream branchline.StreamID) context.Conte
 	return context.WithValue(ctx, playbackKey{}, stream)
 }
 
+// Playback returns the stream of [WithPlayback], empty for none.
+func Playback(ctx context.Context) branchline.StreamID {
+	return branchline.StreamID(playbackOf(ctx))
+}
+
 // playbackOf returns the stream that is played back, empty for none.
 func playbackOf(ctx context.Context) string {
 	stream, _ := ctx.Value(playbackKey{}).(branchline.StreamID)
@@ -77,19 +82,26 @@ func sampleOf(conn link.Conn) func() budget.Sample {
 
 // admit lets in a live stream and returns how urgent it is, which may change while it is recorded.
 func (s *server) admit(a *answer, stream branchline.StreamID, keyFrames bool) (func() budget.Class, func(), error) {
+	was := budget.Class(a.priority)
+	changing := func() budget.Class {
+		now := s.watches.class(stream)
+		if st, ok := a.out.w.(link.Stream); ok && now != was {
+			st.SetPriority(int8(now))
+		}
+		was = now
+		return now
+	}
 	if a.priority > PriorityLive {
-		was := budget.Class(a.priority)
-		return func() budget.Class {
-			now := s.watches.class(stream)
-			if st, ok := a.out.w.(link.Stream); ok && now != was {
-				st.SetPriority(int8(now))
-			}
-			was = now
-			return now
-		}, func() {}, nil
+		return changing, func() {}, nil
 	}
 	leave, err := s.budget.Admit(budget.Asked{Hub: s.hub(), Stream: stream, KeyFrames: keyFrames})
-	return func() budget.Class { return budget.Live }, leave, err
+	if err != nil || keyFrames {
+		return func() budget.Class { return budget.Live }, leave, err
+	}
+	if err := s.watches.put(stream, leave); err != nil {
+		return nil, nil, err
+	}
+	return changing, func() { _ = s.watches.put(stream, nil) }, nil // taking off never fails
 }
 
 // playback lets in whoever watches what a fetch brings. Between the fetches of one playback its place is kept

@@ -345,6 +345,7 @@ func (s *server) fetch(a *answer, r *wire.FetchRequest,
 	a.raw = true
 	// Without the methods by which a file would copy itself in pieces of its own choice.
 	class := func() budget.Class { return budget.Class(a.priority) }
-	_, err = io.CopyBuffer(struct{ io.Writer }{&paced{a.ctx, a.out.w, s.budget, class}}, struct{ io.Reader }{body}, make([]byte, copySize))
+	out := &paced{a.ctx, a.out.w, s.budget, class}
+	_, err = io.CopyBuffer(struct{ io.Writer }{out}, struct{ io.Reader }{body}, make([]byte, copySize))
 	return errors.Join(err, body.Close())
 }

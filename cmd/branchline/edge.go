@@ -148,7 +148,8 @@ func openBranch(c branchConfig) (*branch, error) {
 		return nil, errors.Join(err, node.Close())
 	}
 	uplink := federation.NewUplink(federation.UplinkConfig{
-		Node: who, Source: node, Budget: within, Restore: node, Hubs: c.hubs, Token: c.token, Software: "branchline " + version,
+		Node: who, Source: node, Budget: within, Restore: node, Hubs: c.hubs, Token: c.token,
+		Software: "branchline " + version,
 		ListenPacket: c.listen, Logger: c.log,
 	})
 	linked := who.Site() != "" || c.token != ""

@@ -188,7 +188,8 @@ func collectUplink(b *branch, out chan<- prometheus.Metric) {
 		desc := prometheus.NewDesc("branchline_edge_uplink_"+name, help, nil, nil)
 		out <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value)
 	}
-	gauge("budget_bits", "Bits a second that may be sent now; 0 for no limit, -1 for nothing but control.", float64(s.Rate))
+	gauge("budget_bits", "Bits a second that may be sent now; 0 for no limit, -1 for nothing but control.",
+		float64(s.Rate))
 	gauge("capacity_bits", "Bits a second that the uplink can do, 0 while not known.", float64(s.Capacity))
 	gauge("bulk_bits", "Bits a second at which bulk keeps the line's queue short, 0 for no limit.", float64(s.Bulk))
 	gauge("viewers", "Live streams and playbacks that were let in.", float64(len(s.Viewers)))

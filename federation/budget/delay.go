@@ -7,7 +7,8 @@ const (
 	// when the queue is too long.
 	shortRound = 25 * time.Millisecond
 	// firstRate is that of an uplink of which nothing is known. A rate grows by leastGain to mostGain at a time,
-	// which is every other round, as each step is waited for to be seen. leastRate is always tried, so that a rate comes back after the worst.
+	// which is every other round, as each step is waited for to be seen. leastRate is always tried, so that a
+	// rate comes back after the worst.
 	firstRate = 2e6 / 8
 	leastRate = 64e3 / 8
 	leastGain = 0.05

@@ -60,7 +60,7 @@ func TestDelayFillsTheLineAndKeepsItsQueueShort(t *testing.T) {
 		d.observe(now, c.idle, 0, false)
 		l.over(&d, &now, 10*time.Second+30*c.idle)
 		used, worst, mean := l.over(&d, &now, 2*time.Minute)
-		t.Logf("%v Mbit/s, %v: used %.3f, round trip at most %.2f, on average %.2f of idle", c.mbit, c.idle, used, worst, mean)
+		t.Logf("%v Mbit/s, %v: used %.3f, round trip %.2f at most, %.2f on average", c.mbit, c.idle, used, worst, mean)
 		if used < 0.9 || worst > 2 || mean > 1.6 {
 			t.Errorf("%v Mbit/s, %v: used %.3f, round trip at most %.2f, on average %.2f of idle, want 0.9, 2, 1.6",
 				c.mbit, c.idle, used, worst, mean)

@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/branchline-video/branchline"
+	"github.com/branchline-video/branchline/federation"
 	"github.com/branchline-video/branchline/federation/identity"
 	"github.com/branchline-video/branchline/hub/access"
 	"github.com/branchline-video/branchline/hub/catalog"
@@ -52,6 +53,9 @@ type Hub interface {
 	Timeline(stream branchline.StreamID, span branchline.TimeRange) ([]catalog.Span, error)
 	// RTT returns the round trip time of the site's link, while it is up and known.
 	RTT(site branchline.SiteID) (time.Duration, bool)
+	// Uplink asks the site how its uplink stands; it wraps branchline.ErrUnavailable while the site is dark and
+	// branchline.ErrNotFound if that has no budget.
+	Uplink(ctx context.Context, site branchline.SiteID) (federation.UplinkBudget, error)
 	// Health returns why the hub does not work, or nil.
 	Health() error
 }
