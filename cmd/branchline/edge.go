@@ -149,7 +149,7 @@ func openBranch(c branchConfig) (*branch, error) {
 	}
 	uplink := federation.NewUplink(federation.UplinkConfig{
 		Node: who, Source: node, Budget: within, Restore: node, Hubs: c.hubs, Token: c.token,
-		Software: "branchline " + version,
+		Software:     "branchline " + version,
 		ListenPacket: c.listen, Logger: c.log,
 	})
 	linked := who.Site() != "" || c.token != ""

@@ -110,8 +110,10 @@ func (h hubFacts) Timeline(stream branchline.StreamID, r branchline.TimeRange) (
 
 func (hubFacts) RTT(branchline.SiteID) (time.Duration, bool) { return 1500 * time.Microsecond, true }
 func (hubFacts) Uplink(context.Context, branchline.SiteID) (federation.UplinkBudget, error) {
-	return federation.UplinkBudget{Rate: 2_000_000, Percent: 20, Zone: "UTC", Capacity: 10_000_000, Used: 500_000, Viewers: 1,
-		Quota: 1_000_000, Sent: 1000}, nil
+	return federation.UplinkBudget{
+		Rate: 2_000_000, Percent: 20, Zone: "UTC", Capacity: 10_000_000, Used: 500_000, Viewers: 1,
+		Quota: 1_000_000, Sent: 1000,
+	}, nil
 }
 
 func (h hubFacts) Health() error { return h.f.failed }
