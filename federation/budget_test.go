@@ -283,3 +283,32 @@ func TestKeyFramesOnly(t *testing.T) {
 		feed.Append(true, 1000)
 	}
 }
+
+func sampleRefusal() error {
+	return &budget.Refusal{
+		Budget: 2_000_000, Until: time.Unix(1_800_000_000, 0).UTC(), Zone: "UTC", Used: 1, Viewers: 2, Need: 3, Spent: true,
+		Instead: []budget.Alternative{{Stream: "entrance.sub", KeyFrames: true, Need: 4}},
+	}
+}
+
+// TestRefusalsOfStrangers: what a peer says in a refusal does no harm to whoever shows it.
+func TestRefusalsOfStrangers(t *testing.T) {
+	good := encodeRefusal(sampleRefusal())
+	if got := decodeRefusal(good); got == nil || got.Error() != sampleRefusal().Error() {
+		t.Errorf("got %v", got)
+	}
+	zone := encodeRefusal(sampleRefusal())
+	zone.Zone = "../../etc/passwd"
+	if got := decodeRefusal(zone); got == nil || got.Zone != "UTC" {
+		t.Errorf("of no zone: %+v", got)
+	}
+	stream := encodeRefusal(sampleRefusal())
+	stream.Instead[0].Stream = "<b>"
+	many := encodeRefusal(sampleRefusal())
+	for range maxInstead {
+		many.Instead = append(many.Instead, many.Instead[0])
+	}
+	if decodeRefusal(stream) != nil || decodeRefusal(many) != nil {
+		t.Error("what makes no sense is shown")
+	}
+}

@@ -172,7 +172,7 @@ func decodeRefusal(w *wire.Refusal) *budget.Refusal {
 		return nil
 	}
 	r := &budget.Refusal{
-		Budget: budget.Rate(w.GetBudget()), Until: decodeTime(w.GetUntilNs()), Zone: w.GetZone(),
+		Budget: budget.Rate(w.GetBudget()), Until: decodeTime(w.GetUntilNs()), Zone: knownZone(w.GetZone()),
 		Used: budget.Rate(w.GetUsed()), Viewers: int(w.GetViewers()), Need: budget.Rate(w.GetNeed()), Spent: w.GetSpent(),
 	}
 	for _, o := range w.GetInstead() {
@@ -184,6 +184,15 @@ func decodeRefusal(w *wire.Refusal) *budget.Refusal {
 			Stream: stream, KeyFrames: o.GetKeyFramesOnly(), Need: budget.Rate(o.GetNeed())})
 	}
 	return r
+}
+
+// knownZone returns the name of a zone that this machine knows, UTC for any other.
+func knownZone(name string) string {
+	zone, err := time.LoadLocation(name)
+	if err != nil || zone == time.Local {
+		return time.UTC.String()
+	}
+	return zone.String()
 }
 
 // UplinkBudget is how a site's uplink stands.
@@ -220,7 +229,7 @@ func (r *Remote) Uplink(ctx context.Context) (UplinkBudget, error) {
 	w := a.GetUplink()
 	return UplinkBudget{
 		Rate: budget.Rate(w.GetRate()), Percent: int(w.GetPercent()), Until: decodeTime(w.GetUntilNs()),
-		Zone: w.GetZone(), Capacity: budget.Rate(w.GetCapacity()), Bulk: budget.Rate(w.GetBulk()),
+		Zone: knownZone(w.GetZone()), Capacity: budget.Rate(w.GetCapacity()), Bulk: budget.Rate(w.GetBulk()),
 		Used: budget.Rate(w.GetUsed()), Viewers: int(w.GetViewers()), Quota: w.GetQuotaBytes(), Sent: w.GetUsedBytes(),
 		Month: decodeTime(w.GetMonthNs()), Ends: decodeTime(w.GetEndsNs()), Spent: w.GetSpent(),
 	}, nil

@@ -25,6 +25,9 @@ type Asked struct {
 	Playback  bool // recorded, at the speed at which it was; else live
 }
 
+// maxAdmitted bounds who watches at one site at once: every stream of a large one, live and played back.
+const maxAdmitted = 1024
+
 // admission is somebody who was let in.
 type admission struct {
 	Asked
@@ -61,6 +64,9 @@ func (b *Budget) Admit(a Asked) (release func(), err error) {
 		class = Request
 	}
 	now := b.cfg.Clock.Now()
+	if len(others) >= maxAdmitted {
+		return nil, fmt.Errorf("admit %s: %d are watching: %w", a.Stream, len(others), branchline.ErrBusy)
+	}
 	if err := b.barred(class, now); err != nil {
 		return nil, fmt.Errorf("admit %s: %w", a.Stream, err)
 	}
