@@ -46,6 +46,7 @@ func mayImport() map[string][]string {
 		"segstore/retain":     {},
 		"segstore/crypt":      {},
 		"segstore":            {"segstore/", "internal/clock"},
+		"federation/budget":   {"internal/clock"},
 		"federation/link":     {"internal/clock", "internal/backoff"},
 		"federation/identity": {"internal/clock"},
 		"federation/members":  {"federation/link", "internal/clock"},

@@ -85,7 +85,7 @@ const maxText = 500
 
 func encodeError(err error) *wire.Error {
 	text := err.Error()
-	return &wire.Error{Code: codeOf(err), Text: text[:min(len(text), maxText)]}
+	return &wire.Error{Code: codeOf(err), Text: text[:min(len(text), maxText)], Refusal: encodeRefusal(err)}
 }
 
 // remoteError is an error of the peer: its text, and what it means.
@@ -99,6 +99,9 @@ func (e *remoteError) Unwrap() error { return e.err }
 
 func decodeError(e *wire.Error) error {
 	err := errorOf(e.GetCode())
+	if refusal := decodeRefusal(e.GetRefusal()); refusal != nil {
+		return refusal
+	}
 	text := e.GetText()
 	if text == "" {
 		return err

@@ -114,6 +114,7 @@ func FuzzAnswer(f *testing.F) {
 	f.Add(marshal(f, &wire.Answer{Body: &wire.Answer_Segment{Segment: encodeSegment(seg)}}))
 	f.Add(marshal(f, &wire.Answer{Body: &wire.Answer_Lock{Lock: encodeLock(sampleLock())}}))
 	f.Add(marshal(f, &wire.Answer{Body: &wire.Answer_Error{Error: encodeError(branchline.ErrGone)}}))
+	f.Add(marshal(f, &wire.Answer{Body: &wire.Answer_Error{Error: encodeError(sampleRefusal())}}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var a wire.Answer
 		if proto.Unmarshal(b, &a) != nil {
@@ -127,6 +128,11 @@ func FuzzAnswer(f *testing.F) {
 		again(t, decodeChange, encodeChange, a.GetChange())
 		again(t, decodeItem, encodeItem, a.GetItem())
 		again(t, decodeLock, encodeLock, a.GetLock())
+		if r := decodeRefusal(a.GetError().GetRefusal()); r != nil {
+			if second := decodeRefusal(encodeRefusal(r)); !cmp.Equal(r, second) {
+				t.Errorf("decoded %+v, and again %+v", r, second)
+			}
+		}
 	})
 }
 
@@ -160,6 +166,8 @@ func FuzzRequest(f *testing.F) {
 		{Call: &wire.Request_Cameras{Cameras: &wire.CamerasRequest{}}},
 		{Call: &wire.Request_Segments{Segments: &wire.SegmentsRequest{Stream: string(testStream)}}},
 		{Call: &wire.Request_Locks{Locks: &wire.LocksRequest{}}},
+		{Call: &wire.Request_Watch{Watch: &wire.WatchRequest{Stream: string(testStream), Watched: true}}},
+		{Call: &wire.Request_Uplink{Uplink: &wire.UplinkRequest{}}},
 		{Call: &wire.Request_Unlock{Unlock: &wire.UnlockRequest{Id: "1"}}},
 		{Call: &wire.Request_Lock{Lock: &wire.LockRequest{Lock: encodeLock(sampleLock())}}},
 		{Call: &wire.Request_Hold{Hold: encodeHold(sampleHold())}},

@@ -123,7 +123,9 @@ func (r *Remote) Changes(ctx context.Context, after branchline.Position) iter.Se
 
 // Live is [branchline.Source.Live].
 func (r *Remote) Live(ctx context.Context, stream branchline.StreamID) iter.Seq2[branchline.Item, error] {
-	req := &wire.Request{Call: &wire.Request_Live{Live: &wire.LiveRequest{Stream: string(stream)}}}
+	req := &wire.Request{Call: &wire.Request_Live{Live: &wire.LiveRequest{
+		Stream: string(stream), KeyFramesOnly: KeyFrames(ctx),
+	}}}
 	return follow(ctx, r.conn, link.KindLive, req, func(a *wire.Answer) (branchline.Item, bool, error) {
 		i, err := decodeItem(a.GetItem())
 		known := i.Start != nil || i.Frame != nil || i.Fragment != nil || i.Seal != nil || i.RunEnd != nil
@@ -180,7 +182,7 @@ func (r *Remote) Fetch(ctx context.Context, id branchline.SegmentID, bytes branc
 	io.ReadCloser, error,
 ) {
 	req := &wire.Request{Call: &wire.Request_Fetch{Fetch: &wire.FetchRequest{
-		Segment: id[:], Start: bytes.Start, End: bytes.End,
+		Segment: id[:], Start: bytes.Start, End: bytes.End, Watched: playbackOf(ctx),
 	}}}
 	c, err := ask(ctx, r.conn, link.KindFetch, req)
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/branchline-video/branchline"
+	"github.com/branchline-video/branchline/federation/budget"
 	"github.com/branchline-video/branchline/federation/identity"
 	"github.com/branchline-video/branchline/federation/link"
 	"github.com/branchline-video/branchline/federation/members"
@@ -63,12 +64,17 @@ type server struct {
 	// copies gives the peer what it has lost; nil: nothing.
 	copies func(ctx context.Context, id branchline.SegmentID, bytes branchline.ByteRange) (io.ReadCloser, error)
 	gossip *members.Link // nil: this side does not gossip
+	// budget decides how fast this side sends; nil: nothing does.
+	budget  *budget.Budget
+	watches watches
 
 	mu   sync.Mutex
 	busy [link.KindGossip + 1]int // calls by kind
 }
 
 func (s *server) run(ctx context.Context) error {
+	defer s.budget.Attach(sampleOf(s.conn))()
+	defer s.watches.end()
 	g, ctx := errgroup.WithContext(ctx)
 	// Not one of the group's: its end is the end of the group.
 	free := make(chan struct{}, link.MaxStreams)
@@ -117,7 +123,8 @@ func (s *server) stream(ctx context.Context, g *errgroup.Group, st link.Stream) 
 	if err == nil {
 		defer s.finish(kind)
 	}
-	st.SetPriority(int8(bounded(Priority(min(req.GetPriority(), uint32(PriorityBackfill))), kind)))
+	priority := bounded(Priority(min(req.GetPriority(), uint32(PriorityBackfill))), kind)
+	st.SetPriority(int8(priority))
 
 	// The peer keeps its direction open for as long as it wants answers.
 	ctx, cancel := context.WithCancel(ctx)
@@ -128,7 +135,7 @@ func (s *server) stream(ctx context.Context, g *errgroup.Group, st link.Stream) 
 		return nil
 	})
 	quit := context.AfterFunc(ctx, func() { st.Reset(linkCode(wire.Code_CODE_CANCELLED)) })
-	a := &answer{ctx: ctx, out: &sender{w: st}, limit: maxAnswer(kind)}
+	a := &answer{ctx: ctx, out: &sender{w: st}, limit: maxAnswer(kind), priority: priority}
 	if err == nil {
 		err = s.checked(req, s.answer(a, kind, req))
 	}
@@ -176,6 +183,8 @@ type answer struct {
 	out   *sender
 	limit int
 	raw   bool // bytes follow: an error can no longer be told in a message
+
+	priority Priority
 }
 
 func (a *answer) send(m *wire.Answer) error { return a.out.message(m, a.limit) }
@@ -211,6 +220,12 @@ func (s *server) answer(a *answer, kind link.Kind, req *wire.Request) error {
 	}
 	if s.src == nil {
 		return fmt.Errorf("a hub has no answer to this: %w", branchline.ErrDenied)
+	}
+	if kind == link.KindControl && req.GetWatch() != nil {
+		return s.watch(a, req.GetWatch())
+	}
+	if kind == link.KindControl && req.GetUplink() != nil {
+		return s.uplink(a)
 	}
 	if isControl(req) && kind == link.KindControl {
 		return s.control(a, req)
@@ -296,11 +311,23 @@ func (s *server) live(a *answer, r *wire.LiveRequest) error {
 	if err := stream.Check(); err != nil {
 		return err
 	}
+	class, leave, err := s.admit(a, stream, r.GetKeyFramesOnly())
+	if err != nil {
+		return err
+	}
+	defer leave()
+	out := &sender{w: &paced{a.ctx, a.out.w, s.budget, class}}
 	for i, err := range s.src.Live(a.ctx, stream) {
 		if err != nil {
 			return err
 		}
-		if err := a.send(&wire.Answer{Body: &wire.Answer_Item{Item: encodeItem(i)}}); err != nil {
+		if r.GetKeyFramesOnly() {
+			var of bool
+			if i, of = keyFrame(i); !of {
+				continue
+			}
+		}
+		if err := out.message(&wire.Answer{Body: &wire.Answer_Item{Item: encodeItem(i)}}, a.limit); err != nil {
 			return err
 		}
 	}
@@ -317,6 +344,11 @@ func (s *server) fetch(a *answer, r *wire.FetchRequest,
 	if want.Start < 0 || want.End < 0 || want.End != 0 && want.End < want.Start {
 		return invalid("bytes %d to %d", want.Start, want.End)
 	}
+	leave, err := s.playback(branchline.StreamID(r.GetWatched()))
+	if err != nil {
+		return err
+	}
+	defer leave()
 	body, err := from(a.ctx, id, want)
 	if err != nil {
 		return err
@@ -326,6 +358,8 @@ func (s *server) fetch(a *answer, r *wire.FetchRequest,
 	}
 	a.raw = true
 	// Without the methods by which a file would copy itself in pieces of its own choice.
-	_, err = io.CopyBuffer(struct{ io.Writer }{a.out.w}, struct{ io.Reader }{body}, make([]byte, copySize))
+	class := func() budget.Class { return budget.Class(a.priority) }
+	out := &paced{a.ctx, a.out.w, s.budget, class}
+	_, err = io.CopyBuffer(struct{ io.Writer }{out}, struct{ io.Reader }{body}, make([]byte, copySize))
 	return errors.Join(err, body.Close())
 }

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/branchline-video/branchline"
+	"github.com/branchline-video/branchline/federation/budget"
 	"github.com/branchline-video/branchline/federation/identity"
 	"github.com/branchline-video/branchline/federation/link"
 	"github.com/branchline-video/branchline/federation/members"
@@ -46,6 +47,9 @@ type UplinkConfig struct {
 	// Feed, if set, returns the position of the source's newest change, so that the hub notices when an old
 	// state of the store was put back.
 	Feed func() (branchline.Position, error)
+	// Budget, if set, decides how fast the source is sent, beside what others send with it. It stays the
+	// caller's.
+	Budget *budget.Budget
 	// Hubs are host:port; empty means those that came with the token.
 	Hubs []string
 	// Token enrols the node, if it is not enrolled yet or the hub does not accept its certificate any
@@ -239,7 +243,7 @@ func (u *Uplink) serve(ctx context.Context, hub string, conn link.Conn) (next li
 	g, linked := errgroup.WithContext(ctx)
 	due := make(chan struct{}, 1)
 	g.Go(func() error {
-		return (&server{conn: conn, src: u.cfg.Source, gossip: gossip, refresh: func() {
+		return (&server{conn: conn, src: u.cfg.Source, budget: u.cfg.Budget, gossip: gossip, refresh: func() {
 			select {
 			case due <- struct{}{}:
 			default: // it is to renew already

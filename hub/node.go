@@ -83,7 +83,7 @@ type Node struct {
 	failed error                                   // why Run ended, if it should not have
 	links  map[branchline.SiteID]branchline.Source // the linked sites
 	linked chan struct{}                           // closed when links changes
-	feeds  map[branchline.StreamID]*feed           // live streams with readers, or lately without
+	feeds  map[feedKey]*feed                       // live streams with readers, or lately without
 }
 
 // Open opens the hub that is kept in cfg.Dir, and makes a new one there if there is none. Nothing is
@@ -92,7 +92,7 @@ func Open(cfg Config) (*Node, error) {
 	n := &Node{
 		cfg: cfg, log: cfg.Logger, cameras: make(chan struct{}, 1),
 		links: make(map[branchline.SiteID]branchline.Source), linked: make(chan struct{}),
-		feeds: make(map[branchline.StreamID]*feed), memory: live.NewBudget(liveBytes),
+		feeds: make(map[feedKey]*feed), memory: live.NewBudget(liveBytes),
 	}
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)

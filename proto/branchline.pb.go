@@ -197,7 +197,7 @@ func (x TestRequest_What) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use TestRequest_What.Descriptor instead.
 func (TestRequest_What) EnumDescriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{38, 0}
+	return file_branchline_proto_rawDescGZIP(), []int{43, 0}
 }
 
 // Request is the first message of every stream.
@@ -222,6 +222,8 @@ type Request struct {
 	//	*Request_Test
 	//	*Request_Return
 	//	*Request_Refresh
+	//	*Request_Watch
+	//	*Request_Uplink
 	Call          isRequest_Call `protobuf_oneof:"call"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -406,6 +408,24 @@ func (x *Request) GetRefresh() *RefreshRequest {
 	return nil
 }
 
+func (x *Request) GetWatch() *WatchRequest {
+	if x != nil {
+		if x, ok := x.Call.(*Request_Watch); ok {
+			return x.Watch
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetUplink() *UplinkRequest {
+	if x != nil {
+		if x, ok := x.Call.(*Request_Uplink); ok {
+			return x.Uplink
+		}
+	}
+	return nil
+}
+
 type isRequest_Call interface {
 	isRequest_Call()
 }
@@ -470,6 +490,14 @@ type Request_Refresh struct {
 	Refresh *RefreshRequest `protobuf:"bytes,125,opt,name=refresh,proto3,oneof"`
 }
 
+type Request_Watch struct {
+	Watch *WatchRequest `protobuf:"bytes,160,opt,name=watch,proto3,oneof"`
+}
+
+type Request_Uplink struct {
+	Uplink *UplinkRequest `protobuf:"bytes,161,opt,name=uplink,proto3,oneof"`
+}
+
 func (*Request_Hello) isRequest_Call() {}
 
 func (*Request_Cameras) isRequest_Call() {}
@@ -500,6 +528,10 @@ func (*Request_Return) isRequest_Call() {}
 
 func (*Request_Refresh) isRequest_Call() {}
 
+func (*Request_Watch) isRequest_Call() {}
+
+func (*Request_Uplink) isRequest_Call() {}
+
 // Answer is one message of what comes back on the stream.
 type Answer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -516,6 +548,7 @@ type Answer struct {
 	//	*Answer_Lock
 	//	*Answer_Done
 	//	*Answer_Test
+	//	*Answer_Uplink
 	Body          isAnswer_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -657,6 +690,15 @@ func (x *Answer) GetTest() *TestAnswer {
 	return nil
 }
 
+func (x *Answer) GetUplink() *UplinkAnswer {
+	if x != nil {
+		if x, ok := x.Body.(*Answer_Uplink); ok {
+			return x.Uplink
+		}
+	}
+	return nil
+}
+
 type isAnswer_Body interface {
 	isAnswer_Body()
 }
@@ -706,6 +748,10 @@ type Answer_Test struct {
 	Test *TestAnswer `protobuf:"bytes,200,opt,name=test,proto3,oneof"`
 }
 
+type Answer_Uplink struct {
+	Uplink *UplinkAnswer `protobuf:"bytes,160,opt,name=uplink,proto3,oneof"`
+}
+
 func (*Answer_Error) isAnswer_Body() {}
 
 func (*Answer_Hello) isAnswer_Body() {}
@@ -728,11 +774,15 @@ func (*Answer_Done) isAnswer_Body() {}
 
 func (*Answer_Test) isAnswer_Body() {}
 
+func (*Answer_Uplink) isAnswer_Body() {}
+
 type Error struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Code  Code                   `protobuf:"varint,1,opt,name=code,proto3,enum=branchline.v1.Code" json:"code,omitempty"`
 	// For people.
-	Text          string `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
+	Text string `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
+	// Set if the uplink's budget is why.
+	Refusal       *Refusal `protobuf:"bytes,160,opt,name=refusal,proto3" json:"refusal,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -781,6 +831,181 @@ func (x *Error) GetText() string {
 	return ""
 }
 
+func (x *Error) GetRefusal() *Refusal {
+	if x != nil {
+		return x.Refusal
+	}
+	return nil
+}
+
+// Refusal tells why something does not fit the uplink's budget, in numbers. Rates are bits a second.
+type Refusal struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// That may be sent now; -1 for nothing but control.
+	Budget int64 `protobuf:"varint,1,opt,name=budget,proto3" json:"budget,omitempty"`
+	// When that changes.
+	UntilNs int64 `protobuf:"varint,2,opt,name=until_ns,json=untilNs,proto3" json:"until_ns,omitempty"`
+	// IANA name of the site's zone.
+	Zone string `protobuf:"bytes,3,opt,name=zone,proto3" json:"zone,omitempty"`
+	// By those who were let in before.
+	Used    int64  `protobuf:"varint,4,opt,name=used,proto3" json:"used,omitempty"`
+	Viewers uint32 `protobuf:"varint,5,opt,name=viewers,proto3" json:"viewers,omitempty"`
+	// By what was asked for; 0 where that makes no difference.
+	Need int64 `protobuf:"varint,6,opt,name=need,proto3" json:"need,omitempty"`
+	// The month's quota is used up.
+	Spent bool `protobuf:"varint,7,opt,name=spent,proto3" json:"spent,omitempty"`
+	// What would fit, the best first.
+	Instead       []*Alternative `protobuf:"bytes,8,rep,name=instead,proto3" json:"instead,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Refusal) Reset() {
+	*x = Refusal{}
+	mi := &file_branchline_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Refusal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Refusal) ProtoMessage() {}
+
+func (x *Refusal) ProtoReflect() protoreflect.Message {
+	mi := &file_branchline_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
+func (*Refusal) Descriptor() ([]byte, []int) {
+	return file_branchline_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Refusal) GetBudget() int64 {
+	if x != nil {
+		return x.Budget
+	}
+	return 0
+}
+
+func (x *Refusal) GetUntilNs() int64 {
+	if x != nil {
+		return x.UntilNs
+	}
+	return 0
+}
+
+func (x *Refusal) GetZone() string {
+	if x != nil {
+		return x.Zone
+	}
+	return ""
+}
+
+func (x *Refusal) GetUsed() int64 {
+	if x != nil {
+		return x.Used
+	}
+	return 0
+}
+
+func (x *Refusal) GetViewers() uint32 {
+	if x != nil {
+		return x.Viewers
+	}
+	return 0
+}
+
+func (x *Refusal) GetNeed() int64 {
+	if x != nil {
+		return x.Need
+	}
+	return 0
+}
+
+func (x *Refusal) GetSpent() bool {
+	if x != nil {
+		return x.Spent
+	}
+	return false
+}
+
+func (x *Refusal) GetInstead() []*Alternative {
+	if x != nil {
+		return x.Instead
+	}
+	return nil
+}
+
+type Alternative struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Stream        string                 `protobuf:"bytes,1,opt,name=stream,proto3" json:"stream,omitempty"`
+	KeyFramesOnly bool                   `protobuf:"varint,2,opt,name=key_frames_only,json=keyFramesOnly,proto3" json:"key_frames_only,omitempty"`
+	Need          int64                  `protobuf:"varint,3,opt,name=need,proto3" json:"need,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Alternative) Reset() {
+	*x = Alternative{}
+	mi := &file_branchline_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Alternative) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Alternative) ProtoMessage() {}
+
+func (x *Alternative) ProtoReflect() protoreflect.Message {
+	mi := &file_branchline_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Alternative.ProtoReflect.Descriptor instead.
+func (*Alternative) Descriptor() ([]byte, []int) {
+	return file_branchline_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Alternative) GetStream() string {
+	if x != nil {
+		return x.Stream
+	}
+	return ""
+}
+
+func (x *Alternative) GetKeyFramesOnly() bool {
+	if x != nil {
+		return x.KeyFramesOnly
+	}
+	return false
+}
+
+func (x *Alternative) GetNeed() int64 {
+	if x != nil {
+		return x.Need
+	}
+	return 0
+}
+
 // HelloRequest opens a link: the side that dialled sends it before anything else.
 type HelloRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -803,7 +1028,7 @@ type HelloRequest struct {
 
 func (x *HelloRequest) Reset() {
 	*x = HelloRequest{}
-	mi := &file_branchline_proto_msgTypes[3]
+	mi := &file_branchline_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -815,7 +1040,7 @@ func (x *HelloRequest) String() string {
 func (*HelloRequest) ProtoMessage() {}
 
 func (x *HelloRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[3]
+	mi := &file_branchline_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -828,7 +1053,7 @@ func (x *HelloRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HelloRequest.ProtoReflect.Descriptor instead.
 func (*HelloRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{3}
+	return file_branchline_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *HelloRequest) GetMinVersion() uint32 {
@@ -891,7 +1116,7 @@ type HelloAnswer struct {
 
 func (x *HelloAnswer) Reset() {
 	*x = HelloAnswer{}
-	mi := &file_branchline_proto_msgTypes[4]
+	mi := &file_branchline_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -903,7 +1128,7 @@ func (x *HelloAnswer) String() string {
 func (*HelloAnswer) ProtoMessage() {}
 
 func (x *HelloAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[4]
+	mi := &file_branchline_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -916,7 +1141,7 @@ func (x *HelloAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HelloAnswer.ProtoReflect.Descriptor instead.
 func (*HelloAnswer) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{4}
+	return file_branchline_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *HelloAnswer) GetVersion() uint32 {
@@ -942,7 +1167,7 @@ type CamerasRequest struct {
 
 func (x *CamerasRequest) Reset() {
 	*x = CamerasRequest{}
-	mi := &file_branchline_proto_msgTypes[5]
+	mi := &file_branchline_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -954,7 +1179,7 @@ func (x *CamerasRequest) String() string {
 func (*CamerasRequest) ProtoMessage() {}
 
 func (x *CamerasRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[5]
+	mi := &file_branchline_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -967,7 +1192,7 @@ func (x *CamerasRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CamerasRequest.ProtoReflect.Descriptor instead.
 func (*CamerasRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{5}
+	return file_branchline_proto_rawDescGZIP(), []int{7}
 }
 
 // SegmentsRequest is answered by one Segment each, with fragments.
@@ -981,7 +1206,7 @@ type SegmentsRequest struct {
 
 func (x *SegmentsRequest) Reset() {
 	*x = SegmentsRequest{}
-	mi := &file_branchline_proto_msgTypes[6]
+	mi := &file_branchline_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -993,7 +1218,7 @@ func (x *SegmentsRequest) String() string {
 func (*SegmentsRequest) ProtoMessage() {}
 
 func (x *SegmentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[6]
+	mi := &file_branchline_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1006,7 +1231,7 @@ func (x *SegmentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SegmentsRequest.ProtoReflect.Descriptor instead.
 func (*SegmentsRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{6}
+	return file_branchline_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *SegmentsRequest) GetStream() string {
@@ -1033,7 +1258,7 @@ type ChangesRequest struct {
 
 func (x *ChangesRequest) Reset() {
 	*x = ChangesRequest{}
-	mi := &file_branchline_proto_msgTypes[7]
+	mi := &file_branchline_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1045,7 +1270,7 @@ func (x *ChangesRequest) String() string {
 func (*ChangesRequest) ProtoMessage() {}
 
 func (x *ChangesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[7]
+	mi := &file_branchline_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1058,7 +1283,7 @@ func (x *ChangesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangesRequest.ProtoReflect.Descriptor instead.
 func (*ChangesRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{7}
+	return file_branchline_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ChangesRequest) GetAfter() *Position {
@@ -1073,15 +1298,17 @@ type FetchRequest struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Segment []byte                 `protobuf:"bytes,1,opt,name=segment,proto3" json:"segment,omitempty"`
 	// First byte, and the byte after the last one; an end of 0 means the end of the segment.
-	Start         int64 `protobuf:"varint,2,opt,name=start,proto3" json:"start,omitempty"`
-	End           int64 `protobuf:"varint,3,opt,name=end,proto3" json:"end,omitempty"`
+	Start int64 `protobuf:"varint,2,opt,name=start,proto3" json:"start,omitempty"`
+	End   int64 `protobuf:"varint,3,opt,name=end,proto3" json:"end,omitempty"`
+	// The stream that the segment is of, if somebody watches it as it comes: it is let in by what that takes.
+	Watched       string `protobuf:"bytes,160,opt,name=watched,proto3" json:"watched,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *FetchRequest) Reset() {
 	*x = FetchRequest{}
-	mi := &file_branchline_proto_msgTypes[8]
+	mi := &file_branchline_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1093,7 +1320,7 @@ func (x *FetchRequest) String() string {
 func (*FetchRequest) ProtoMessage() {}
 
 func (x *FetchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[8]
+	mi := &file_branchline_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1106,7 +1333,7 @@ func (x *FetchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchRequest.ProtoReflect.Descriptor instead.
 func (*FetchRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{8}
+	return file_branchline_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *FetchRequest) GetSegment() []byte {
@@ -1130,6 +1357,13 @@ func (x *FetchRequest) GetEnd() int64 {
 	return 0
 }
 
+func (x *FetchRequest) GetWatched() string {
+	if x != nil {
+		return x.Watched
+	}
+	return ""
+}
+
 type FetchAnswer struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1138,7 +1372,7 @@ type FetchAnswer struct {
 
 func (x *FetchAnswer) Reset() {
 	*x = FetchAnswer{}
-	mi := &file_branchline_proto_msgTypes[9]
+	mi := &file_branchline_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1150,7 +1384,7 @@ func (x *FetchAnswer) String() string {
 func (*FetchAnswer) ProtoMessage() {}
 
 func (x *FetchAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[9]
+	mi := &file_branchline_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1163,20 +1397,23 @@ func (x *FetchAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchAnswer.ProtoReflect.Descriptor instead.
 func (*FetchAnswer) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{9}
+	return file_branchline_proto_rawDescGZIP(), []int{11}
 }
 
-// LiveRequest is answered by Item messages without end.
+// LiveRequest is answered by Item messages without end. With the priority of live somebody watches, and it is
+// let in by what the stream takes; with that of a schedule it is recorded, and takes what is left.
 type LiveRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Stream        string                 `protobuf:"bytes,1,opt,name=stream,proto3" json:"stream,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Stream string                 `protobuf:"bytes,1,opt,name=stream,proto3" json:"stream,omitempty"`
+	// Of the pictures only those that need no others, and no sound: the items cannot be recorded.
+	KeyFramesOnly bool `protobuf:"varint,160,opt,name=key_frames_only,json=keyFramesOnly,proto3" json:"key_frames_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *LiveRequest) Reset() {
 	*x = LiveRequest{}
-	mi := &file_branchline_proto_msgTypes[10]
+	mi := &file_branchline_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1188,7 +1425,7 @@ func (x *LiveRequest) String() string {
 func (*LiveRequest) ProtoMessage() {}
 
 func (x *LiveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[10]
+	mi := &file_branchline_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1201,7 +1438,7 @@ func (x *LiveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LiveRequest.ProtoReflect.Descriptor instead.
 func (*LiveRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{10}
+	return file_branchline_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *LiveRequest) GetStream() string {
@@ -1209,6 +1446,252 @@ func (x *LiveRequest) GetStream() string {
 		return x.Stream
 	}
 	return ""
+}
+
+func (x *LiveRequest) GetKeyFramesOnly() bool {
+	if x != nil {
+		return x.KeyFramesOnly
+	}
+	return false
+}
+
+// WatchRequest tells that somebody begins or ceases to watch a stream that the hub records live on this link. It
+// is answered by DoneAnswer, or by an Error with a Refusal, and then the recording goes on as before.
+type WatchRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Stream        string                 `protobuf:"bytes,1,opt,name=stream,proto3" json:"stream,omitempty"`
+	Watched       bool                   `protobuf:"varint,2,opt,name=watched,proto3" json:"watched,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchRequest) Reset() {
+	*x = WatchRequest{}
+	mi := &file_branchline_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchRequest) ProtoMessage() {}
+
+func (x *WatchRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_branchline_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
+func (*WatchRequest) Descriptor() ([]byte, []int) {
+	return file_branchline_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *WatchRequest) GetStream() string {
+	if x != nil {
+		return x.Stream
+	}
+	return ""
+}
+
+func (x *WatchRequest) GetWatched() bool {
+	if x != nil {
+		return x.Watched
+	}
+	return false
+}
+
+// UplinkRequest asks how the uplink's budget stands.
+type UplinkRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UplinkRequest) Reset() {
+	*x = UplinkRequest{}
+	mi := &file_branchline_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UplinkRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UplinkRequest) ProtoMessage() {}
+
+func (x *UplinkRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_branchline_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UplinkRequest.ProtoReflect.Descriptor instead.
+func (*UplinkRequest) Descriptor() ([]byte, []int) {
+	return file_branchline_proto_rawDescGZIP(), []int{14}
+}
+
+// UplinkAnswer tells how the uplink's budget stands. Rates are bits a second.
+type UplinkAnswer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// That may be sent now; 0 for no limit, -1 for nothing but control.
+	Rate int64 `protobuf:"varint,1,opt,name=rate,proto3" json:"rate,omitempty"`
+	// Of the capacity, if the rate is a share of that.
+	Percent uint32 `protobuf:"varint,2,opt,name=percent,proto3" json:"percent,omitempty"`
+	UntilNs int64  `protobuf:"varint,3,opt,name=until_ns,json=untilNs,proto3" json:"until_ns,omitempty"`
+	Zone    string `protobuf:"bytes,4,opt,name=zone,proto3" json:"zone,omitempty"`
+	// Measured or told; 0 while not known.
+	Capacity int64 `protobuf:"varint,5,opt,name=capacity,proto3" json:"capacity,omitempty"`
+	// At which bulk keeps the queue before the line short; 0 for no limit.
+	Bulk int64 `protobuf:"varint,6,opt,name=bulk,proto3" json:"bulk,omitempty"`
+	// By those who were let in.
+	Used    int64  `protobuf:"varint,7,opt,name=used,proto3" json:"used,omitempty"`
+	Viewers uint32 `protobuf:"varint,8,opt,name=viewers,proto3" json:"viewers,omitempty"`
+	// Of the month, in bytes; a quota of 0 is none.
+	QuotaBytes int64 `protobuf:"varint,9,opt,name=quota_bytes,json=quotaBytes,proto3" json:"quota_bytes,omitempty"`
+	UsedBytes  int64 `protobuf:"varint,10,opt,name=used_bytes,json=usedBytes,proto3" json:"used_bytes,omitempty"`
+	MonthNs    int64 `protobuf:"varint,11,opt,name=month_ns,json=monthNs,proto3" json:"month_ns,omitempty"`
+	EndsNs     int64 `protobuf:"varint,12,opt,name=ends_ns,json=endsNs,proto3" json:"ends_ns,omitempty"`
+	// The quota is used up.
+	Spent         bool `protobuf:"varint,13,opt,name=spent,proto3" json:"spent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UplinkAnswer) Reset() {
+	*x = UplinkAnswer{}
+	mi := &file_branchline_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UplinkAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UplinkAnswer) ProtoMessage() {}
+
+func (x *UplinkAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_branchline_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UplinkAnswer.ProtoReflect.Descriptor instead.
+func (*UplinkAnswer) Descriptor() ([]byte, []int) {
+	return file_branchline_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *UplinkAnswer) GetRate() int64 {
+	if x != nil {
+		return x.Rate
+	}
+	return 0
+}
+
+func (x *UplinkAnswer) GetPercent() uint32 {
+	if x != nil {
+		return x.Percent
+	}
+	return 0
+}
+
+func (x *UplinkAnswer) GetUntilNs() int64 {
+	if x != nil {
+		return x.UntilNs
+	}
+	return 0
+}
+
+func (x *UplinkAnswer) GetZone() string {
+	if x != nil {
+		return x.Zone
+	}
+	return ""
+}
+
+func (x *UplinkAnswer) GetCapacity() int64 {
+	if x != nil {
+		return x.Capacity
+	}
+	return 0
+}
+
+func (x *UplinkAnswer) GetBulk() int64 {
+	if x != nil {
+		return x.Bulk
+	}
+	return 0
+}
+
+func (x *UplinkAnswer) GetUsed() int64 {
+	if x != nil {
+		return x.Used
+	}
+	return 0
+}
+
+func (x *UplinkAnswer) GetViewers() uint32 {
+	if x != nil {
+		return x.Viewers
+	}
+	return 0
+}
+
+func (x *UplinkAnswer) GetQuotaBytes() int64 {
+	if x != nil {
+		return x.QuotaBytes
+	}
+	return 0
+}
+
+func (x *UplinkAnswer) GetUsedBytes() int64 {
+	if x != nil {
+		return x.UsedBytes
+	}
+	return 0
+}
+
+func (x *UplinkAnswer) GetMonthNs() int64 {
+	if x != nil {
+		return x.MonthNs
+	}
+	return 0
+}
+
+func (x *UplinkAnswer) GetEndsNs() int64 {
+	if x != nil {
+		return x.EndsNs
+	}
+	return 0
+}
+
+func (x *UplinkAnswer) GetSpent() bool {
+	if x != nil {
+		return x.Spent
+	}
+	return false
 }
 
 // HoldRequest places the lease of the hub that sends it, in place of the one that it had on the stream,
@@ -1228,7 +1711,7 @@ type HoldRequest struct {
 
 func (x *HoldRequest) Reset() {
 	*x = HoldRequest{}
-	mi := &file_branchline_proto_msgTypes[11]
+	mi := &file_branchline_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1240,7 +1723,7 @@ func (x *HoldRequest) String() string {
 func (*HoldRequest) ProtoMessage() {}
 
 func (x *HoldRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[11]
+	mi := &file_branchline_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1253,7 +1736,7 @@ func (x *HoldRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HoldRequest.ProtoReflect.Descriptor instead.
 func (*HoldRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{11}
+	return file_branchline_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *HoldRequest) GetStream() string {
@@ -1295,7 +1778,7 @@ type LockRequest struct {
 
 func (x *LockRequest) Reset() {
 	*x = LockRequest{}
-	mi := &file_branchline_proto_msgTypes[12]
+	mi := &file_branchline_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1307,7 +1790,7 @@ func (x *LockRequest) String() string {
 func (*LockRequest) ProtoMessage() {}
 
 func (x *LockRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[12]
+	mi := &file_branchline_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1320,7 +1803,7 @@ func (x *LockRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LockRequest.ProtoReflect.Descriptor instead.
 func (*LockRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{12}
+	return file_branchline_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *LockRequest) GetLock() *Lock {
@@ -1340,7 +1823,7 @@ type UnlockRequest struct {
 
 func (x *UnlockRequest) Reset() {
 	*x = UnlockRequest{}
-	mi := &file_branchline_proto_msgTypes[13]
+	mi := &file_branchline_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1352,7 +1835,7 @@ func (x *UnlockRequest) String() string {
 func (*UnlockRequest) ProtoMessage() {}
 
 func (x *UnlockRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[13]
+	mi := &file_branchline_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1365,7 +1848,7 @@ func (x *UnlockRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnlockRequest.ProtoReflect.Descriptor instead.
 func (*UnlockRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{13}
+	return file_branchline_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *UnlockRequest) GetId() string {
@@ -1384,7 +1867,7 @@ type LocksRequest struct {
 
 func (x *LocksRequest) Reset() {
 	*x = LocksRequest{}
-	mi := &file_branchline_proto_msgTypes[14]
+	mi := &file_branchline_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1396,7 +1879,7 @@ func (x *LocksRequest) String() string {
 func (*LocksRequest) ProtoMessage() {}
 
 func (x *LocksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[14]
+	mi := &file_branchline_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1409,7 +1892,7 @@ func (x *LocksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocksRequest.ProtoReflect.Descriptor instead.
 func (*LocksRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{14}
+	return file_branchline_proto_rawDescGZIP(), []int{19}
 }
 
 type DoneAnswer struct {
@@ -1420,7 +1903,7 @@ type DoneAnswer struct {
 
 func (x *DoneAnswer) Reset() {
 	*x = DoneAnswer{}
-	mi := &file_branchline_proto_msgTypes[15]
+	mi := &file_branchline_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1432,7 +1915,7 @@ func (x *DoneAnswer) String() string {
 func (*DoneAnswer) ProtoMessage() {}
 
 func (x *DoneAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[15]
+	mi := &file_branchline_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1445,7 +1928,7 @@ func (x *DoneAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DoneAnswer.ProtoReflect.Descriptor instead.
 func (*DoneAnswer) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{15}
+	return file_branchline_proto_rawDescGZIP(), []int{20}
 }
 
 // RenewRequest asks the hub for a fresh certificate for the key of the present one.
@@ -1459,7 +1942,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_branchline_proto_msgTypes[16]
+	mi := &file_branchline_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1471,7 +1954,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[16]
+	mi := &file_branchline_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1484,7 +1967,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{16}
+	return file_branchline_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RenewRequest) GetCsr() []byte {
@@ -1503,7 +1986,7 @@ type RefreshRequest struct {
 
 func (x *RefreshRequest) Reset() {
 	*x = RefreshRequest{}
-	mi := &file_branchline_proto_msgTypes[17]
+	mi := &file_branchline_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1515,7 +1998,7 @@ func (x *RefreshRequest) String() string {
 func (*RefreshRequest) ProtoMessage() {}
 
 func (x *RefreshRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[17]
+	mi := &file_branchline_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1528,7 +2011,7 @@ func (x *RefreshRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RefreshRequest.ProtoReflect.Descriptor instead.
 func (*RefreshRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{17}
+	return file_branchline_proto_rawDescGZIP(), []int{22}
 }
 
 // ReturnRequest is a call of the enrolment protocol: an edge whose certificate has ended asks for a new one.
@@ -1546,7 +2029,7 @@ type ReturnRequest struct {
 
 func (x *ReturnRequest) Reset() {
 	*x = ReturnRequest{}
-	mi := &file_branchline_proto_msgTypes[18]
+	mi := &file_branchline_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1558,7 +2041,7 @@ func (x *ReturnRequest) String() string {
 func (*ReturnRequest) ProtoMessage() {}
 
 func (x *ReturnRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[18]
+	mi := &file_branchline_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1571,7 +2054,7 @@ func (x *ReturnRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReturnRequest.ProtoReflect.Descriptor instead.
 func (*ReturnRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{18}
+	return file_branchline_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ReturnRequest) GetCertificate() []byte {
@@ -1607,7 +2090,7 @@ type EnrolRequest struct {
 
 func (x *EnrolRequest) Reset() {
 	*x = EnrolRequest{}
-	mi := &file_branchline_proto_msgTypes[19]
+	mi := &file_branchline_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1619,7 +2102,7 @@ func (x *EnrolRequest) String() string {
 func (*EnrolRequest) ProtoMessage() {}
 
 func (x *EnrolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[19]
+	mi := &file_branchline_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1632,7 +2115,7 @@ func (x *EnrolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrolRequest.ProtoReflect.Descriptor instead.
 func (*EnrolRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{19}
+	return file_branchline_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *EnrolRequest) GetSecret() []byte {
@@ -1662,7 +2145,7 @@ type CertificateAnswer struct {
 
 func (x *CertificateAnswer) Reset() {
 	*x = CertificateAnswer{}
-	mi := &file_branchline_proto_msgTypes[20]
+	mi := &file_branchline_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1674,7 +2157,7 @@ func (x *CertificateAnswer) String() string {
 func (*CertificateAnswer) ProtoMessage() {}
 
 func (x *CertificateAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[20]
+	mi := &file_branchline_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1687,7 +2170,7 @@ func (x *CertificateAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertificateAnswer.ProtoReflect.Descriptor instead.
 func (*CertificateAnswer) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{20}
+	return file_branchline_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *CertificateAnswer) GetCertificate() []byte {
@@ -1723,7 +2206,7 @@ type FormerAuthority struct {
 
 func (x *FormerAuthority) Reset() {
 	*x = FormerAuthority{}
-	mi := &file_branchline_proto_msgTypes[21]
+	mi := &file_branchline_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1735,7 +2218,7 @@ func (x *FormerAuthority) String() string {
 func (*FormerAuthority) ProtoMessage() {}
 
 func (x *FormerAuthority) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[21]
+	mi := &file_branchline_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1748,7 +2231,7 @@ func (x *FormerAuthority) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FormerAuthority.ProtoReflect.Descriptor instead.
 func (*FormerAuthority) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{21}
+	return file_branchline_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *FormerAuthority) GetCertificate() []byte {
@@ -1776,7 +2259,7 @@ type TimeRange struct {
 
 func (x *TimeRange) Reset() {
 	*x = TimeRange{}
-	mi := &file_branchline_proto_msgTypes[22]
+	mi := &file_branchline_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1788,7 +2271,7 @@ func (x *TimeRange) String() string {
 func (*TimeRange) ProtoMessage() {}
 
 func (x *TimeRange) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[22]
+	mi := &file_branchline_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1801,7 +2284,7 @@ func (x *TimeRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TimeRange.ProtoReflect.Descriptor instead.
 func (*TimeRange) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{22}
+	return file_branchline_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *TimeRange) GetStartNs() int64 {
@@ -1828,7 +2311,7 @@ type Position struct {
 
 func (x *Position) Reset() {
 	*x = Position{}
-	mi := &file_branchline_proto_msgTypes[23]
+	mi := &file_branchline_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1840,7 +2323,7 @@ func (x *Position) String() string {
 func (*Position) ProtoMessage() {}
 
 func (x *Position) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[23]
+	mi := &file_branchline_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1853,7 +2336,7 @@ func (x *Position) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Position.ProtoReflect.Descriptor instead.
 func (*Position) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{23}
+	return file_branchline_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Position) GetEpoch() uint64 {
@@ -1883,7 +2366,7 @@ type Camera struct {
 
 func (x *Camera) Reset() {
 	*x = Camera{}
-	mi := &file_branchline_proto_msgTypes[24]
+	mi := &file_branchline_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1895,7 +2378,7 @@ func (x *Camera) String() string {
 func (*Camera) ProtoMessage() {}
 
 func (x *Camera) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[24]
+	mi := &file_branchline_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1908,7 +2391,7 @@ func (x *Camera) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Camera.ProtoReflect.Descriptor instead.
 func (*Camera) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{24}
+	return file_branchline_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Camera) GetId() string {
@@ -1958,7 +2441,7 @@ type Stream struct {
 
 func (x *Stream) Reset() {
 	*x = Stream{}
-	mi := &file_branchline_proto_msgTypes[25]
+	mi := &file_branchline_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1970,7 +2453,7 @@ func (x *Stream) String() string {
 func (*Stream) ProtoMessage() {}
 
 func (x *Stream) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[25]
+	mi := &file_branchline_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1983,7 +2466,7 @@ func (x *Stream) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stream.ProtoReflect.Descriptor instead.
 func (*Stream) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{25}
+	return file_branchline_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Stream) GetId() string {
@@ -2033,7 +2516,7 @@ type Segment struct {
 
 func (x *Segment) Reset() {
 	*x = Segment{}
-	mi := &file_branchline_proto_msgTypes[26]
+	mi := &file_branchline_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2045,7 +2528,7 @@ func (x *Segment) String() string {
 func (*Segment) ProtoMessage() {}
 
 func (x *Segment) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[26]
+	mi := &file_branchline_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2058,7 +2541,7 @@ func (x *Segment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Segment.ProtoReflect.Descriptor instead.
 func (*Segment) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{26}
+	return file_branchline_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Segment) GetId() []byte {
@@ -2152,7 +2635,7 @@ type Fragment struct {
 
 func (x *Fragment) Reset() {
 	*x = Fragment{}
-	mi := &file_branchline_proto_msgTypes[27]
+	mi := &file_branchline_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2164,7 +2647,7 @@ func (x *Fragment) String() string {
 func (*Fragment) ProtoMessage() {}
 
 func (x *Fragment) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[27]
+	mi := &file_branchline_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2177,7 +2660,7 @@ func (x *Fragment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fragment.ProtoReflect.Descriptor instead.
 func (*Fragment) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{27}
+	return file_branchline_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Fragment) GetOffset() int64 {
@@ -2239,7 +2722,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_branchline_proto_msgTypes[28]
+	mi := &file_branchline_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2251,7 +2734,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[28]
+	mi := &file_branchline_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2264,7 +2747,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{28}
+	return file_branchline_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Change) GetAt() *Position {
@@ -2372,7 +2855,7 @@ type Removal struct {
 
 func (x *Removal) Reset() {
 	*x = Removal{}
-	mi := &file_branchline_proto_msgTypes[29]
+	mi := &file_branchline_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2384,7 +2867,7 @@ func (x *Removal) String() string {
 func (*Removal) ProtoMessage() {}
 
 func (x *Removal) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[29]
+	mi := &file_branchline_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2397,7 +2880,7 @@ func (x *Removal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Removal.ProtoReflect.Descriptor instead.
 func (*Removal) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{29}
+	return file_branchline_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Removal) GetId() []byte {
@@ -2440,7 +2923,7 @@ type Gap struct {
 
 func (x *Gap) Reset() {
 	*x = Gap{}
-	mi := &file_branchline_proto_msgTypes[30]
+	mi := &file_branchline_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2452,7 +2935,7 @@ func (x *Gap) String() string {
 func (*Gap) ProtoMessage() {}
 
 func (x *Gap) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[30]
+	mi := &file_branchline_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2465,7 +2948,7 @@ func (x *Gap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Gap.ProtoReflect.Descriptor instead.
 func (*Gap) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{30}
+	return file_branchline_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Gap) GetStream() string {
@@ -2512,7 +2995,7 @@ type Lock struct {
 
 func (x *Lock) Reset() {
 	*x = Lock{}
-	mi := &file_branchline_proto_msgTypes[31]
+	mi := &file_branchline_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2524,7 +3007,7 @@ func (x *Lock) String() string {
 func (*Lock) ProtoMessage() {}
 
 func (x *Lock) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[31]
+	mi := &file_branchline_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2537,7 +3020,7 @@ func (x *Lock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lock.ProtoReflect.Descriptor instead.
 func (*Lock) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{31}
+	return file_branchline_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Lock) GetId() string {
@@ -2609,7 +3092,7 @@ type Item struct {
 
 func (x *Item) Reset() {
 	*x = Item{}
-	mi := &file_branchline_proto_msgTypes[32]
+	mi := &file_branchline_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2621,7 +3104,7 @@ func (x *Item) String() string {
 func (*Item) ProtoMessage() {}
 
 func (x *Item) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[32]
+	mi := &file_branchline_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2634,7 +3117,7 @@ func (x *Item) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Item.ProtoReflect.Descriptor instead.
 func (*Item) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{32}
+	return file_branchline_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Item) GetSegment() []byte {
@@ -2752,7 +3235,7 @@ type SegmentStart struct {
 
 func (x *SegmentStart) Reset() {
 	*x = SegmentStart{}
-	mi := &file_branchline_proto_msgTypes[33]
+	mi := &file_branchline_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2764,7 +3247,7 @@ func (x *SegmentStart) String() string {
 func (*SegmentStart) ProtoMessage() {}
 
 func (x *SegmentStart) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[33]
+	mi := &file_branchline_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2777,7 +3260,7 @@ func (x *SegmentStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SegmentStart.ProtoReflect.Descriptor instead.
 func (*SegmentStart) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{33}
+	return file_branchline_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *SegmentStart) GetId() []byte {
@@ -2843,7 +3326,7 @@ type Frame struct {
 
 func (x *Frame) Reset() {
 	*x = Frame{}
-	mi := &file_branchline_proto_msgTypes[34]
+	mi := &file_branchline_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2855,7 +3338,7 @@ func (x *Frame) String() string {
 func (*Frame) ProtoMessage() {}
 
 func (x *Frame) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[34]
+	mi := &file_branchline_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2868,7 +3351,7 @@ func (x *Frame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Frame.ProtoReflect.Descriptor instead.
 func (*Frame) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{34}
+	return file_branchline_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Frame) GetTrack() uint32 {
@@ -2924,7 +3407,7 @@ type FragmentEnd struct {
 
 func (x *FragmentEnd) Reset() {
 	*x = FragmentEnd{}
-	mi := &file_branchline_proto_msgTypes[35]
+	mi := &file_branchline_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2936,7 +3419,7 @@ func (x *FragmentEnd) String() string {
 func (*FragmentEnd) ProtoMessage() {}
 
 func (x *FragmentEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[35]
+	mi := &file_branchline_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2949,7 +3432,7 @@ func (x *FragmentEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FragmentEnd.ProtoReflect.Descriptor instead.
 func (*FragmentEnd) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{35}
+	return file_branchline_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *FragmentEnd) GetFragment() *Fragment {
@@ -2985,7 +3468,7 @@ type SegmentSeal struct {
 
 func (x *SegmentSeal) Reset() {
 	*x = SegmentSeal{}
-	mi := &file_branchline_proto_msgTypes[36]
+	mi := &file_branchline_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2997,7 +3480,7 @@ func (x *SegmentSeal) String() string {
 func (*SegmentSeal) ProtoMessage() {}
 
 func (x *SegmentSeal) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[36]
+	mi := &file_branchline_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3010,7 +3493,7 @@ func (x *SegmentSeal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SegmentSeal.ProtoReflect.Descriptor instead.
 func (*SegmentSeal) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{36}
+	return file_branchline_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *SegmentSeal) GetId() []byte {
@@ -3052,7 +3535,7 @@ type RunEnd struct {
 
 func (x *RunEnd) Reset() {
 	*x = RunEnd{}
-	mi := &file_branchline_proto_msgTypes[37]
+	mi := &file_branchline_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3064,7 +3547,7 @@ func (x *RunEnd) String() string {
 func (*RunEnd) ProtoMessage() {}
 
 func (x *RunEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[37]
+	mi := &file_branchline_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3077,7 +3560,7 @@ func (x *RunEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunEnd.ProtoReflect.Descriptor instead.
 func (*RunEnd) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{37}
+	return file_branchline_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *RunEnd) GetRun() uint64 {
@@ -3112,7 +3595,7 @@ type TestRequest struct {
 
 func (x *TestRequest) Reset() {
 	*x = TestRequest{}
-	mi := &file_branchline_proto_msgTypes[38]
+	mi := &file_branchline_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3124,7 +3607,7 @@ func (x *TestRequest) String() string {
 func (*TestRequest) ProtoMessage() {}
 
 func (x *TestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[38]
+	mi := &file_branchline_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3137,7 +3620,7 @@ func (x *TestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TestRequest.ProtoReflect.Descriptor instead.
 func (*TestRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{38}
+	return file_branchline_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *TestRequest) GetWhat() TestRequest_What {
@@ -3165,7 +3648,7 @@ type TestAnswer struct {
 
 func (x *TestAnswer) Reset() {
 	*x = TestAnswer{}
-	mi := &file_branchline_proto_msgTypes[39]
+	mi := &file_branchline_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3177,7 +3660,7 @@ func (x *TestAnswer) String() string {
 func (*TestAnswer) ProtoMessage() {}
 
 func (x *TestAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[39]
+	mi := &file_branchline_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3190,7 +3673,7 @@ func (x *TestAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TestAnswer.ProtoReflect.Descriptor instead.
 func (*TestAnswer) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{39}
+	return file_branchline_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *TestAnswer) GetBytes() int64 {
@@ -3211,7 +3694,7 @@ var File_branchline_proto protoreflect.FileDescriptor
 
 const file_branchline_proto_rawDesc = "" +
 	"\n" +
-	"\x10branchline.proto\x12\rbranchline.v1\"\xde\x06\n" +
+	"\x10branchline.proto\x12\rbranchline.v1\"\xcd\a\n" +
 	"\aRequest\x12\x1a\n" +
 	"\bpriority\x18\x01 \x01(\rR\bpriority\x123\n" +
 	"\x05hello\x18\x02 \x01(\v2\x1b.branchline.v1.HelloRequestH\x00R\x05hello\x129\n" +
@@ -3229,8 +3712,10 @@ const file_branchline_proto_rawDesc = "" +
 	"\x05locks\x18\r \x01(\v2\x1b.branchline.v1.LocksRequestH\x00R\x05locks\x121\n" +
 	"\x04test\x18\xc8\x01 \x01(\v2\x1a.branchline.v1.TestRequestH\x00R\x04test\x126\n" +
 	"\x06return\x18| \x01(\v2\x1c.branchline.v1.ReturnRequestH\x00R\x06return\x129\n" +
-	"\arefresh\x18} \x01(\v2\x1d.branchline.v1.RefreshRequestH\x00R\arefreshB\x06\n" +
-	"\x04call\"\xbb\x04\n" +
+	"\arefresh\x18} \x01(\v2\x1d.branchline.v1.RefreshRequestH\x00R\arefresh\x124\n" +
+	"\x05watch\x18\xa0\x01 \x01(\v2\x1b.branchline.v1.WatchRequestH\x00R\x05watch\x127\n" +
+	"\x06uplink\x18\xa1\x01 \x01(\v2\x1c.branchline.v1.UplinkRequestH\x00R\x06uplinkB\x06\n" +
+	"\x04call\"\xf3\x04\n" +
 	"\x06Answer\x12,\n" +
 	"\x05error\x18\x01 \x01(\v2\x14.branchline.v1.ErrorH\x00R\x05error\x122\n" +
 	"\x05hello\x18\x02 \x01(\v2\x1a.branchline.v1.HelloAnswerH\x00R\x05hello\x12/\n" +
@@ -3243,11 +3728,26 @@ const file_branchline_proto_rawDesc = "" +
 	"\x04lock\x18\t \x01(\v2\x13.branchline.v1.LockH\x00R\x04lock\x12/\n" +
 	"\x04done\x18\n" +
 	" \x01(\v2\x19.branchline.v1.DoneAnswerH\x00R\x04done\x120\n" +
-	"\x04test\x18\xc8\x01 \x01(\v2\x19.branchline.v1.TestAnswerH\x00R\x04testB\x06\n" +
-	"\x04body\"D\n" +
+	"\x04test\x18\xc8\x01 \x01(\v2\x19.branchline.v1.TestAnswerH\x00R\x04test\x126\n" +
+	"\x06uplink\x18\xa0\x01 \x01(\v2\x1b.branchline.v1.UplinkAnswerH\x00R\x06uplinkB\x06\n" +
+	"\x04body\"w\n" +
 	"\x05Error\x12'\n" +
 	"\x04code\x18\x01 \x01(\x0e2\x13.branchline.v1.CodeR\x04code\x12\x12\n" +
-	"\x04text\x18\x02 \x01(\tR\x04text\"\xe3\x01\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\x121\n" +
+	"\arefusal\x18\xa0\x01 \x01(\v2\x16.branchline.v1.RefusalR\arefusal\"\xde\x01\n" +
+	"\aRefusal\x12\x16\n" +
+	"\x06budget\x18\x01 \x01(\x03R\x06budget\x12\x19\n" +
+	"\buntil_ns\x18\x02 \x01(\x03R\auntilNs\x12\x12\n" +
+	"\x04zone\x18\x03 \x01(\tR\x04zone\x12\x12\n" +
+	"\x04used\x18\x04 \x01(\x03R\x04used\x12\x18\n" +
+	"\aviewers\x18\x05 \x01(\rR\aviewers\x12\x12\n" +
+	"\x04need\x18\x06 \x01(\x03R\x04need\x12\x14\n" +
+	"\x05spent\x18\a \x01(\bR\x05spent\x124\n" +
+	"\ainstead\x18\b \x03(\v2\x1a.branchline.v1.AlternativeR\ainstead\"a\n" +
+	"\vAlternative\x12\x16\n" +
+	"\x06stream\x18\x01 \x01(\tR\x06stream\x12&\n" +
+	"\x0fkey_frames_only\x18\x02 \x01(\bR\rkeyFramesOnly\x12\x12\n" +
+	"\x04need\x18\x03 \x01(\x03R\x04need\"\xe3\x01\n" +
 	"\fHelloRequest\x12\x1f\n" +
 	"\vmin_version\x18\x01 \x01(\rR\n" +
 	"minVersion\x12\x1f\n" +
@@ -3266,14 +3766,37 @@ const file_branchline_proto_rawDesc = "" +
 	"\x06stream\x18\x01 \x01(\tR\x06stream\x12,\n" +
 	"\x04span\x18\x02 \x01(\v2\x18.branchline.v1.TimeRangeR\x04span\"?\n" +
 	"\x0eChangesRequest\x12-\n" +
-	"\x05after\x18\x01 \x01(\v2\x17.branchline.v1.PositionR\x05after\"P\n" +
+	"\x05after\x18\x01 \x01(\v2\x17.branchline.v1.PositionR\x05after\"k\n" +
 	"\fFetchRequest\x12\x18\n" +
 	"\asegment\x18\x01 \x01(\fR\asegment\x12\x14\n" +
 	"\x05start\x18\x02 \x01(\x03R\x05start\x12\x10\n" +
-	"\x03end\x18\x03 \x01(\x03R\x03end\"\r\n" +
-	"\vFetchAnswer\"%\n" +
+	"\x03end\x18\x03 \x01(\x03R\x03end\x12\x19\n" +
+	"\awatched\x18\xa0\x01 \x01(\tR\awatched\"\r\n" +
+	"\vFetchAnswer\"N\n" +
 	"\vLiveRequest\x12\x16\n" +
-	"\x06stream\x18\x01 \x01(\tR\x06stream\"\x8b\x01\n" +
+	"\x06stream\x18\x01 \x01(\tR\x06stream\x12'\n" +
+	"\x0fkey_frames_only\x18\xa0\x01 \x01(\bR\rkeyFramesOnly\"@\n" +
+	"\fWatchRequest\x12\x16\n" +
+	"\x06stream\x18\x01 \x01(\tR\x06stream\x12\x18\n" +
+	"\awatched\x18\x02 \x01(\bR\awatched\"\x0f\n" +
+	"\rUplinkRequest\"\xd3\x02\n" +
+	"\fUplinkAnswer\x12\x12\n" +
+	"\x04rate\x18\x01 \x01(\x03R\x04rate\x12\x18\n" +
+	"\apercent\x18\x02 \x01(\rR\apercent\x12\x19\n" +
+	"\buntil_ns\x18\x03 \x01(\x03R\auntilNs\x12\x12\n" +
+	"\x04zone\x18\x04 \x01(\tR\x04zone\x12\x1a\n" +
+	"\bcapacity\x18\x05 \x01(\x03R\bcapacity\x12\x12\n" +
+	"\x04bulk\x18\x06 \x01(\x03R\x04bulk\x12\x12\n" +
+	"\x04used\x18\a \x01(\x03R\x04used\x12\x18\n" +
+	"\aviewers\x18\b \x01(\rR\aviewers\x12\x1f\n" +
+	"\vquota_bytes\x18\t \x01(\x03R\n" +
+	"quotaBytes\x12\x1d\n" +
+	"\n" +
+	"used_bytes\x18\n" +
+	" \x01(\x03R\tusedBytes\x12\x19\n" +
+	"\bmonth_ns\x18\v \x01(\x03R\amonthNs\x12\x17\n" +
+	"\aends_ns\x18\f \x01(\x03R\x06endsNs\x12\x14\n" +
+	"\x05spent\x18\r \x01(\bR\x05spent\"\x8b\x01\n" +
 	"\vHoldRequest\x12\x16\n" +
 	"\x06stream\x18\x01 \x01(\tR\x06stream\x12.\n" +
 	"\x05spans\x18\x02 \x03(\v2\x18.branchline.v1.TimeRangeR\x05spans\x12\x19\n" +
@@ -3459,109 +3982,119 @@ func file_branchline_proto_rawDescGZIP() []byte {
 }
 
 var file_branchline_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_branchline_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
+var file_branchline_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
 var file_branchline_proto_goTypes = []any{
 	(Code)(0),                 // 0: branchline.v1.Code
 	(TestRequest_What)(0),     // 1: branchline.v1.TestRequest.What
 	(*Request)(nil),           // 2: branchline.v1.Request
 	(*Answer)(nil),            // 3: branchline.v1.Answer
 	(*Error)(nil),             // 4: branchline.v1.Error
-	(*HelloRequest)(nil),      // 5: branchline.v1.HelloRequest
-	(*HelloAnswer)(nil),       // 6: branchline.v1.HelloAnswer
-	(*CamerasRequest)(nil),    // 7: branchline.v1.CamerasRequest
-	(*SegmentsRequest)(nil),   // 8: branchline.v1.SegmentsRequest
-	(*ChangesRequest)(nil),    // 9: branchline.v1.ChangesRequest
-	(*FetchRequest)(nil),      // 10: branchline.v1.FetchRequest
-	(*FetchAnswer)(nil),       // 11: branchline.v1.FetchAnswer
-	(*LiveRequest)(nil),       // 12: branchline.v1.LiveRequest
-	(*HoldRequest)(nil),       // 13: branchline.v1.HoldRequest
-	(*LockRequest)(nil),       // 14: branchline.v1.LockRequest
-	(*UnlockRequest)(nil),     // 15: branchline.v1.UnlockRequest
-	(*LocksRequest)(nil),      // 16: branchline.v1.LocksRequest
-	(*DoneAnswer)(nil),        // 17: branchline.v1.DoneAnswer
-	(*RenewRequest)(nil),      // 18: branchline.v1.RenewRequest
-	(*RefreshRequest)(nil),    // 19: branchline.v1.RefreshRequest
-	(*ReturnRequest)(nil),     // 20: branchline.v1.ReturnRequest
-	(*EnrolRequest)(nil),      // 21: branchline.v1.EnrolRequest
-	(*CertificateAnswer)(nil), // 22: branchline.v1.CertificateAnswer
-	(*FormerAuthority)(nil),   // 23: branchline.v1.FormerAuthority
-	(*TimeRange)(nil),         // 24: branchline.v1.TimeRange
-	(*Position)(nil),          // 25: branchline.v1.Position
-	(*Camera)(nil),            // 26: branchline.v1.Camera
-	(*Stream)(nil),            // 27: branchline.v1.Stream
-	(*Segment)(nil),           // 28: branchline.v1.Segment
-	(*Fragment)(nil),          // 29: branchline.v1.Fragment
-	(*Change)(nil),            // 30: branchline.v1.Change
-	(*Removal)(nil),           // 31: branchline.v1.Removal
-	(*Gap)(nil),               // 32: branchline.v1.Gap
-	(*Lock)(nil),              // 33: branchline.v1.Lock
-	(*Item)(nil),              // 34: branchline.v1.Item
-	(*SegmentStart)(nil),      // 35: branchline.v1.SegmentStart
-	(*Frame)(nil),             // 36: branchline.v1.Frame
-	(*FragmentEnd)(nil),       // 37: branchline.v1.FragmentEnd
-	(*SegmentSeal)(nil),       // 38: branchline.v1.SegmentSeal
-	(*RunEnd)(nil),            // 39: branchline.v1.RunEnd
-	(*TestRequest)(nil),       // 40: branchline.v1.TestRequest
-	(*TestAnswer)(nil),        // 41: branchline.v1.TestAnswer
+	(*Refusal)(nil),           // 5: branchline.v1.Refusal
+	(*Alternative)(nil),       // 6: branchline.v1.Alternative
+	(*HelloRequest)(nil),      // 7: branchline.v1.HelloRequest
+	(*HelloAnswer)(nil),       // 8: branchline.v1.HelloAnswer
+	(*CamerasRequest)(nil),    // 9: branchline.v1.CamerasRequest
+	(*SegmentsRequest)(nil),   // 10: branchline.v1.SegmentsRequest
+	(*ChangesRequest)(nil),    // 11: branchline.v1.ChangesRequest
+	(*FetchRequest)(nil),      // 12: branchline.v1.FetchRequest
+	(*FetchAnswer)(nil),       // 13: branchline.v1.FetchAnswer
+	(*LiveRequest)(nil),       // 14: branchline.v1.LiveRequest
+	(*WatchRequest)(nil),      // 15: branchline.v1.WatchRequest
+	(*UplinkRequest)(nil),     // 16: branchline.v1.UplinkRequest
+	(*UplinkAnswer)(nil),      // 17: branchline.v1.UplinkAnswer
+	(*HoldRequest)(nil),       // 18: branchline.v1.HoldRequest
+	(*LockRequest)(nil),       // 19: branchline.v1.LockRequest
+	(*UnlockRequest)(nil),     // 20: branchline.v1.UnlockRequest
+	(*LocksRequest)(nil),      // 21: branchline.v1.LocksRequest
+	(*DoneAnswer)(nil),        // 22: branchline.v1.DoneAnswer
+	(*RenewRequest)(nil),      // 23: branchline.v1.RenewRequest
+	(*RefreshRequest)(nil),    // 24: branchline.v1.RefreshRequest
+	(*ReturnRequest)(nil),     // 25: branchline.v1.ReturnRequest
+	(*EnrolRequest)(nil),      // 26: branchline.v1.EnrolRequest
+	(*CertificateAnswer)(nil), // 27: branchline.v1.CertificateAnswer
+	(*FormerAuthority)(nil),   // 28: branchline.v1.FormerAuthority
+	(*TimeRange)(nil),         // 29: branchline.v1.TimeRange
+	(*Position)(nil),          // 30: branchline.v1.Position
+	(*Camera)(nil),            // 31: branchline.v1.Camera
+	(*Stream)(nil),            // 32: branchline.v1.Stream
+	(*Segment)(nil),           // 33: branchline.v1.Segment
+	(*Fragment)(nil),          // 34: branchline.v1.Fragment
+	(*Change)(nil),            // 35: branchline.v1.Change
+	(*Removal)(nil),           // 36: branchline.v1.Removal
+	(*Gap)(nil),               // 37: branchline.v1.Gap
+	(*Lock)(nil),              // 38: branchline.v1.Lock
+	(*Item)(nil),              // 39: branchline.v1.Item
+	(*SegmentStart)(nil),      // 40: branchline.v1.SegmentStart
+	(*Frame)(nil),             // 41: branchline.v1.Frame
+	(*FragmentEnd)(nil),       // 42: branchline.v1.FragmentEnd
+	(*SegmentSeal)(nil),       // 43: branchline.v1.SegmentSeal
+	(*RunEnd)(nil),            // 44: branchline.v1.RunEnd
+	(*TestRequest)(nil),       // 45: branchline.v1.TestRequest
+	(*TestAnswer)(nil),        // 46: branchline.v1.TestAnswer
 }
 var file_branchline_proto_depIdxs = []int32{
-	5,  // 0: branchline.v1.Request.hello:type_name -> branchline.v1.HelloRequest
-	7,  // 1: branchline.v1.Request.cameras:type_name -> branchline.v1.CamerasRequest
-	8,  // 2: branchline.v1.Request.segments:type_name -> branchline.v1.SegmentsRequest
-	9,  // 3: branchline.v1.Request.changes:type_name -> branchline.v1.ChangesRequest
-	10, // 4: branchline.v1.Request.fetch:type_name -> branchline.v1.FetchRequest
-	12, // 5: branchline.v1.Request.live:type_name -> branchline.v1.LiveRequest
-	18, // 6: branchline.v1.Request.renew:type_name -> branchline.v1.RenewRequest
-	21, // 7: branchline.v1.Request.enrol:type_name -> branchline.v1.EnrolRequest
-	13, // 8: branchline.v1.Request.hold:type_name -> branchline.v1.HoldRequest
-	14, // 9: branchline.v1.Request.lock:type_name -> branchline.v1.LockRequest
-	15, // 10: branchline.v1.Request.unlock:type_name -> branchline.v1.UnlockRequest
-	16, // 11: branchline.v1.Request.locks:type_name -> branchline.v1.LocksRequest
-	40, // 12: branchline.v1.Request.test:type_name -> branchline.v1.TestRequest
-	20, // 13: branchline.v1.Request.return:type_name -> branchline.v1.ReturnRequest
-	19, // 14: branchline.v1.Request.refresh:type_name -> branchline.v1.RefreshRequest
-	4,  // 15: branchline.v1.Answer.error:type_name -> branchline.v1.Error
-	6,  // 16: branchline.v1.Answer.hello:type_name -> branchline.v1.HelloAnswer
-	26, // 17: branchline.v1.Answer.camera:type_name -> branchline.v1.Camera
-	28, // 18: branchline.v1.Answer.segment:type_name -> branchline.v1.Segment
-	30, // 19: branchline.v1.Answer.change:type_name -> branchline.v1.Change
-	11, // 20: branchline.v1.Answer.fetch:type_name -> branchline.v1.FetchAnswer
-	34, // 21: branchline.v1.Answer.item:type_name -> branchline.v1.Item
-	22, // 22: branchline.v1.Answer.certificate:type_name -> branchline.v1.CertificateAnswer
-	33, // 23: branchline.v1.Answer.lock:type_name -> branchline.v1.Lock
-	17, // 24: branchline.v1.Answer.done:type_name -> branchline.v1.DoneAnswer
-	41, // 25: branchline.v1.Answer.test:type_name -> branchline.v1.TestAnswer
-	0,  // 26: branchline.v1.Error.code:type_name -> branchline.v1.Code
-	25, // 27: branchline.v1.HelloRequest.feed:type_name -> branchline.v1.Position
-	24, // 28: branchline.v1.SegmentsRequest.span:type_name -> branchline.v1.TimeRange
-	25, // 29: branchline.v1.ChangesRequest.after:type_name -> branchline.v1.Position
-	24, // 30: branchline.v1.HoldRequest.spans:type_name -> branchline.v1.TimeRange
-	33, // 31: branchline.v1.LockRequest.lock:type_name -> branchline.v1.Lock
-	23, // 32: branchline.v1.CertificateAnswer.former:type_name -> branchline.v1.FormerAuthority
-	27, // 33: branchline.v1.Camera.streams:type_name -> branchline.v1.Stream
-	24, // 34: branchline.v1.Segment.span:type_name -> branchline.v1.TimeRange
-	29, // 35: branchline.v1.Segment.fragments:type_name -> branchline.v1.Fragment
-	25, // 36: branchline.v1.Change.at:type_name -> branchline.v1.Position
-	28, // 37: branchline.v1.Change.opened:type_name -> branchline.v1.Segment
-	28, // 38: branchline.v1.Change.sealed:type_name -> branchline.v1.Segment
-	31, // 39: branchline.v1.Change.removed:type_name -> branchline.v1.Removal
-	32, // 40: branchline.v1.Change.gap:type_name -> branchline.v1.Gap
-	26, // 41: branchline.v1.Change.camera:type_name -> branchline.v1.Camera
-	24, // 42: branchline.v1.Removal.span:type_name -> branchline.v1.TimeRange
-	24, // 43: branchline.v1.Gap.span:type_name -> branchline.v1.TimeRange
-	24, // 44: branchline.v1.Lock.span:type_name -> branchline.v1.TimeRange
-	35, // 45: branchline.v1.Item.start:type_name -> branchline.v1.SegmentStart
-	36, // 46: branchline.v1.Item.frame:type_name -> branchline.v1.Frame
-	37, // 47: branchline.v1.Item.fragment:type_name -> branchline.v1.FragmentEnd
-	38, // 48: branchline.v1.Item.seal:type_name -> branchline.v1.SegmentSeal
-	39, // 49: branchline.v1.Item.run_end:type_name -> branchline.v1.RunEnd
-	29, // 50: branchline.v1.FragmentEnd.fragment:type_name -> branchline.v1.Fragment
-	1,  // 51: branchline.v1.TestRequest.what:type_name -> branchline.v1.TestRequest.What
-	52, // [52:52] is the sub-list for method output_type
-	52, // [52:52] is the sub-list for method input_type
-	52, // [52:52] is the sub-list for extension type_name
-	52, // [52:52] is the sub-list for extension extendee
-	0,  // [0:52] is the sub-list for field type_name
+	7,  // 0: branchline.v1.Request.hello:type_name -> branchline.v1.HelloRequest
+	9,  // 1: branchline.v1.Request.cameras:type_name -> branchline.v1.CamerasRequest
+	10, // 2: branchline.v1.Request.segments:type_name -> branchline.v1.SegmentsRequest
+	11, // 3: branchline.v1.Request.changes:type_name -> branchline.v1.ChangesRequest
+	12, // 4: branchline.v1.Request.fetch:type_name -> branchline.v1.FetchRequest
+	14, // 5: branchline.v1.Request.live:type_name -> branchline.v1.LiveRequest
+	23, // 6: branchline.v1.Request.renew:type_name -> branchline.v1.RenewRequest
+	26, // 7: branchline.v1.Request.enrol:type_name -> branchline.v1.EnrolRequest
+	18, // 8: branchline.v1.Request.hold:type_name -> branchline.v1.HoldRequest
+	19, // 9: branchline.v1.Request.lock:type_name -> branchline.v1.LockRequest
+	20, // 10: branchline.v1.Request.unlock:type_name -> branchline.v1.UnlockRequest
+	21, // 11: branchline.v1.Request.locks:type_name -> branchline.v1.LocksRequest
+	45, // 12: branchline.v1.Request.test:type_name -> branchline.v1.TestRequest
+	25, // 13: branchline.v1.Request.return:type_name -> branchline.v1.ReturnRequest
+	24, // 14: branchline.v1.Request.refresh:type_name -> branchline.v1.RefreshRequest
+	15, // 15: branchline.v1.Request.watch:type_name -> branchline.v1.WatchRequest
+	16, // 16: branchline.v1.Request.uplink:type_name -> branchline.v1.UplinkRequest
+	4,  // 17: branchline.v1.Answer.error:type_name -> branchline.v1.Error
+	8,  // 18: branchline.v1.Answer.hello:type_name -> branchline.v1.HelloAnswer
+	31, // 19: branchline.v1.Answer.camera:type_name -> branchline.v1.Camera
+	33, // 20: branchline.v1.Answer.segment:type_name -> branchline.v1.Segment
+	35, // 21: branchline.v1.Answer.change:type_name -> branchline.v1.Change
+	13, // 22: branchline.v1.Answer.fetch:type_name -> branchline.v1.FetchAnswer
+	39, // 23: branchline.v1.Answer.item:type_name -> branchline.v1.Item
+	27, // 24: branchline.v1.Answer.certificate:type_name -> branchline.v1.CertificateAnswer
+	38, // 25: branchline.v1.Answer.lock:type_name -> branchline.v1.Lock
+	22, // 26: branchline.v1.Answer.done:type_name -> branchline.v1.DoneAnswer
+	46, // 27: branchline.v1.Answer.test:type_name -> branchline.v1.TestAnswer
+	17, // 28: branchline.v1.Answer.uplink:type_name -> branchline.v1.UplinkAnswer
+	0,  // 29: branchline.v1.Error.code:type_name -> branchline.v1.Code
+	5,  // 30: branchline.v1.Error.refusal:type_name -> branchline.v1.Refusal
+	6,  // 31: branchline.v1.Refusal.instead:type_name -> branchline.v1.Alternative
+	30, // 32: branchline.v1.HelloRequest.feed:type_name -> branchline.v1.Position
+	29, // 33: branchline.v1.SegmentsRequest.span:type_name -> branchline.v1.TimeRange
+	30, // 34: branchline.v1.ChangesRequest.after:type_name -> branchline.v1.Position
+	29, // 35: branchline.v1.HoldRequest.spans:type_name -> branchline.v1.TimeRange
+	38, // 36: branchline.v1.LockRequest.lock:type_name -> branchline.v1.Lock
+	28, // 37: branchline.v1.CertificateAnswer.former:type_name -> branchline.v1.FormerAuthority
+	32, // 38: branchline.v1.Camera.streams:type_name -> branchline.v1.Stream
+	29, // 39: branchline.v1.Segment.span:type_name -> branchline.v1.TimeRange
+	34, // 40: branchline.v1.Segment.fragments:type_name -> branchline.v1.Fragment
+	30, // 41: branchline.v1.Change.at:type_name -> branchline.v1.Position
+	33, // 42: branchline.v1.Change.opened:type_name -> branchline.v1.Segment
+	33, // 43: branchline.v1.Change.sealed:type_name -> branchline.v1.Segment
+	36, // 44: branchline.v1.Change.removed:type_name -> branchline.v1.Removal
+	37, // 45: branchline.v1.Change.gap:type_name -> branchline.v1.Gap
+	31, // 46: branchline.v1.Change.camera:type_name -> branchline.v1.Camera
+	29, // 47: branchline.v1.Removal.span:type_name -> branchline.v1.TimeRange
+	29, // 48: branchline.v1.Gap.span:type_name -> branchline.v1.TimeRange
+	29, // 49: branchline.v1.Lock.span:type_name -> branchline.v1.TimeRange
+	40, // 50: branchline.v1.Item.start:type_name -> branchline.v1.SegmentStart
+	41, // 51: branchline.v1.Item.frame:type_name -> branchline.v1.Frame
+	42, // 52: branchline.v1.Item.fragment:type_name -> branchline.v1.FragmentEnd
+	43, // 53: branchline.v1.Item.seal:type_name -> branchline.v1.SegmentSeal
+	44, // 54: branchline.v1.Item.run_end:type_name -> branchline.v1.RunEnd
+	34, // 55: branchline.v1.FragmentEnd.fragment:type_name -> branchline.v1.Fragment
+	1,  // 56: branchline.v1.TestRequest.what:type_name -> branchline.v1.TestRequest.What
+	57, // [57:57] is the sub-list for method output_type
+	57, // [57:57] is the sub-list for method input_type
+	57, // [57:57] is the sub-list for extension type_name
+	57, // [57:57] is the sub-list for extension extendee
+	0,  // [0:57] is the sub-list for field type_name
 }
 
 func init() { file_branchline_proto_init() }
@@ -3585,6 +4118,8 @@ func file_branchline_proto_init() {
 		(*Request_Test)(nil),
 		(*Request_Return)(nil),
 		(*Request_Refresh)(nil),
+		(*Request_Watch)(nil),
+		(*Request_Uplink)(nil),
 	}
 	file_branchline_proto_msgTypes[1].OneofWrappers = []any{
 		(*Answer_Error)(nil),
@@ -3598,15 +4133,16 @@ func file_branchline_proto_init() {
 		(*Answer_Lock)(nil),
 		(*Answer_Done)(nil),
 		(*Answer_Test)(nil),
+		(*Answer_Uplink)(nil),
 	}
-	file_branchline_proto_msgTypes[28].OneofWrappers = []any{
+	file_branchline_proto_msgTypes[33].OneofWrappers = []any{
 		(*Change_Opened)(nil),
 		(*Change_Sealed)(nil),
 		(*Change_Removed)(nil),
 		(*Change_Gap)(nil),
 		(*Change_Camera)(nil),
 	}
-	file_branchline_proto_msgTypes[32].OneofWrappers = []any{
+	file_branchline_proto_msgTypes[37].OneofWrappers = []any{
 		(*Item_Start)(nil),
 		(*Item_Frame)(nil),
 		(*Item_Fragment)(nil),
@@ -3619,7 +4155,7 @@ func file_branchline_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_branchline_proto_rawDesc), len(file_branchline_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   40,
+			NumMessages:   45,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

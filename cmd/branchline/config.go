@@ -103,6 +103,7 @@ type edgeFile struct {
 	Segment  string            `yaml:"segment"` // a Go duration, "1m"
 	Allow    allowFile         `yaml:"allow"`
 	Identity *edgeIdentityFile `yaml:"identity"`
+	Uplink   uplinkFile        `yaml:"uplink"`
 	Cameras  []cameraFile      `yaml:"cameras"`
 
 	segment time.Duration // Segment, parsed
@@ -155,6 +156,9 @@ func (c *edgeFile) check() error {
 		if err := checkAddress("$.http", c.Listen); err != nil {
 			return err
 		}
+	}
+	if err := c.Uplink.check("$.uplink"); err != nil {
+		return err
 	}
 	if err := c.Identity.check("$.identity"); err != nil {
 		return err

@@ -18,6 +18,7 @@ import (
 	"github.com/branchline-video/branchline"
 	"github.com/branchline-video/branchline/edge"
 	"github.com/branchline-video/branchline/federation"
+	"github.com/branchline-video/branchline/federation/budget"
 	"github.com/branchline-video/branchline/federation/identity"
 	"github.com/branchline-video/branchline/internal/clock"
 	"github.com/branchline-video/branchline/segstore"
@@ -54,7 +55,8 @@ func (c *edgeCommand) Run(t *terminal) error {
 	}
 	branch, err := openBranch(branchConfig{
 		dir: file.Dir, storage: storage, cameras: file.cameras(), segment: file.segment,
-		allow: file.Allow.allow(), token: c.Token, hubs: c.Hub, log: t.log, organisation: file.Identity.organisation(),
+		allow: file.Allow.allow(), uplink: file.Uplink, token: c.Token, hubs: c.Hub, log: t.log,
+		organisation: file.Identity.organisation(),
 	})
 	if err != nil {
 		return err
@@ -109,6 +111,7 @@ type branchConfig struct {
 	cameras []edge.CameraConfig
 	segment time.Duration
 	allow   edge.Allow
+	uplink  uplinkFile
 	token   string
 	hubs    []string
 	listen  func(addr string) (net.PacketConn, error) // nil: the system's
@@ -123,6 +126,7 @@ type branch struct {
 	linked   bool // it has a hub, or a token for one
 	identity *identity.Node
 	node     *edge.Node
+	budget   *budget.Budget
 	uplink   *federation.Uplink
 }
 
@@ -145,12 +149,19 @@ func openBranch(c branchConfig) (*branch, error) {
 	if err := who.CountOpen(filepath.Join(c.dir, "store")); err != nil {
 		c.log.Warn("the hub cannot tell this edge from a copy of it; recording goes on", "error", err)
 	}
+	within, err := budget.Open(budget.Config{
+		Schedule: c.uplink.schedule, Quota: c.uplink.quota, Capacity: c.uplink.capacity, Streams: streamRates{node},
+		Path: filepath.Join(c.dir, "uplink.json"), Logger: c.log,
+	})
+	if err != nil {
+		return nil, errors.Join(err, node.Close())
+	}
 	uplink := federation.NewUplink(federation.UplinkConfig{
-		Node: who, Source: node, Restore: node, Feed: node.Store().Head, Hubs: c.hubs, Token: c.token, Software: "branchline " + version,
-		ListenPacket: c.listen, Logger: c.log,
+		Node: who, Source: node, Budget: within, Restore: node, Feed: node.Store().Head, Hubs: c.hubs, Token: c.token,
+		Software: "branchline " + version, ListenPacket: c.listen, Logger: c.log,
 	})
 	linked := who.Site() != "" || c.token != "" || c.organisation != nil
-	return &branch{dir: c.dir, linked: linked, identity: who, node: node, uplink: uplink}, nil
+	return &branch{dir: c.dir, linked: linked, identity: who, node: node, budget: within, uplink: uplink}, nil
 }
 
 // run records and keeps the link until ctx ends. A failed uplink never ends the recording.
@@ -164,11 +175,15 @@ func (b *branch) run(ctx context.Context) error {
 			}
 			return nil
 		})
+		group.Go(func() error {
+			_ = b.budget.Run(ctx) // it ends with the rest
+			return nil
+		})
 	}
 	return group.Wait()
 }
 
-func (b *branch) close() error { return b.node.Close() }
+func (b *branch) close() error { return errors.Join(b.budget.Close(), b.node.Close()) }
 
 // serveHTTP answers at the address until ctx ends.
 func serveHTTP(ctx context.Context, address string, h http.Handler) error {

@@ -57,6 +57,7 @@ type commands struct {
 
 	Authority authorityCommands `cmd:"" help:"The authority that issues the sites' certificates; on the hub's machine."`
 
+	Uplink  uplinkCommand  `cmd:"" help:"Tell how an edge's uplink stands: budget, month, who watches; on its machine."`
 	Camera  cameraCommand  `cmd:"" help:"Run a synthetic RTSP camera."`
 	Seg     segCommands    `cmd:"" help:"Inspect recordings on disk."`
 	Version versionCommand `cmd:"" help:"Print the version."`

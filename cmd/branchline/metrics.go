@@ -21,6 +21,7 @@ func edgeHandler(b *branch) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /retention", retentionHandler(b.node.Store(), clock.Clock{}.Now))
+	mux.HandleFunc("GET /uplink", uplinkHandler(b))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		for _, s := range b.node.Metrics() {
 			if !s.Recording {
@@ -89,6 +90,7 @@ func (c branchCollector) Collect(out chan<- prometheus.Metric) {
 			out <- prometheus.MustNewConstMetric(desc, m.kind, m.value(s), string(s.Stream))
 		}
 	}
+	collectUplink(c.b, out)
 	link := c.b.uplink.Stats()
 	for _, m := range []struct {
 		name, help string

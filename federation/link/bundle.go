@@ -232,7 +232,7 @@ func (b *bundle) Stats() Stats {
 	b.mu.Lock()
 	conns, s, made := slices.Clone(b.conns), b.past, b.made
 	b.mu.Unlock()
-	s.RTT, s.MinRTT, s.CongestionWindow = 0, 0, 0
+	s.RTT, s.MinRTT, s.Latest, s.CongestionWindow = 0, 0, 0, 0
 	for _, j := range conns {
 		s = sum(s, j.conn.Stats())
 	}
@@ -248,7 +248,7 @@ func sum(a, b Stats) Stats {
 		return a
 	}
 	return Stats{
-		RTT: least(a.RTT, b.RTT), MinRTT: least(a.MinRTT, b.MinRTT),
+		RTT: least(a.RTT, b.RTT), MinRTT: least(a.MinRTT, b.MinRTT), Latest: least(a.Latest, b.Latest),
 		Sent: a.Sent + b.Sent, Received: a.Received + b.Received, Lost: a.Lost + b.Lost,
 		CongestionWindow: a.CongestionWindow + b.CongestionWindow, MTU: max(a.MTU, b.MTU),
 		PacketsSent: a.PacketsSent + b.PacketsSent, PacketsIn: a.PacketsIn + b.PacketsIn,

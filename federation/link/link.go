@@ -122,8 +122,9 @@ type Stats struct {
 	CongestionWindow       uint64 // bytes
 	MTU                    uint64 // bytes of the largest UDP datagram that is known to pass; 0 if that is not known
 	PacketsSent, PacketsIn uint64
-	Connections            int    // at present
-	Handshakes             uint64 // connections made so far
+	Connections            int           // at present
+	Handshakes             uint64        // connections made so far
+	Latest                 time.Duration // the newest round trip time; zero where only RTT is known
 }
 
 // Code tells the peer why a stream or a connection was ended. Its values are the wire format's.

@@ -164,6 +164,7 @@ func (c *conn) Stats() Stats {
 		RTT: s.SmoothedRTT, MinRTT: s.MinRTT, Connections: 1, Handshakes: 1, MTU: mtu,
 		Sent: s.BytesSent, Received: s.BytesReceived, Lost: s.BytesLost,
 		CongestionWindow: s.CongestionWindow, PacketsSent: s.PacketsSent, PacketsIn: s.PacketsReceived,
+		Latest: s.LatestRTT,
 	}
 }
 

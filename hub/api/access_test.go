@@ -70,6 +70,7 @@ func TestEveryOperationNeedsARole(t *testing.T) {
 		"GET /api/v1/sites": viewers, "POST /api/v1/sites": administrators,
 		"POST /api/v1/sites/{site}/approve": administrators, "POST /api/v1/sites/{site}/refuse": administrators,
 		"GET /api/v1/authority": administrators, "POST /api/v1/authority/rotate": administrators,
+		"GET /api/v1/sites/{site}/uplink":  viewers,
 		"POST /api/v1/sites/{site}/revoke": administrators, "PUT /api/v1/demo/sites/{site}/link": administrators,
 		"GET /api/v1/cameras": viewers, "GET /api/v1/cameras/{camera}/timeline": viewers,
 		"GET /api/v1/streams/{stream}/play.mp4": viewers, "GET /api/v1/streams/{stream}/live": viewers,

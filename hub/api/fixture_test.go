@@ -22,6 +22,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/branchline-video/branchline"
+	"github.com/branchline-video/branchline/federation"
 	"github.com/branchline-video/branchline/federation/identity"
 	"github.com/branchline-video/branchline/hub/access"
 	"github.com/branchline-video/branchline/hub/catalog"
@@ -108,7 +109,14 @@ func (h hubFacts) Timeline(stream branchline.StreamID, r branchline.TimeRange) (
 }
 
 func (hubFacts) RTT(branchline.SiteID) (time.Duration, bool) { return 1500 * time.Microsecond, true }
-func (h hubFacts) Health() error                             { return h.f.failed }
+func (hubFacts) Uplink(context.Context, branchline.SiteID) (federation.UplinkBudget, error) {
+	return federation.UplinkBudget{
+		Rate: 2_000_000, Percent: 20, Zone: "UTC", Capacity: 10_000_000, Used: 500_000, Viewers: 1,
+		Quota: 1_000_000, Sent: 1000,
+	}, nil
+}
+
+func (h hubFacts) Health() error { return h.f.failed }
 
 type demo struct{ cut atomic.Bool }
 

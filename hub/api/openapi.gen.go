@@ -19,6 +19,7 @@ import (
 
 // Defines values for ErrorCode.
 const (
+	ErrorCodeBudget          ErrorCode = "budget"
 	ErrorCodeBusy            ErrorCode = "busy"
 	ErrorCodeDenied          ErrorCode = "denied"
 	ErrorCodeGone            ErrorCode = "gone"
@@ -36,6 +37,8 @@ const (
 // Valid indicates whether the value is a known member of the ErrorCode enum.
 func (e ErrorCode) Valid() bool {
 	switch e {
+	case ErrorCodeBudget:
+		return true
 	case ErrorCodeBusy:
 		return true
 	case ErrorCodeDenied:
@@ -100,9 +103,10 @@ func (e EventType) Valid() bool {
 
 // Defines values for LiveMessageType.
 const (
-	LiveMessageTypeEnd    LiveMessageType = "end"
-	LiveMessageTypeMissed LiveMessageType = "missed"
-	LiveMessageTypeStart  LiveMessageType = "start"
+	LiveMessageTypeEnd     LiveMessageType = "end"
+	LiveMessageTypeMissed  LiveMessageType = "missed"
+	LiveMessageTypeRefused LiveMessageType = "refused"
+	LiveMessageTypeStart   LiveMessageType = "start"
 )
 
 // Valid indicates whether the value is a known member of the LiveMessageType enum.
@@ -111,6 +115,8 @@ func (e LiveMessageType) Valid() bool {
 	case LiveMessageTypeEnd:
 		return true
 	case LiveMessageTypeMissed:
+		return true
+	case LiveMessageTypeRefused:
 		return true
 	case LiveMessageTypeStart:
 		return true
@@ -365,6 +371,14 @@ func (e SpanState) Valid() bool {
 	}
 }
 
+// Alternative defines model for Alternative.
+type Alternative struct {
+	// KeyFrames Key frames only
+	KeyFrames bool   `json:"keyFrames"`
+	Need      int64  `json:"need"`
+	Stream    string `json:"stream"`
+}
+
 // Approval defines model for Approval.
 type Approval struct {
 	// Instance The node of a quarantined site that is to go on
@@ -457,16 +471,21 @@ type Enrolment struct {
 type Error struct {
 	Error struct {
 		// Code invalid 400; unauthenticated 401; denied 403; not_found 404; nothing_recorded 404; gone 410;
-		// too_large 413; too_many_attempts 429; internal 500; mismatch 502; busy 503; unavailable 503.
+		// too_large 413; too_many_attempts 429; internal 500; mismatch 502; busy 503; unavailable 503;
+		// budget 503, with a refusal.
 		Code ErrorCode `json:"code"`
 
 		// Message For people; says what to do
 		Message string `json:"message"`
+
+		// Refusal Why a stream does not fit a site's uplink budget. Rates are bits a second
+		Refusal *Refusal `json:"refusal,omitempty"`
 	} `json:"error"`
 }
 
 // ErrorCode invalid 400; unauthenticated 401; denied 403; not_found 404; nothing_recorded 404; gone 410;
-// too_large 413; too_many_attempts 429; internal 500; mismatch 502; busy 503; unavailable 503.
+// too_large 413; too_many_attempts 429; internal 500; mismatch 502; busy 503; unavailable 503;
+// budget 503, with a refusal.
 type ErrorCode string
 
 // Event ready and reload carry nothing; site: a site's state changed; cameras: cameras were added or changed, ask for
@@ -495,7 +514,7 @@ type FormerAuthority struct {
 
 // LiveMessage defines model for LiveMessage.
 type LiveMessage struct {
-	// Cause end: why the run ended
+	// Cause end: why the run ended; refused: why, in a sentence
 	Cause *string `json:"cause,omitempty"`
 
 	// Codecs start: RFC 6381; the MIME type is video/mp4; codecs="..."
@@ -503,6 +522,9 @@ type LiveMessage struct {
 
 	// Count missed: how many items were lost
 	Count *int `json:"count,omitempty"`
+
+	// Refusal Why a stream does not fit a site's uplink budget. Rates are bits a second
+	Refusal *Refusal `json:"refusal,omitempty"`
 
 	// Stream start
 	Stream *string         `json:"stream,omitempty"`
@@ -660,6 +682,33 @@ type QuarantineCause string
 // anything.
 // While the site is down this is what held when the link was lost.
 type Recording string
+
+// Refusal Why a stream does not fit a site's uplink budget. Rates are bits a second
+type Refusal struct {
+	// Budget That may be sent now; -1 for nothing but control
+	Budget int64 `json:"budget"`
+
+	// Instead What would fit, the best first
+	Instead []Alternative `json:"instead"`
+
+	// Need By this stream; 0 where that makes no difference
+	Need int64 `json:"need"`
+
+	// Spent The month's quota is used up
+	Spent bool `json:"spent"`
+
+	// Until When that changes
+	Until *time.Time `json:"until,omitempty"`
+
+	// Used By those who watch already
+	Used int64 `json:"used"`
+
+	// Viewers How many they are
+	Viewers int `json:"viewers"`
+
+	// Zone IANA name of the site's zone
+	Zone string `json:"zone"`
+}
 
 // Retrieval defines model for Retrieval.
 type Retrieval struct {
@@ -851,6 +900,46 @@ type Timeline struct {
 	To      time.Time        `json:"to"`
 }
 
+// Uplink How a site's uplink stands. Rates are bits a second
+type Uplink struct {
+	// Bulk At which bulk keeps the line's queue short; 0 for no limit
+	Bulk int64 `json:"bulk"`
+
+	// Capacity Of the line; absent while not known
+	Capacity *int64 `json:"capacity,omitempty"`
+
+	// Percent Of the capacity, if the rate is a share of that
+	Percent *int         `json:"percent,omitempty"`
+	Quota   *UplinkQuota `json:"quota,omitempty"`
+
+	// Rate That may be sent now; 0 for no limit, -1 for nothing but control
+	Rate int64 `json:"rate"`
+
+	// Until When the rate changes
+	Until *time.Time `json:"until,omitempty"`
+
+	// Used By live streams and playbacks that were let in
+	Used int64 `json:"used"`
+
+	// Viewers How many these are
+	Viewers int `json:"viewers"`
+
+	// Zone IANA name of the site's zone
+	Zone string `json:"zone"`
+}
+
+// UplinkQuota defines model for UplinkQuota.
+type UplinkQuota struct {
+	// Bytes That may be sent in the month
+	Bytes int64     `json:"bytes"`
+	From  time.Time `json:"from"`
+
+	// Spent It is used up
+	Spent bool      `json:"spent"`
+	To    time.Time `json:"to"`
+	Used  int64     `json:"used"`
+}
+
 // User defines model for User.
 type User struct {
 	// Name One label: a-z, 0-9 and inner hyphens
@@ -1003,6 +1092,9 @@ type ServerInterface interface {
 	// RevokeSite Withdraw a site's certificate; its link ends at once, what is held stays
 	// (POST /api/v1/sites/{site}/revoke)
 	RevokeSite(w http.ResponseWriter, r *http.Request, site SiteID)
+	// GetUplink How the site's uplink stands now
+	// (GET /api/v1/sites/{site}/uplink)
+	GetUplink(w http.ResponseWriter, r *http.Request, site SiteID)
 	// ListUsers All users, sorted by name (administrators)
 	// (GET /api/v1/users)
 	ListUsers(w http.ResponseWriter, r *http.Request)
@@ -1503,6 +1595,32 @@ func (siw *ServerInterfaceWrapper) RevokeSite(w http.ResponseWriter, r *http.Req
 	handler.ServeHTTP(w, r)
 }
 
+// GetUplink operation middleware
+func (siw *ServerInterfaceWrapper) GetUplink(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "site" -------------
+	var site SiteID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "site", r.PathValue("site"), &site, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "site", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetUplink(w, r, site)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // ListUsers operation middleware
 func (siw *ServerInterfaceWrapper) ListUsers(w http.ResponseWriter, r *http.Request) {
 
@@ -1688,6 +1806,7 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/sites/{site}/refuse", wrapper.RefuseSite)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/authority", wrapper.GetAuthority)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/authority/rotate", wrapper.RotateAuthority)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/sites/{site}/uplink", wrapper.GetUplink)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/cameras", wrapper.ListCameras)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/cameras/{camera}/timeline", wrapper.GetTimeline)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/retrievals", wrapper.ListRetrievals)
@@ -2613,6 +2732,49 @@ func (response RevokeSitedefaultJSONResponse) VisitRevokeSiteResponse(w http.Res
 	return err
 }
 
+type GetUplinkRequestObject struct {
+	Site SiteID `json:"site"`
+}
+
+type GetUplinkResponseObject interface {
+	VisitGetUplinkResponse(w http.ResponseWriter) error
+}
+
+type GetUplink200JSONResponse Uplink
+
+func (response GetUplink200JSONResponse) VisitGetUplinkResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetUplinkdefaultJSONResponse struct {
+	Body       Error
+	Headers    ErrorResponseHeaders
+	StatusCode int
+}
+
+func (response GetUplinkdefaultJSONResponse) VisitGetUplinkResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if response.Headers.RetryAfter != nil {
+		w.Header().Set("Retry-After", fmt.Sprint(*response.Headers.RetryAfter))
+	}
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ListUsersRequestObject struct {
 }
 
@@ -2803,6 +2965,9 @@ type StrictServerInterface interface {
 	// RevokeSite Withdraw a site's certificate; its link ends at once, what is held stays
 	// (POST /api/v1/sites/{site}/revoke)
 	RevokeSite(ctx context.Context, request RevokeSiteRequestObject) (RevokeSiteResponseObject, error)
+	// GetUplink How the site's uplink stands now
+	// (GET /api/v1/sites/{site}/uplink)
+	GetUplink(ctx context.Context, request GetUplinkRequestObject) (GetUplinkResponseObject, error)
 	// ListUsers All users, sorted by name (administrators)
 	// (GET /api/v1/users)
 	ListUsers(ctx context.Context, request ListUsersRequestObject) (ListUsersResponseObject, error)
@@ -3445,6 +3610,32 @@ func (sh *strictHandler) RevokeSite(w http.ResponseWriter, r *http.Request, site
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(RevokeSiteResponseObject); ok {
 		if err := validResponse.VisitRevokeSiteResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetUplink operation middleware
+func (sh *strictHandler) GetUplink(w http.ResponseWriter, r *http.Request, site SiteID) {
+	var request GetUplinkRequestObject
+
+	request.Site = site
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetUplink(ctx, request.(GetUplinkRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetUplink")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetUplinkResponseObject); ok {
+		if err := validResponse.VisitGetUplinkResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/branchline-video/branchline"
+	"github.com/branchline-video/branchline/federation"
 	"github.com/branchline-video/branchline/federation/identity"
 	"github.com/branchline-video/branchline/federation/members"
 	"github.com/branchline-video/branchline/hub/access"
@@ -55,6 +56,9 @@ type Hub interface {
 	RTT(site branchline.SiteID) (time.Duration, bool)
 	// Standing returns how a site stands. It wraps branchline.ErrNotFound for one that was never linked.
 	Standing(site branchline.SiteID) (members.Standing, error)
+	// Uplink asks the site how its uplink stands; it wraps branchline.ErrUnavailable while the site is dark and
+	// branchline.ErrNotFound if that has no budget.
+	Uplink(ctx context.Context, site branchline.SiteID) (federation.UplinkBudget, error)
 	// Health returns why the hub does not work, or nil.
 	Health() error
 }

@@ -163,6 +163,28 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/sites/{site}/uplink": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                site: components["parameters"]["SiteID"];
+            };
+            cookie?: never;
+        };
+        /**
+         * How the site's uplink stands now
+         * @description The site is asked. 404 when its edge has no uplink budget, 503 while it is down.
+         */
+        get: operations["getUplink"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/cameras": {
         parameters: {
             query?: never;
@@ -241,7 +263,10 @@ export interface paths {
     };
     "/api/v1/streams/{stream}/live": {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description true asks for key frames only, without sound: a picture every second or two, for a thin uplink */
+                keyFrames?: boolean;
+            };
             header?: never;
             path: {
                 stream: components["parameters"]["StreamID"];
@@ -258,7 +283,10 @@ export interface paths {
          *     too
          *     slow and how many frames and fragment ends it lost; a key frame follows. `end` tells that the camera's run
          *     ended,
-         *     and why; the connection stays open. A run with another init segment begins with another `start`. The hub
+         *     and why; the connection stays open. `refused` tells that the stream does not fit the site's uplink budget, in
+         *     numbers, and what would fit instead; the hub closes with 1013 after it, and asking again helps when somebody
+         *     else
+         *     stops watching or the budget changes. A run with another init segment begins with another `start`. The hub
          *     closes
          *     with 1013 when the stream cannot be had at present (connect again), 1008 when the session ended, 1001 when the
          *     hub
@@ -506,14 +534,104 @@ export interface components {
                 code: components["schemas"]["ErrorCode"];
                 /** @description For people; says what to do */
                 message: string;
+                refusal?: components["schemas"]["Refusal"];
             };
         };
         /**
          * @description invalid 400; unauthenticated 401; denied 403; not_found 404; nothing_recorded 404; gone 410;
-         *     too_large 413; too_many_attempts 429; internal 500; mismatch 502; busy 503; unavailable 503.
+         *     too_large 413; too_many_attempts 429; internal 500; mismatch 502; busy 503; unavailable 503;
+         *     budget 503, with a refusal.
          * @enum {string}
          */
-        ErrorCode: "invalid" | "unauthenticated" | "denied" | "not_found" | "nothing_recorded" | "gone" | "too_large" | "too_many_attempts" | "internal" | "mismatch" | "busy" | "unavailable";
+        ErrorCode: "invalid" | "unauthenticated" | "denied" | "not_found" | "nothing_recorded" | "gone" | "too_large" | "too_many_attempts" | "internal" | "mismatch" | "busy" | "unavailable" | "budget";
+        /** @description Why a stream does not fit a site's uplink budget. Rates are bits a second */
+        Refusal: {
+            /**
+             * Format: int64
+             * @description That may be sent now; -1 for nothing but control
+             */
+            budget: number;
+            /**
+             * Format: date-time
+             * @description When that changes
+             */
+            until?: string;
+            /** @description IANA name of the site's zone */
+            zone: string;
+            /**
+             * Format: int64
+             * @description By those who watch already
+             */
+            used: number;
+            /** @description How many they are */
+            viewers: number;
+            /**
+             * Format: int64
+             * @description By this stream; 0 where that makes no difference
+             */
+            need: number;
+            /** @description The month's quota is used up */
+            spent: boolean;
+            /** @description What would fit, the best first */
+            instead: components["schemas"]["Alternative"][];
+        };
+        Alternative: {
+            stream: string;
+            /** @description Key frames only */
+            keyFrames: boolean;
+            /** Format: int64 */
+            need: number;
+        };
+        /** @description How a site's uplink stands. Rates are bits a second */
+        Uplink: {
+            /**
+             * Format: int64
+             * @description That may be sent now; 0 for no limit, -1 for nothing but control
+             */
+            rate: number;
+            /** @description Of the capacity, if the rate is a share of that */
+            percent?: number;
+            /**
+             * Format: date-time
+             * @description When the rate changes
+             */
+            until?: string;
+            /** @description IANA name of the site's zone */
+            zone: string;
+            /**
+             * Format: int64
+             * @description Of the line; absent while not known
+             */
+            capacity?: number;
+            /**
+             * Format: int64
+             * @description At which bulk keeps the line's queue short; 0 for no limit
+             */
+            bulk: number;
+            /**
+             * Format: int64
+             * @description By live streams and playbacks that were let in
+             */
+            used: number;
+            /** @description How many these are */
+            viewers: number;
+            quota?: components["schemas"]["UplinkQuota"];
+        };
+        UplinkQuota: {
+            /**
+             * Format: int64
+             * @description That may be sent in the month
+             */
+            bytes: number;
+            /** Format: int64 */
+            used: number;
+            /** Format: date-time */
+            from: string;
+            /** Format: date-time */
+            to: string;
+            /** @description It is used up */
+            spent: boolean;
+        };
         /** @enum {string} */
         Role: "viewer" | "operator" | "administrator";
         Login: {
@@ -786,15 +904,16 @@ export interface components {
         };
         LiveMessage: {
             /** @enum {string} */
-            type: "start" | "missed" | "end";
+            type: "start" | "missed" | "end" | "refused";
             /** @description start */
             stream?: string;
             /** @description start: RFC 6381; the MIME type is video/mp4; codecs="..." */
             codecs?: string;
             /** @description missed: how many items were lost */
             count?: number;
-            /** @description end: why the run ended */
+            /** @description end: why the run ended; refused: why, in a sentence */
             cause?: string;
+            refusal?: components["schemas"]["Refusal"];
         };
         /**
          * @description waiting: queued, or the site is down; retrieving; done; partial: done but for what no longer exists; failed;
@@ -1243,6 +1362,29 @@ export interface operations {
             default: components["responses"]["Error"];
         };
     };
+    getUplink: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                site: components["parameters"]["SiteID"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The budget */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Uplink"];
+                };
+            };
+            default: components["responses"]["Error"];
+        };
+    };
     listCameras: {
         parameters: {
             query?: never;
@@ -1321,7 +1463,10 @@ export interface operations {
     };
     liveStream: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description true asks for key frames only, without sound: a picture every second or two, for a thin uplink */
+                keyFrames?: boolean;
+            };
             header?: never;
             path: {
                 stream: components["parameters"]["StreamID"];
