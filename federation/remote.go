@@ -44,6 +44,9 @@ func (r *Remote) Key() ed25519.PublicKey { return identity.KeyOf(r.conn.Peer().L
 // Stats returns the link's present figures.
 func (r *Remote) Stats() link.Stats { return r.conn.Stats() }
 
+// Lanes returns how many connections the link has at present: so many fetches do not hold each other up.
+func (r *Remote) Lanes() int { return max(r.conn.Stats().Connections, 1) }
+
 // Cameras is [branchline.Source.Cameras].
 func (r *Remote) Cameras(ctx context.Context) ([]branchline.Camera, error) {
 	req := &wire.Request{Call: &wire.Request_Cameras{Cameras: &wire.CamerasRequest{}}}

@@ -19,12 +19,13 @@ import (
 const (
 	// requestTime is how long a stream may take to bring its request.
 	requestTime = 10 * time.Second
-	// What a peer may have going on at once, so that bulk leaves room for the rest; together no more
-	// than link.MaxStreams. More is answered with ErrBusy.
+	// What a peer may have going on at once, so that bulk leaves room for the rest: of fetches two for each
+	// connection of a bundle and some more. More is answered with ErrBusy.
 	maxControlCalls = 64
 	maxChangesCalls = 8
-	maxFetchCalls   = 96
+	maxFetchCalls   = 160
 	maxLiveCalls    = 88
+	maxAllCalls     = maxControlCalls + maxChangesCalls + maxFetchCalls + maxLiveCalls
 	// copySize is the piece in which a fetch is read and sent.
 	copySize = 64 << 10
 )
@@ -65,7 +66,7 @@ type server struct {
 func (s *server) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	// Not one of the group's: its end is the end of the group.
-	free := make(chan struct{}, link.MaxStreams)
+	free := make(chan struct{}, maxAllCalls)
 	g.Go(func() error {
 		for {
 			select {

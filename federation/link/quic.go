@@ -246,7 +246,8 @@ func (c *conn) Peer() Peer { return c.peer }
 func (c *conn) Stats() Stats {
 	s := c.c.ConnectionStats()
 	return Stats{
-		RTT: s.SmoothedRTT, MinRTT: s.MinRTT, Connections: 1, Handshakes: 1, Sent: s.BytesSent, Received: s.BytesReceived, Lost: s.BytesLost,
+		RTT: s.SmoothedRTT, MinRTT: s.MinRTT, Connections: 1, Handshakes: 1,
+		Sent: s.BytesSent, Received: s.BytesReceived, Lost: s.BytesLost,
 		CongestionWindow: s.CongestionWindow, PacketsSent: s.PacketsSent, PacketsIn: s.PacketsReceived,
 	}
 }
