@@ -53,32 +53,35 @@ const (
 	Code_CODE_CERTIFICATE_REVOKED Code = 20
 	Code_CODE_CERTIFICATE_EXPIRED Code = 21
 	Code_CODE_CERTIFICATE_EARLY   Code = 22
+	// One connection of a link is no longer needed; the others go on.
+	Code_CODE_LEFT Code = 100
 )
 
 // Enum value maps for Code.
 var (
 	Code_name = map[int32]string{
-		0:  "CODE_UNSPECIFIED",
-		1:  "CODE_UNAVAILABLE",
-		2:  "CODE_GONE",
-		3:  "CODE_NOT_FOUND",
-		4:  "CODE_DENIED",
-		5:  "CODE_INVALID",
-		6:  "CODE_TOO_LARGE",
-		7:  "CODE_BUSY",
-		8:  "CODE_MISMATCH",
-		9:  "CODE_CANCELLED",
-		10: "CODE_INTERNAL",
-		11: "CODE_VERSION",
-		12: "CODE_REPLACED",
-		13: "CODE_STALLED",
-		16: "CODE_TOKEN_UNKNOWN",
-		17: "CODE_TOKEN_USED",
-		18: "CODE_TOKEN_EXPIRED",
-		19: "CODE_CERTIFICATE_FOREIGN",
-		20: "CODE_CERTIFICATE_REVOKED",
-		21: "CODE_CERTIFICATE_EXPIRED",
-		22: "CODE_CERTIFICATE_EARLY",
+		0:   "CODE_UNSPECIFIED",
+		1:   "CODE_UNAVAILABLE",
+		2:   "CODE_GONE",
+		3:   "CODE_NOT_FOUND",
+		4:   "CODE_DENIED",
+		5:   "CODE_INVALID",
+		6:   "CODE_TOO_LARGE",
+		7:   "CODE_BUSY",
+		8:   "CODE_MISMATCH",
+		9:   "CODE_CANCELLED",
+		10:  "CODE_INTERNAL",
+		11:  "CODE_VERSION",
+		12:  "CODE_REPLACED",
+		13:  "CODE_STALLED",
+		16:  "CODE_TOKEN_UNKNOWN",
+		17:  "CODE_TOKEN_USED",
+		18:  "CODE_TOKEN_EXPIRED",
+		19:  "CODE_CERTIFICATE_FOREIGN",
+		20:  "CODE_CERTIFICATE_REVOKED",
+		21:  "CODE_CERTIFICATE_EXPIRED",
+		22:  "CODE_CERTIFICATE_EARLY",
+		100: "CODE_LEFT",
 	}
 	Code_value = map[string]int32{
 		"CODE_UNSPECIFIED":         0,
@@ -102,6 +105,7 @@ var (
 		"CODE_CERTIFICATE_REVOKED": 20,
 		"CODE_CERTIFICATE_EXPIRED": 21,
 		"CODE_CERTIFICATE_EARLY":   22,
+		"CODE_LEFT":                100,
 	}
 )
 
@@ -2949,7 +2953,7 @@ const file_branchline_proto_rawDesc = "" +
 	"\x06RunEnd\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\x04R\x03run\x12\x13\n" +
 	"\x05at_ns\x18\x02 \x01(\x03R\x04atNs\x12\x14\n" +
-	"\x05cause\x18\x03 \x01(\tR\x05cause*\xc7\x03\n" +
+	"\x05cause\x18\x03 \x01(\tR\x05cause*\xd6\x03\n" +
 	"\x04Code\x12\x14\n" +
 	"\x10CODE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10CODE_UNAVAILABLE\x10\x01\x12\r\n" +
@@ -2972,7 +2976,8 @@ const file_branchline_proto_rawDesc = "" +
 	"\x18CODE_CERTIFICATE_FOREIGN\x10\x13\x12\x1c\n" +
 	"\x18CODE_CERTIFICATE_REVOKED\x10\x14\x12\x1c\n" +
 	"\x18CODE_CERTIFICATE_EXPIRED\x10\x15\x12\x1a\n" +
-	"\x16CODE_CERTIFICATE_EARLY\x10\x16B.Z,github.com/branchline-video/branchline/protob\x06proto3"
+	"\x16CODE_CERTIFICATE_EARLY\x10\x16\x12\r\n" +
+	"\tCODE_LEFT\x10dB.Z,github.com/branchline-video/branchline/protob\x06proto3"
 
 var (
 	file_branchline_proto_rawDescOnce sync.Once
