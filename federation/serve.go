@@ -24,7 +24,7 @@ const (
 	maxControlCalls = 64
 	maxChangesCalls = 8
 	maxFetchCalls   = 160
-	maxLiveCalls    = 88
+	maxLiveCalls    = 88 * maxLanes
 	maxAllCalls     = maxControlCalls + maxChangesCalls + maxFetchCalls + maxLiveCalls
 	// copySize is the piece in which a fetch is read and sent.
 	copySize = 64 << 10
@@ -61,6 +61,8 @@ type server struct {
 
 	mu   sync.Mutex
 	busy [link.KindGossip + 1]int // calls by kind
+
+	spreads map[liveTicket]*spread // live calls on several streams
 }
 
 func (s *server) run(ctx context.Context) error {
@@ -279,9 +281,15 @@ func (s *server) changes(a *answer, r *wire.ChangesRequest) error {
 
 // live is one cursor on the source's ring: while the peer is slow it stands still, and the ring drops.
 func (s *server) live(a *answer, r *wire.LiveRequest) error {
+	if t := r.GetTicket(); len(t) > 0 {
+		return s.joinLive(a, t)
+	}
 	stream := branchline.StreamID(r.GetStream())
 	if err := stream.Check(); err != nil {
 		return err
+	}
+	if r.GetSpread() {
+		return s.spreadLive(a, stream)
 	}
 	for i, err := range s.src.Live(a.ctx, stream) {
 		if err != nil {

@@ -403,6 +403,7 @@ type Answer struct {
 	//	*Answer_Certificate
 	//	*Answer_Lock
 	//	*Answer_Done
+	//	*Answer_Live
 	Body          isAnswer_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -535,6 +536,15 @@ func (x *Answer) GetDone() *DoneAnswer {
 	return nil
 }
 
+func (x *Answer) GetLive() *LiveAnswer {
+	if x != nil {
+		if x, ok := x.Body.(*Answer_Live); ok {
+			return x.Live
+		}
+	}
+	return nil
+}
+
 type isAnswer_Body interface {
 	isAnswer_Body()
 }
@@ -580,6 +590,10 @@ type Answer_Done struct {
 	Done *DoneAnswer `protobuf:"bytes,10,opt,name=done,proto3,oneof"`
 }
 
+type Answer_Live struct {
+	Live *LiveAnswer `protobuf:"bytes,100,opt,name=live,proto3,oneof"`
+}
+
 func (*Answer_Error) isAnswer_Body() {}
 
 func (*Answer_Hello) isAnswer_Body() {}
@@ -599,6 +613,8 @@ func (*Answer_Certificate) isAnswer_Body() {}
 func (*Answer_Lock) isAnswer_Body() {}
 
 func (*Answer_Done) isAnswer_Body() {}
+
+func (*Answer_Live) isAnswer_Body() {}
 
 type Error struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1004,8 +1020,12 @@ func (*FetchAnswer) Descriptor() ([]byte, []int) {
 
 // LiveRequest is answered by Item messages without end.
 type LiveRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Stream        string                 `protobuf:"bytes,1,opt,name=stream,proto3" json:"stream,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Stream string                 `protobuf:"bytes,1,opt,name=stream,proto3" json:"stream,omitempty"`
+	// The caller takes fragments on several streams: the first answer is a LiveAnswer.
+	Spread bool `protobuf:"varint,100,opt,name=spread,proto3" json:"spread,omitempty"`
+	// One more stream for what another request with spread has begun; that one's LiveAnswer told the ticket.
+	Ticket        []byte `protobuf:"bytes,101,opt,name=ticket,proto3" json:"ticket,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1047,6 +1067,65 @@ func (x *LiveRequest) GetStream() string {
 	return ""
 }
 
+func (x *LiveRequest) GetSpread() bool {
+	if x != nil {
+		return x.Spread
+	}
+	return false
+}
+
+func (x *LiveRequest) GetTicket() []byte {
+	if x != nil {
+		return x.Ticket
+	}
+	return nil
+}
+
+// LiveAnswer says that items are numbered and may come on several streams.
+type LiveAnswer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ticket        []byte                 `protobuf:"bytes,1,opt,name=ticket,proto3" json:"ticket,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LiveAnswer) Reset() {
+	*x = LiveAnswer{}
+	mi := &file_branchline_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LiveAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LiveAnswer) ProtoMessage() {}
+
+func (x *LiveAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_branchline_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LiveAnswer.ProtoReflect.Descriptor instead.
+func (*LiveAnswer) Descriptor() ([]byte, []int) {
+	return file_branchline_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *LiveAnswer) GetTicket() []byte {
+	if x != nil {
+		return x.Ticket
+	}
+	return nil
+}
+
 // HoldRequest places the lease of the hub that sends it, in place of the one that it had on the stream,
 // and is answered by DoneAnswer once that is durable. The holder is whom the certificate names.
 type HoldRequest struct {
@@ -1064,7 +1143,7 @@ type HoldRequest struct {
 
 func (x *HoldRequest) Reset() {
 	*x = HoldRequest{}
-	mi := &file_branchline_proto_msgTypes[11]
+	mi := &file_branchline_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1076,7 +1155,7 @@ func (x *HoldRequest) String() string {
 func (*HoldRequest) ProtoMessage() {}
 
 func (x *HoldRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[11]
+	mi := &file_branchline_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1089,7 +1168,7 @@ func (x *HoldRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HoldRequest.ProtoReflect.Descriptor instead.
 func (*HoldRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{11}
+	return file_branchline_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *HoldRequest) GetStream() string {
@@ -1131,7 +1210,7 @@ type LockRequest struct {
 
 func (x *LockRequest) Reset() {
 	*x = LockRequest{}
-	mi := &file_branchline_proto_msgTypes[12]
+	mi := &file_branchline_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1143,7 +1222,7 @@ func (x *LockRequest) String() string {
 func (*LockRequest) ProtoMessage() {}
 
 func (x *LockRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[12]
+	mi := &file_branchline_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1156,7 +1235,7 @@ func (x *LockRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LockRequest.ProtoReflect.Descriptor instead.
 func (*LockRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{12}
+	return file_branchline_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *LockRequest) GetLock() *Lock {
@@ -1176,7 +1255,7 @@ type UnlockRequest struct {
 
 func (x *UnlockRequest) Reset() {
 	*x = UnlockRequest{}
-	mi := &file_branchline_proto_msgTypes[13]
+	mi := &file_branchline_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1188,7 +1267,7 @@ func (x *UnlockRequest) String() string {
 func (*UnlockRequest) ProtoMessage() {}
 
 func (x *UnlockRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[13]
+	mi := &file_branchline_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1201,7 +1280,7 @@ func (x *UnlockRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnlockRequest.ProtoReflect.Descriptor instead.
 func (*UnlockRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{13}
+	return file_branchline_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *UnlockRequest) GetId() string {
@@ -1220,7 +1299,7 @@ type LocksRequest struct {
 
 func (x *LocksRequest) Reset() {
 	*x = LocksRequest{}
-	mi := &file_branchline_proto_msgTypes[14]
+	mi := &file_branchline_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1232,7 +1311,7 @@ func (x *LocksRequest) String() string {
 func (*LocksRequest) ProtoMessage() {}
 
 func (x *LocksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[14]
+	mi := &file_branchline_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1245,7 +1324,7 @@ func (x *LocksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocksRequest.ProtoReflect.Descriptor instead.
 func (*LocksRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{14}
+	return file_branchline_proto_rawDescGZIP(), []int{15}
 }
 
 type DoneAnswer struct {
@@ -1256,7 +1335,7 @@ type DoneAnswer struct {
 
 func (x *DoneAnswer) Reset() {
 	*x = DoneAnswer{}
-	mi := &file_branchline_proto_msgTypes[15]
+	mi := &file_branchline_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1268,7 +1347,7 @@ func (x *DoneAnswer) String() string {
 func (*DoneAnswer) ProtoMessage() {}
 
 func (x *DoneAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[15]
+	mi := &file_branchline_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1281,7 +1360,7 @@ func (x *DoneAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DoneAnswer.ProtoReflect.Descriptor instead.
 func (*DoneAnswer) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{15}
+	return file_branchline_proto_rawDescGZIP(), []int{16}
 }
 
 // RenewRequest asks the hub for a fresh certificate for the key of the present one.
@@ -1295,7 +1374,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_branchline_proto_msgTypes[16]
+	mi := &file_branchline_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1307,7 +1386,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[16]
+	mi := &file_branchline_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1320,7 +1399,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{16}
+	return file_branchline_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RenewRequest) GetCsr() []byte {
@@ -1342,7 +1421,7 @@ type EnrolRequest struct {
 
 func (x *EnrolRequest) Reset() {
 	*x = EnrolRequest{}
-	mi := &file_branchline_proto_msgTypes[17]
+	mi := &file_branchline_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1354,7 +1433,7 @@ func (x *EnrolRequest) String() string {
 func (*EnrolRequest) ProtoMessage() {}
 
 func (x *EnrolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[17]
+	mi := &file_branchline_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1367,7 +1446,7 @@ func (x *EnrolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrolRequest.ProtoReflect.Descriptor instead.
 func (*EnrolRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{17}
+	return file_branchline_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *EnrolRequest) GetSecret() []byte {
@@ -1395,7 +1474,7 @@ type CertificateAnswer struct {
 
 func (x *CertificateAnswer) Reset() {
 	*x = CertificateAnswer{}
-	mi := &file_branchline_proto_msgTypes[18]
+	mi := &file_branchline_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1407,7 +1486,7 @@ func (x *CertificateAnswer) String() string {
 func (*CertificateAnswer) ProtoMessage() {}
 
 func (x *CertificateAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[18]
+	mi := &file_branchline_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1420,7 +1499,7 @@ func (x *CertificateAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertificateAnswer.ProtoReflect.Descriptor instead.
 func (*CertificateAnswer) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{18}
+	return file_branchline_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *CertificateAnswer) GetCertificate() []byte {
@@ -1448,7 +1527,7 @@ type TimeRange struct {
 
 func (x *TimeRange) Reset() {
 	*x = TimeRange{}
-	mi := &file_branchline_proto_msgTypes[19]
+	mi := &file_branchline_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1460,7 +1539,7 @@ func (x *TimeRange) String() string {
 func (*TimeRange) ProtoMessage() {}
 
 func (x *TimeRange) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[19]
+	mi := &file_branchline_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1473,7 +1552,7 @@ func (x *TimeRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TimeRange.ProtoReflect.Descriptor instead.
 func (*TimeRange) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{19}
+	return file_branchline_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *TimeRange) GetStartNs() int64 {
@@ -1500,7 +1579,7 @@ type Position struct {
 
 func (x *Position) Reset() {
 	*x = Position{}
-	mi := &file_branchline_proto_msgTypes[20]
+	mi := &file_branchline_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1512,7 +1591,7 @@ func (x *Position) String() string {
 func (*Position) ProtoMessage() {}
 
 func (x *Position) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[20]
+	mi := &file_branchline_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1525,7 +1604,7 @@ func (x *Position) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Position.ProtoReflect.Descriptor instead.
 func (*Position) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{20}
+	return file_branchline_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Position) GetEpoch() uint64 {
@@ -1555,7 +1634,7 @@ type Camera struct {
 
 func (x *Camera) Reset() {
 	*x = Camera{}
-	mi := &file_branchline_proto_msgTypes[21]
+	mi := &file_branchline_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1567,7 +1646,7 @@ func (x *Camera) String() string {
 func (*Camera) ProtoMessage() {}
 
 func (x *Camera) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[21]
+	mi := &file_branchline_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1580,7 +1659,7 @@ func (x *Camera) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Camera.ProtoReflect.Descriptor instead.
 func (*Camera) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{21}
+	return file_branchline_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Camera) GetId() string {
@@ -1630,7 +1709,7 @@ type Stream struct {
 
 func (x *Stream) Reset() {
 	*x = Stream{}
-	mi := &file_branchline_proto_msgTypes[22]
+	mi := &file_branchline_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1642,7 +1721,7 @@ func (x *Stream) String() string {
 func (*Stream) ProtoMessage() {}
 
 func (x *Stream) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[22]
+	mi := &file_branchline_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1655,7 +1734,7 @@ func (x *Stream) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stream.ProtoReflect.Descriptor instead.
 func (*Stream) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{22}
+	return file_branchline_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Stream) GetId() string {
@@ -1705,7 +1784,7 @@ type Segment struct {
 
 func (x *Segment) Reset() {
 	*x = Segment{}
-	mi := &file_branchline_proto_msgTypes[23]
+	mi := &file_branchline_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1717,7 +1796,7 @@ func (x *Segment) String() string {
 func (*Segment) ProtoMessage() {}
 
 func (x *Segment) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[23]
+	mi := &file_branchline_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1730,7 +1809,7 @@ func (x *Segment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Segment.ProtoReflect.Descriptor instead.
 func (*Segment) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{23}
+	return file_branchline_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Segment) GetId() []byte {
@@ -1824,7 +1903,7 @@ type Fragment struct {
 
 func (x *Fragment) Reset() {
 	*x = Fragment{}
-	mi := &file_branchline_proto_msgTypes[24]
+	mi := &file_branchline_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1836,7 +1915,7 @@ func (x *Fragment) String() string {
 func (*Fragment) ProtoMessage() {}
 
 func (x *Fragment) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[24]
+	mi := &file_branchline_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1849,7 +1928,7 @@ func (x *Fragment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fragment.ProtoReflect.Descriptor instead.
 func (*Fragment) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{24}
+	return file_branchline_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Fragment) GetOffset() int64 {
@@ -1911,7 +1990,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_branchline_proto_msgTypes[25]
+	mi := &file_branchline_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1923,7 +2002,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[25]
+	mi := &file_branchline_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1936,7 +2015,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{25}
+	return file_branchline_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Change) GetAt() *Position {
@@ -2044,7 +2123,7 @@ type Removal struct {
 
 func (x *Removal) Reset() {
 	*x = Removal{}
-	mi := &file_branchline_proto_msgTypes[26]
+	mi := &file_branchline_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2056,7 +2135,7 @@ func (x *Removal) String() string {
 func (*Removal) ProtoMessage() {}
 
 func (x *Removal) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[26]
+	mi := &file_branchline_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2069,7 +2148,7 @@ func (x *Removal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Removal.ProtoReflect.Descriptor instead.
 func (*Removal) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{26}
+	return file_branchline_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Removal) GetId() []byte {
@@ -2112,7 +2191,7 @@ type Gap struct {
 
 func (x *Gap) Reset() {
 	*x = Gap{}
-	mi := &file_branchline_proto_msgTypes[27]
+	mi := &file_branchline_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2124,7 +2203,7 @@ func (x *Gap) String() string {
 func (*Gap) ProtoMessage() {}
 
 func (x *Gap) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[27]
+	mi := &file_branchline_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2137,7 +2216,7 @@ func (x *Gap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Gap.ProtoReflect.Descriptor instead.
 func (*Gap) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{27}
+	return file_branchline_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Gap) GetStream() string {
@@ -2184,7 +2263,7 @@ type Lock struct {
 
 func (x *Lock) Reset() {
 	*x = Lock{}
-	mi := &file_branchline_proto_msgTypes[28]
+	mi := &file_branchline_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2196,7 +2275,7 @@ func (x *Lock) String() string {
 func (*Lock) ProtoMessage() {}
 
 func (x *Lock) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[28]
+	mi := &file_branchline_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2209,7 +2288,7 @@ func (x *Lock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lock.ProtoReflect.Descriptor instead.
 func (*Lock) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{28}
+	return file_branchline_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Lock) GetId() string {
@@ -2267,6 +2346,10 @@ type Item struct {
 	Segment []byte `protobuf:"bytes,1,opt,name=segment,proto3" json:"segment,omitempty"`
 	// Items lost just before this one, at any ring on the way.
 	Missed uint32 `protobuf:"varint,2,opt,name=missed,proto3" json:"missed,omitempty"`
+	// With spread: the item's number, and that of its part, from 1 on. A part is what comes on one stream
+	// without a break, and ends with a fragment's end, a seal or a run's end.
+	Number uint64 `protobuf:"varint,100,opt,name=number,proto3" json:"number,omitempty"`
+	Part   uint64 `protobuf:"varint,101,opt,name=part,proto3" json:"part,omitempty"`
 	// Types that are valid to be assigned to What:
 	//
 	//	*Item_Start
@@ -2281,7 +2364,7 @@ type Item struct {
 
 func (x *Item) Reset() {
 	*x = Item{}
-	mi := &file_branchline_proto_msgTypes[29]
+	mi := &file_branchline_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2293,7 +2376,7 @@ func (x *Item) String() string {
 func (*Item) ProtoMessage() {}
 
 func (x *Item) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[29]
+	mi := &file_branchline_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2306,7 +2389,7 @@ func (x *Item) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Item.ProtoReflect.Descriptor instead.
 func (*Item) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{29}
+	return file_branchline_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Item) GetSegment() []byte {
@@ -2319,6 +2402,20 @@ func (x *Item) GetSegment() []byte {
 func (x *Item) GetMissed() uint32 {
 	if x != nil {
 		return x.Missed
+	}
+	return 0
+}
+
+func (x *Item) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *Item) GetPart() uint64 {
+	if x != nil {
+		return x.Part
 	}
 	return 0
 }
@@ -2424,7 +2521,7 @@ type SegmentStart struct {
 
 func (x *SegmentStart) Reset() {
 	*x = SegmentStart{}
-	mi := &file_branchline_proto_msgTypes[30]
+	mi := &file_branchline_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2436,7 +2533,7 @@ func (x *SegmentStart) String() string {
 func (*SegmentStart) ProtoMessage() {}
 
 func (x *SegmentStart) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[30]
+	mi := &file_branchline_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2449,7 +2546,7 @@ func (x *SegmentStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SegmentStart.ProtoReflect.Descriptor instead.
 func (*SegmentStart) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{30}
+	return file_branchline_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *SegmentStart) GetId() []byte {
@@ -2515,7 +2612,7 @@ type Frame struct {
 
 func (x *Frame) Reset() {
 	*x = Frame{}
-	mi := &file_branchline_proto_msgTypes[31]
+	mi := &file_branchline_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2527,7 +2624,7 @@ func (x *Frame) String() string {
 func (*Frame) ProtoMessage() {}
 
 func (x *Frame) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[31]
+	mi := &file_branchline_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2540,7 +2637,7 @@ func (x *Frame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Frame.ProtoReflect.Descriptor instead.
 func (*Frame) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{31}
+	return file_branchline_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Frame) GetTrack() uint32 {
@@ -2596,7 +2693,7 @@ type FragmentEnd struct {
 
 func (x *FragmentEnd) Reset() {
 	*x = FragmentEnd{}
-	mi := &file_branchline_proto_msgTypes[32]
+	mi := &file_branchline_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2608,7 +2705,7 @@ func (x *FragmentEnd) String() string {
 func (*FragmentEnd) ProtoMessage() {}
 
 func (x *FragmentEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[32]
+	mi := &file_branchline_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2621,7 +2718,7 @@ func (x *FragmentEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FragmentEnd.ProtoReflect.Descriptor instead.
 func (*FragmentEnd) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{32}
+	return file_branchline_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *FragmentEnd) GetFragment() *Fragment {
@@ -2657,7 +2754,7 @@ type SegmentSeal struct {
 
 func (x *SegmentSeal) Reset() {
 	*x = SegmentSeal{}
-	mi := &file_branchline_proto_msgTypes[33]
+	mi := &file_branchline_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2669,7 +2766,7 @@ func (x *SegmentSeal) String() string {
 func (*SegmentSeal) ProtoMessage() {}
 
 func (x *SegmentSeal) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[33]
+	mi := &file_branchline_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2682,7 +2779,7 @@ func (x *SegmentSeal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SegmentSeal.ProtoReflect.Descriptor instead.
 func (*SegmentSeal) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{33}
+	return file_branchline_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *SegmentSeal) GetId() []byte {
@@ -2724,7 +2821,7 @@ type RunEnd struct {
 
 func (x *RunEnd) Reset() {
 	*x = RunEnd{}
-	mi := &file_branchline_proto_msgTypes[34]
+	mi := &file_branchline_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2736,7 +2833,7 @@ func (x *RunEnd) String() string {
 func (*RunEnd) ProtoMessage() {}
 
 func (x *RunEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[34]
+	mi := &file_branchline_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2749,7 +2846,7 @@ func (x *RunEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunEnd.ProtoReflect.Descriptor instead.
 func (*RunEnd) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{34}
+	return file_branchline_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *RunEnd) GetRun() uint64 {
@@ -2793,7 +2890,7 @@ const file_branchline_proto_rawDesc = "" +
 	"\x04lock\x18\v \x01(\v2\x1a.branchline.v1.LockRequestH\x00R\x04lock\x126\n" +
 	"\x06unlock\x18\f \x01(\v2\x1c.branchline.v1.UnlockRequestH\x00R\x06unlock\x123\n" +
 	"\x05locks\x18\r \x01(\v2\x1b.branchline.v1.LocksRequestH\x00R\x05locksB\x06\n" +
-	"\x04call\"\x89\x04\n" +
+	"\x04call\"\xba\x04\n" +
 	"\x06Answer\x12,\n" +
 	"\x05error\x18\x01 \x01(\v2\x14.branchline.v1.ErrorH\x00R\x05error\x122\n" +
 	"\x05hello\x18\x02 \x01(\v2\x1a.branchline.v1.HelloAnswerH\x00R\x05hello\x12/\n" +
@@ -2805,7 +2902,8 @@ const file_branchline_proto_rawDesc = "" +
 	"\vcertificate\x18\b \x01(\v2 .branchline.v1.CertificateAnswerH\x00R\vcertificate\x12)\n" +
 	"\x04lock\x18\t \x01(\v2\x13.branchline.v1.LockH\x00R\x04lock\x12/\n" +
 	"\x04done\x18\n" +
-	" \x01(\v2\x19.branchline.v1.DoneAnswerH\x00R\x04doneB\x06\n" +
+	" \x01(\v2\x19.branchline.v1.DoneAnswerH\x00R\x04done\x12/\n" +
+	"\x04live\x18d \x01(\v2\x19.branchline.v1.LiveAnswerH\x00R\x04liveB\x06\n" +
 	"\x04body\"D\n" +
 	"\x05Error\x12'\n" +
 	"\x04code\x18\x01 \x01(\x0e2\x13.branchline.v1.CodeR\x04code\x12\x12\n" +
@@ -2829,9 +2927,14 @@ const file_branchline_proto_rawDesc = "" +
 	"\asegment\x18\x01 \x01(\fR\asegment\x12\x14\n" +
 	"\x05start\x18\x02 \x01(\x03R\x05start\x12\x10\n" +
 	"\x03end\x18\x03 \x01(\x03R\x03end\"\r\n" +
-	"\vFetchAnswer\"%\n" +
+	"\vFetchAnswer\"U\n" +
 	"\vLiveRequest\x12\x16\n" +
-	"\x06stream\x18\x01 \x01(\tR\x06stream\"\x8b\x01\n" +
+	"\x06stream\x18\x01 \x01(\tR\x06stream\x12\x16\n" +
+	"\x06spread\x18d \x01(\bR\x06spread\x12\x16\n" +
+	"\x06ticket\x18e \x01(\fR\x06ticket\"$\n" +
+	"\n" +
+	"LiveAnswer\x12\x16\n" +
+	"\x06ticket\x18\x01 \x01(\fR\x06ticket\"\x8b\x01\n" +
 	"\vHoldRequest\x12\x16\n" +
 	"\x06stream\x18\x01 \x01(\tR\x06stream\x12.\n" +
 	"\x05spans\x18\x02 \x03(\v2\x18.branchline.v1.TimeRangeR\x05spans\x12\x19\n" +
@@ -2916,10 +3019,12 @@ const file_branchline_proto_rawDesc = "" +
 	"\x02by\x18\x05 \x01(\tR\x02by\x12\x16\n" +
 	"\x06reason\x18\x06 \x01(\tR\x06reason\x12\x1d\n" +
 	"\n" +
-	"created_ns\x18\a \x01(\x03R\tcreatedNs\"\xc1\x02\n" +
+	"created_ns\x18\a \x01(\x03R\tcreatedNs\"\xed\x02\n" +
 	"\x04Item\x12\x18\n" +
 	"\asegment\x18\x01 \x01(\fR\asegment\x12\x16\n" +
-	"\x06missed\x18\x02 \x01(\rR\x06missed\x123\n" +
+	"\x06missed\x18\x02 \x01(\rR\x06missed\x12\x16\n" +
+	"\x06number\x18d \x01(\x04R\x06number\x12\x12\n" +
+	"\x04part\x18e \x01(\x04R\x04part\x123\n" +
 	"\x05start\x18\x03 \x01(\v2\x1b.branchline.v1.SegmentStartH\x00R\x05start\x12,\n" +
 	"\x05frame\x18\x04 \x01(\v2\x14.branchline.v1.FrameH\x00R\x05frame\x128\n" +
 	"\bfragment\x18\x05 \x01(\v2\x1a.branchline.v1.FragmentEndH\x00R\bfragment\x120\n" +
@@ -2992,7 +3097,7 @@ func file_branchline_proto_rawDescGZIP() []byte {
 }
 
 var file_branchline_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_branchline_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
+var file_branchline_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
 var file_branchline_proto_goTypes = []any{
 	(Code)(0),                 // 0: branchline.v1.Code
 	(*Request)(nil),           // 1: branchline.v1.Request
@@ -3006,30 +3111,31 @@ var file_branchline_proto_goTypes = []any{
 	(*FetchRequest)(nil),      // 9: branchline.v1.FetchRequest
 	(*FetchAnswer)(nil),       // 10: branchline.v1.FetchAnswer
 	(*LiveRequest)(nil),       // 11: branchline.v1.LiveRequest
-	(*HoldRequest)(nil),       // 12: branchline.v1.HoldRequest
-	(*LockRequest)(nil),       // 13: branchline.v1.LockRequest
-	(*UnlockRequest)(nil),     // 14: branchline.v1.UnlockRequest
-	(*LocksRequest)(nil),      // 15: branchline.v1.LocksRequest
-	(*DoneAnswer)(nil),        // 16: branchline.v1.DoneAnswer
-	(*RenewRequest)(nil),      // 17: branchline.v1.RenewRequest
-	(*EnrolRequest)(nil),      // 18: branchline.v1.EnrolRequest
-	(*CertificateAnswer)(nil), // 19: branchline.v1.CertificateAnswer
-	(*TimeRange)(nil),         // 20: branchline.v1.TimeRange
-	(*Position)(nil),          // 21: branchline.v1.Position
-	(*Camera)(nil),            // 22: branchline.v1.Camera
-	(*Stream)(nil),            // 23: branchline.v1.Stream
-	(*Segment)(nil),           // 24: branchline.v1.Segment
-	(*Fragment)(nil),          // 25: branchline.v1.Fragment
-	(*Change)(nil),            // 26: branchline.v1.Change
-	(*Removal)(nil),           // 27: branchline.v1.Removal
-	(*Gap)(nil),               // 28: branchline.v1.Gap
-	(*Lock)(nil),              // 29: branchline.v1.Lock
-	(*Item)(nil),              // 30: branchline.v1.Item
-	(*SegmentStart)(nil),      // 31: branchline.v1.SegmentStart
-	(*Frame)(nil),             // 32: branchline.v1.Frame
-	(*FragmentEnd)(nil),       // 33: branchline.v1.FragmentEnd
-	(*SegmentSeal)(nil),       // 34: branchline.v1.SegmentSeal
-	(*RunEnd)(nil),            // 35: branchline.v1.RunEnd
+	(*LiveAnswer)(nil),        // 12: branchline.v1.LiveAnswer
+	(*HoldRequest)(nil),       // 13: branchline.v1.HoldRequest
+	(*LockRequest)(nil),       // 14: branchline.v1.LockRequest
+	(*UnlockRequest)(nil),     // 15: branchline.v1.UnlockRequest
+	(*LocksRequest)(nil),      // 16: branchline.v1.LocksRequest
+	(*DoneAnswer)(nil),        // 17: branchline.v1.DoneAnswer
+	(*RenewRequest)(nil),      // 18: branchline.v1.RenewRequest
+	(*EnrolRequest)(nil),      // 19: branchline.v1.EnrolRequest
+	(*CertificateAnswer)(nil), // 20: branchline.v1.CertificateAnswer
+	(*TimeRange)(nil),         // 21: branchline.v1.TimeRange
+	(*Position)(nil),          // 22: branchline.v1.Position
+	(*Camera)(nil),            // 23: branchline.v1.Camera
+	(*Stream)(nil),            // 24: branchline.v1.Stream
+	(*Segment)(nil),           // 25: branchline.v1.Segment
+	(*Fragment)(nil),          // 26: branchline.v1.Fragment
+	(*Change)(nil),            // 27: branchline.v1.Change
+	(*Removal)(nil),           // 28: branchline.v1.Removal
+	(*Gap)(nil),               // 29: branchline.v1.Gap
+	(*Lock)(nil),              // 30: branchline.v1.Lock
+	(*Item)(nil),              // 31: branchline.v1.Item
+	(*SegmentStart)(nil),      // 32: branchline.v1.SegmentStart
+	(*Frame)(nil),             // 33: branchline.v1.Frame
+	(*FragmentEnd)(nil),       // 34: branchline.v1.FragmentEnd
+	(*SegmentSeal)(nil),       // 35: branchline.v1.SegmentSeal
+	(*RunEnd)(nil),            // 36: branchline.v1.RunEnd
 }
 var file_branchline_proto_depIdxs = []int32{
 	4,  // 0: branchline.v1.Request.hello:type_name -> branchline.v1.HelloRequest
@@ -3038,50 +3144,51 @@ var file_branchline_proto_depIdxs = []int32{
 	8,  // 3: branchline.v1.Request.changes:type_name -> branchline.v1.ChangesRequest
 	9,  // 4: branchline.v1.Request.fetch:type_name -> branchline.v1.FetchRequest
 	11, // 5: branchline.v1.Request.live:type_name -> branchline.v1.LiveRequest
-	17, // 6: branchline.v1.Request.renew:type_name -> branchline.v1.RenewRequest
-	18, // 7: branchline.v1.Request.enrol:type_name -> branchline.v1.EnrolRequest
-	12, // 8: branchline.v1.Request.hold:type_name -> branchline.v1.HoldRequest
-	13, // 9: branchline.v1.Request.lock:type_name -> branchline.v1.LockRequest
-	14, // 10: branchline.v1.Request.unlock:type_name -> branchline.v1.UnlockRequest
-	15, // 11: branchline.v1.Request.locks:type_name -> branchline.v1.LocksRequest
+	18, // 6: branchline.v1.Request.renew:type_name -> branchline.v1.RenewRequest
+	19, // 7: branchline.v1.Request.enrol:type_name -> branchline.v1.EnrolRequest
+	13, // 8: branchline.v1.Request.hold:type_name -> branchline.v1.HoldRequest
+	14, // 9: branchline.v1.Request.lock:type_name -> branchline.v1.LockRequest
+	15, // 10: branchline.v1.Request.unlock:type_name -> branchline.v1.UnlockRequest
+	16, // 11: branchline.v1.Request.locks:type_name -> branchline.v1.LocksRequest
 	3,  // 12: branchline.v1.Answer.error:type_name -> branchline.v1.Error
 	5,  // 13: branchline.v1.Answer.hello:type_name -> branchline.v1.HelloAnswer
-	22, // 14: branchline.v1.Answer.camera:type_name -> branchline.v1.Camera
-	24, // 15: branchline.v1.Answer.segment:type_name -> branchline.v1.Segment
-	26, // 16: branchline.v1.Answer.change:type_name -> branchline.v1.Change
+	23, // 14: branchline.v1.Answer.camera:type_name -> branchline.v1.Camera
+	25, // 15: branchline.v1.Answer.segment:type_name -> branchline.v1.Segment
+	27, // 16: branchline.v1.Answer.change:type_name -> branchline.v1.Change
 	10, // 17: branchline.v1.Answer.fetch:type_name -> branchline.v1.FetchAnswer
-	30, // 18: branchline.v1.Answer.item:type_name -> branchline.v1.Item
-	19, // 19: branchline.v1.Answer.certificate:type_name -> branchline.v1.CertificateAnswer
-	29, // 20: branchline.v1.Answer.lock:type_name -> branchline.v1.Lock
-	16, // 21: branchline.v1.Answer.done:type_name -> branchline.v1.DoneAnswer
-	0,  // 22: branchline.v1.Error.code:type_name -> branchline.v1.Code
-	20, // 23: branchline.v1.SegmentsRequest.span:type_name -> branchline.v1.TimeRange
-	21, // 24: branchline.v1.ChangesRequest.after:type_name -> branchline.v1.Position
-	20, // 25: branchline.v1.HoldRequest.spans:type_name -> branchline.v1.TimeRange
-	29, // 26: branchline.v1.LockRequest.lock:type_name -> branchline.v1.Lock
-	23, // 27: branchline.v1.Camera.streams:type_name -> branchline.v1.Stream
-	20, // 28: branchline.v1.Segment.span:type_name -> branchline.v1.TimeRange
-	25, // 29: branchline.v1.Segment.fragments:type_name -> branchline.v1.Fragment
-	21, // 30: branchline.v1.Change.at:type_name -> branchline.v1.Position
-	24, // 31: branchline.v1.Change.opened:type_name -> branchline.v1.Segment
-	24, // 32: branchline.v1.Change.sealed:type_name -> branchline.v1.Segment
-	27, // 33: branchline.v1.Change.removed:type_name -> branchline.v1.Removal
-	28, // 34: branchline.v1.Change.gap:type_name -> branchline.v1.Gap
-	22, // 35: branchline.v1.Change.camera:type_name -> branchline.v1.Camera
-	20, // 36: branchline.v1.Removal.span:type_name -> branchline.v1.TimeRange
-	20, // 37: branchline.v1.Gap.span:type_name -> branchline.v1.TimeRange
-	20, // 38: branchline.v1.Lock.span:type_name -> branchline.v1.TimeRange
-	31, // 39: branchline.v1.Item.start:type_name -> branchline.v1.SegmentStart
-	32, // 40: branchline.v1.Item.frame:type_name -> branchline.v1.Frame
-	33, // 41: branchline.v1.Item.fragment:type_name -> branchline.v1.FragmentEnd
-	34, // 42: branchline.v1.Item.seal:type_name -> branchline.v1.SegmentSeal
-	35, // 43: branchline.v1.Item.run_end:type_name -> branchline.v1.RunEnd
-	25, // 44: branchline.v1.FragmentEnd.fragment:type_name -> branchline.v1.Fragment
-	45, // [45:45] is the sub-list for method output_type
-	45, // [45:45] is the sub-list for method input_type
-	45, // [45:45] is the sub-list for extension type_name
-	45, // [45:45] is the sub-list for extension extendee
-	0,  // [0:45] is the sub-list for field type_name
+	31, // 18: branchline.v1.Answer.item:type_name -> branchline.v1.Item
+	20, // 19: branchline.v1.Answer.certificate:type_name -> branchline.v1.CertificateAnswer
+	30, // 20: branchline.v1.Answer.lock:type_name -> branchline.v1.Lock
+	17, // 21: branchline.v1.Answer.done:type_name -> branchline.v1.DoneAnswer
+	12, // 22: branchline.v1.Answer.live:type_name -> branchline.v1.LiveAnswer
+	0,  // 23: branchline.v1.Error.code:type_name -> branchline.v1.Code
+	21, // 24: branchline.v1.SegmentsRequest.span:type_name -> branchline.v1.TimeRange
+	22, // 25: branchline.v1.ChangesRequest.after:type_name -> branchline.v1.Position
+	21, // 26: branchline.v1.HoldRequest.spans:type_name -> branchline.v1.TimeRange
+	30, // 27: branchline.v1.LockRequest.lock:type_name -> branchline.v1.Lock
+	24, // 28: branchline.v1.Camera.streams:type_name -> branchline.v1.Stream
+	21, // 29: branchline.v1.Segment.span:type_name -> branchline.v1.TimeRange
+	26, // 30: branchline.v1.Segment.fragments:type_name -> branchline.v1.Fragment
+	22, // 31: branchline.v1.Change.at:type_name -> branchline.v1.Position
+	25, // 32: branchline.v1.Change.opened:type_name -> branchline.v1.Segment
+	25, // 33: branchline.v1.Change.sealed:type_name -> branchline.v1.Segment
+	28, // 34: branchline.v1.Change.removed:type_name -> branchline.v1.Removal
+	29, // 35: branchline.v1.Change.gap:type_name -> branchline.v1.Gap
+	23, // 36: branchline.v1.Change.camera:type_name -> branchline.v1.Camera
+	21, // 37: branchline.v1.Removal.span:type_name -> branchline.v1.TimeRange
+	21, // 38: branchline.v1.Gap.span:type_name -> branchline.v1.TimeRange
+	21, // 39: branchline.v1.Lock.span:type_name -> branchline.v1.TimeRange
+	32, // 40: branchline.v1.Item.start:type_name -> branchline.v1.SegmentStart
+	33, // 41: branchline.v1.Item.frame:type_name -> branchline.v1.Frame
+	34, // 42: branchline.v1.Item.fragment:type_name -> branchline.v1.FragmentEnd
+	35, // 43: branchline.v1.Item.seal:type_name -> branchline.v1.SegmentSeal
+	36, // 44: branchline.v1.Item.run_end:type_name -> branchline.v1.RunEnd
+	26, // 45: branchline.v1.FragmentEnd.fragment:type_name -> branchline.v1.Fragment
+	46, // [46:46] is the sub-list for method output_type
+	46, // [46:46] is the sub-list for method input_type
+	46, // [46:46] is the sub-list for extension type_name
+	46, // [46:46] is the sub-list for extension extendee
+	0,  // [0:46] is the sub-list for field type_name
 }
 
 func init() { file_branchline_proto_init() }
@@ -3114,15 +3221,16 @@ func file_branchline_proto_init() {
 		(*Answer_Certificate)(nil),
 		(*Answer_Lock)(nil),
 		(*Answer_Done)(nil),
+		(*Answer_Live)(nil),
 	}
-	file_branchline_proto_msgTypes[25].OneofWrappers = []any{
+	file_branchline_proto_msgTypes[26].OneofWrappers = []any{
 		(*Change_Opened)(nil),
 		(*Change_Sealed)(nil),
 		(*Change_Removed)(nil),
 		(*Change_Gap)(nil),
 		(*Change_Camera)(nil),
 	}
-	file_branchline_proto_msgTypes[29].OneofWrappers = []any{
+	file_branchline_proto_msgTypes[30].OneofWrappers = []any{
 		(*Item_Start)(nil),
 		(*Item_Frame)(nil),
 		(*Item_Fragment)(nil),
@@ -3135,7 +3243,7 @@ func file_branchline_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_branchline_proto_rawDesc), len(file_branchline_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   35,
+			NumMessages:   36,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
