@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -343,4 +344,38 @@ func TestBundleGrows(t *testing.T) {
 func bundleOfOne(t *testing.T) (edge, hub link.Conn) {
 	l, opt, a := listenFor(t, nil)
 	return pair(t, l, opt(site(t, a, "berlin")))
+}
+
+// BenchmarkJoin is what one more connection of a bundle costs: its handshake, on both sides, and the memory
+// that it keeps while nothing goes over it.
+func BenchmarkJoin(b *testing.B) {
+	l, opt, a := listenFor(b, nil)
+	heap := func() uint64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return m.HeapInuse + m.StackInuse
+	}
+	kept, joined := uint64(0), uint64(0)
+	for b.Loop() {
+		b.StopTimer()
+		edge, hub := pair(b, l, opt(site(b, a, "berlin")))
+		before := heap()
+		b.StartTimer()
+		for i := range uint32(link.MaxConnections - 1) {
+			if _, err := link.Join(b.Context(), edge, i+1); err != nil {
+				b.Fatal(err)
+			}
+		}
+		b.StopTimer()
+		if now := heap(); now > before {
+			kept += now - before
+		}
+		joined += link.MaxConnections - 1
+		edge.Close(0, "")
+		hub.Close(0, "")
+		b.StartTimer()
+	}
+	b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(joined), "us/join")
+	b.ReportMetric(float64(kept)/float64(joined)/2, "B/end")
 }
