@@ -82,15 +82,7 @@ func sampleOf(conn link.Conn) func() budget.Sample {
 
 // admit lets in a live stream and returns how urgent it is, which may change while it is recorded.
 func (s *server) admit(a *answer, stream branchline.StreamID, keyFrames bool) (func() budget.Class, func(), error) {
-	was := budget.Class(a.priority)
-	changing := func() budget.Class {
-		now := s.watches.class(stream)
-		if st, ok := a.out.w.(link.Stream); ok && now != was {
-			st.SetPriority(int8(now))
-		}
-		was = now
-		return now
-	}
+	changing := s.urgency(a, stream)
 	if a.priority > PriorityLive {
 		return changing, func() {}, nil
 	}
@@ -102,6 +94,20 @@ func (s *server) admit(a *answer, stream branchline.StreamID, keyFrames bool) (f
 		return nil, nil, err
 	}
 	return changing, func() { _ = s.watches.put(stream, nil) }, nil // taking off never fails
+}
+
+// urgency returns how urgent the answer is that carries a live stream, each time that it is called. One goroutine
+// calls it.
+func (s *server) urgency(a *answer, stream branchline.StreamID) func() budget.Class {
+	was, w := budget.Class(a.priority), a.out.w
+	return func() budget.Class {
+		now := s.watches.class(stream)
+		if st, ok := w.(link.Stream); ok && now != was {
+			st.SetPriority(int8(now))
+		}
+		was = now
+		return now
+	}
 }
 
 // playback lets in whoever watches what a fetch brings. Between the fetches of one playback its place is kept

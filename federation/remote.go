@@ -50,6 +50,9 @@ func (r *Remote) Key() ed25519.PublicKey {
 // Stats returns the link's present figures.
 func (r *Remote) Stats() link.Stats { return r.conn.Stats() }
 
+// Lanes returns how many connections the link has at present: so many fetches do not hold each other up.
+func (r *Remote) Lanes() int { return max(r.conn.Stats().Connections, 1) }
+
 // Cameras is [branchline.Source.Cameras].
 func (r *Remote) Cameras(ctx context.Context) ([]branchline.Camera, error) {
 	req := &wire.Request{Call: &wire.Request_Cameras{Cameras: &wire.CamerasRequest{}}}
@@ -123,14 +126,12 @@ func (r *Remote) Changes(ctx context.Context, after branchline.Position) iter.Se
 
 // Live is [branchline.Source.Live].
 func (r *Remote) Live(ctx context.Context, stream branchline.StreamID) iter.Seq2[branchline.Item, error] {
-	req := &wire.Request{Call: &wire.Request_Live{Live: &wire.LiveRequest{
-		Stream: string(stream), KeyFramesOnly: KeyFrames(ctx),
-	}}}
-	return follow(ctx, r.conn, link.KindLive, req, func(a *wire.Answer) (branchline.Item, bool, error) {
-		i, err := decodeItem(a.GetItem())
-		known := i.Start != nil || i.Frame != nil || i.Fragment != nil || i.Seal != nil || i.RunEnd != nil
-		return i, known, err
-	})
+	return func(yield func(branchline.Item, error) bool) {
+		err := r.live(ctx, stream, func(i branchline.Item) bool { return yield(i, nil) })
+		if err != nil && ctx.Err() == nil {
+			yield(branchline.Item{}, fmt.Errorf("follow %s: %w", link.KindLive, err))
+		}
+	}
 }
 
 // follow asks for answers without end and yields them until ctx ends or an error is yielded. Answers

@@ -21,12 +21,13 @@ import (
 const (
 	// requestTime is how long a stream may take to bring its request.
 	requestTime = 10 * time.Second
-	// What a peer may have going on at once, so that bulk leaves room for the rest; together no more
-	// than link.MaxStreams. More is answered with ErrBusy.
+	// What a peer may have going on at once, so that bulk leaves room for the rest: of fetches two for each
+	// connection of a bundle and some more. More is answered with ErrBusy.
 	maxControlCalls = 64
 	maxChangesCalls = 8
-	maxFetchCalls   = 96
-	maxLiveCalls    = 88
+	maxFetchCalls   = 160
+	maxLiveCalls    = 88 * maxLanes
+	maxAllCalls     = maxControlCalls + maxChangesCalls + maxFetchCalls + maxLiveCalls
 	// copySize is the piece in which a fetch is read and sent.
 	copySize = 64 << 10
 )
@@ -70,6 +71,8 @@ type server struct {
 
 	mu   sync.Mutex
 	busy [link.KindGossip + 1]int // calls by kind
+
+	spreads map[liveTicket]*spread // live calls on several streams
 }
 
 func (s *server) run(ctx context.Context) error {
@@ -77,7 +80,7 @@ func (s *server) run(ctx context.Context) error {
 	defer s.watches.end()
 	g, ctx := errgroup.WithContext(ctx)
 	// Not one of the group's: its end is the end of the group.
-	free := make(chan struct{}, link.MaxStreams)
+	free := make(chan struct{}, maxAllCalls)
 	g.Go(func() error {
 		for {
 			select {
@@ -307,6 +310,9 @@ func (s *server) changes(a *answer, r *wire.ChangesRequest) error {
 
 // live is one cursor on the source's ring: while the peer is slow it stands still, and the ring drops.
 func (s *server) live(a *answer, r *wire.LiveRequest) error {
+	if t := r.GetTicket(); len(t) > 0 {
+		return s.joinLive(a, t)
+	}
 	stream := branchline.StreamID(r.GetStream())
 	if err := stream.Check(); err != nil {
 		return err
@@ -317,6 +323,10 @@ func (s *server) live(a *answer, r *wire.LiveRequest) error {
 	}
 	defer leave()
 	out := &sender{w: &paced{a.ctx, a.out.w, s.budget, class}}
+	if r.GetSpread() && !r.GetKeyFramesOnly() {
+		a.out = out
+		return s.spreadLive(a, stream)
+	}
 	for i, err := range s.src.Live(a.ctx, stream) {
 		if err != nil {
 			return err

@@ -57,6 +57,8 @@ const (
 	Code_CODE_SUPERSEDED          Code = 121
 	Code_CODE_WAITING             Code = 122
 	Code_CODE_REFUSED             Code = 123
+	// One connection of a link is no longer needed; the others go on.
+	Code_CODE_LEFT Code = 100
 )
 
 // Enum value maps for Code.
@@ -87,6 +89,7 @@ var (
 		121: "CODE_SUPERSEDED",
 		122: "CODE_WAITING",
 		123: "CODE_REFUSED",
+		100: "CODE_LEFT",
 	}
 	Code_value = map[string]int32{
 		"CODE_UNSPECIFIED":         0,
@@ -114,6 +117,7 @@ var (
 		"CODE_SUPERSEDED":          121,
 		"CODE_WAITING":             122,
 		"CODE_REFUSED":             123,
+		"CODE_LEFT":                100,
 	}
 )
 
@@ -197,7 +201,7 @@ func (x TestRequest_What) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use TestRequest_What.Descriptor instead.
 func (TestRequest_What) EnumDescriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{43, 0}
+	return file_branchline_proto_rawDescGZIP(), []int{44, 0}
 }
 
 // Request is the first message of every stream.
@@ -549,6 +553,7 @@ type Answer struct {
 	//	*Answer_Done
 	//	*Answer_Test
 	//	*Answer_Uplink
+	//	*Answer_Live
 	Body          isAnswer_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -699,6 +704,15 @@ func (x *Answer) GetUplink() *UplinkAnswer {
 	return nil
 }
 
+func (x *Answer) GetLive() *LiveAnswer {
+	if x != nil {
+		if x, ok := x.Body.(*Answer_Live); ok {
+			return x.Live
+		}
+	}
+	return nil
+}
+
 type isAnswer_Body interface {
 	isAnswer_Body()
 }
@@ -752,6 +766,10 @@ type Answer_Uplink struct {
 	Uplink *UplinkAnswer `protobuf:"bytes,160,opt,name=uplink,proto3,oneof"`
 }
 
+type Answer_Live struct {
+	Live *LiveAnswer `protobuf:"bytes,100,opt,name=live,proto3,oneof"`
+}
+
 func (*Answer_Error) isAnswer_Body() {}
 
 func (*Answer_Hello) isAnswer_Body() {}
@@ -775,6 +793,8 @@ func (*Answer_Done) isAnswer_Body() {}
 func (*Answer_Test) isAnswer_Body() {}
 
 func (*Answer_Uplink) isAnswer_Body() {}
+
+func (*Answer_Live) isAnswer_Body() {}
 
 type Error struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1407,6 +1427,10 @@ type LiveRequest struct {
 	Stream string                 `protobuf:"bytes,1,opt,name=stream,proto3" json:"stream,omitempty"`
 	// Of the pictures only those that need no others, and no sound: the items cannot be recorded.
 	KeyFramesOnly bool `protobuf:"varint,160,opt,name=key_frames_only,json=keyFramesOnly,proto3" json:"key_frames_only,omitempty"`
+	// The caller takes fragments on several streams: the first answer is a LiveAnswer.
+	Spread bool `protobuf:"varint,100,opt,name=spread,proto3" json:"spread,omitempty"`
+	// One more stream for what another request with spread has begun; that one's LiveAnswer told the ticket.
+	Ticket        []byte `protobuf:"bytes,101,opt,name=ticket,proto3" json:"ticket,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1453,6 +1477,20 @@ func (x *LiveRequest) GetKeyFramesOnly() bool {
 		return x.KeyFramesOnly
 	}
 	return false
+}
+
+func (x *LiveRequest) GetSpread() bool {
+	if x != nil {
+		return x.Spread
+	}
+	return false
+}
+
+func (x *LiveRequest) GetTicket() []byte {
+	if x != nil {
+		return x.Ticket
+	}
+	return nil
 }
 
 // WatchRequest tells that somebody begins or ceases to watch a stream that the hub records live on this link. It
@@ -1694,6 +1732,51 @@ func (x *UplinkAnswer) GetSpent() bool {
 	return false
 }
 
+// LiveAnswer says that items are numbered and may come on several streams.
+type LiveAnswer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ticket        []byte                 `protobuf:"bytes,1,opt,name=ticket,proto3" json:"ticket,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LiveAnswer) Reset() {
+	*x = LiveAnswer{}
+	mi := &file_branchline_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LiveAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LiveAnswer) ProtoMessage() {}
+
+func (x *LiveAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_branchline_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LiveAnswer.ProtoReflect.Descriptor instead.
+func (*LiveAnswer) Descriptor() ([]byte, []int) {
+	return file_branchline_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *LiveAnswer) GetTicket() []byte {
+	if x != nil {
+		return x.Ticket
+	}
+	return nil
+}
+
 // HoldRequest places the lease of the hub that sends it, in place of the one that it had on the stream,
 // and is answered by DoneAnswer once that is durable. The holder is whom the certificate names.
 type HoldRequest struct {
@@ -1711,7 +1794,7 @@ type HoldRequest struct {
 
 func (x *HoldRequest) Reset() {
 	*x = HoldRequest{}
-	mi := &file_branchline_proto_msgTypes[16]
+	mi := &file_branchline_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1723,7 +1806,7 @@ func (x *HoldRequest) String() string {
 func (*HoldRequest) ProtoMessage() {}
 
 func (x *HoldRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[16]
+	mi := &file_branchline_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1736,7 +1819,7 @@ func (x *HoldRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HoldRequest.ProtoReflect.Descriptor instead.
 func (*HoldRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{16}
+	return file_branchline_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *HoldRequest) GetStream() string {
@@ -1778,7 +1861,7 @@ type LockRequest struct {
 
 func (x *LockRequest) Reset() {
 	*x = LockRequest{}
-	mi := &file_branchline_proto_msgTypes[17]
+	mi := &file_branchline_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1790,7 +1873,7 @@ func (x *LockRequest) String() string {
 func (*LockRequest) ProtoMessage() {}
 
 func (x *LockRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[17]
+	mi := &file_branchline_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1803,7 +1886,7 @@ func (x *LockRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LockRequest.ProtoReflect.Descriptor instead.
 func (*LockRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{17}
+	return file_branchline_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *LockRequest) GetLock() *Lock {
@@ -1823,7 +1906,7 @@ type UnlockRequest struct {
 
 func (x *UnlockRequest) Reset() {
 	*x = UnlockRequest{}
-	mi := &file_branchline_proto_msgTypes[18]
+	mi := &file_branchline_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1835,7 +1918,7 @@ func (x *UnlockRequest) String() string {
 func (*UnlockRequest) ProtoMessage() {}
 
 func (x *UnlockRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[18]
+	mi := &file_branchline_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1848,7 +1931,7 @@ func (x *UnlockRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnlockRequest.ProtoReflect.Descriptor instead.
 func (*UnlockRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{18}
+	return file_branchline_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *UnlockRequest) GetId() string {
@@ -1867,7 +1950,7 @@ type LocksRequest struct {
 
 func (x *LocksRequest) Reset() {
 	*x = LocksRequest{}
-	mi := &file_branchline_proto_msgTypes[19]
+	mi := &file_branchline_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1879,7 +1962,7 @@ func (x *LocksRequest) String() string {
 func (*LocksRequest) ProtoMessage() {}
 
 func (x *LocksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[19]
+	mi := &file_branchline_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1892,7 +1975,7 @@ func (x *LocksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocksRequest.ProtoReflect.Descriptor instead.
 func (*LocksRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{19}
+	return file_branchline_proto_rawDescGZIP(), []int{20}
 }
 
 type DoneAnswer struct {
@@ -1903,7 +1986,7 @@ type DoneAnswer struct {
 
 func (x *DoneAnswer) Reset() {
 	*x = DoneAnswer{}
-	mi := &file_branchline_proto_msgTypes[20]
+	mi := &file_branchline_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1915,7 +1998,7 @@ func (x *DoneAnswer) String() string {
 func (*DoneAnswer) ProtoMessage() {}
 
 func (x *DoneAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[20]
+	mi := &file_branchline_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1928,7 +2011,7 @@ func (x *DoneAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DoneAnswer.ProtoReflect.Descriptor instead.
 func (*DoneAnswer) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{20}
+	return file_branchline_proto_rawDescGZIP(), []int{21}
 }
 
 // RenewRequest asks the hub for a fresh certificate for the key of the present one.
@@ -1942,7 +2025,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_branchline_proto_msgTypes[21]
+	mi := &file_branchline_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1954,7 +2037,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[21]
+	mi := &file_branchline_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1967,7 +2050,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{21}
+	return file_branchline_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *RenewRequest) GetCsr() []byte {
@@ -1986,7 +2069,7 @@ type RefreshRequest struct {
 
 func (x *RefreshRequest) Reset() {
 	*x = RefreshRequest{}
-	mi := &file_branchline_proto_msgTypes[22]
+	mi := &file_branchline_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1998,7 +2081,7 @@ func (x *RefreshRequest) String() string {
 func (*RefreshRequest) ProtoMessage() {}
 
 func (x *RefreshRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[22]
+	mi := &file_branchline_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2011,7 +2094,7 @@ func (x *RefreshRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RefreshRequest.ProtoReflect.Descriptor instead.
 func (*RefreshRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{22}
+	return file_branchline_proto_rawDescGZIP(), []int{23}
 }
 
 // ReturnRequest is a call of the enrolment protocol: an edge whose certificate has ended asks for a new one.
@@ -2029,7 +2112,7 @@ type ReturnRequest struct {
 
 func (x *ReturnRequest) Reset() {
 	*x = ReturnRequest{}
-	mi := &file_branchline_proto_msgTypes[23]
+	mi := &file_branchline_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2041,7 +2124,7 @@ func (x *ReturnRequest) String() string {
 func (*ReturnRequest) ProtoMessage() {}
 
 func (x *ReturnRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[23]
+	mi := &file_branchline_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2054,7 +2137,7 @@ func (x *ReturnRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReturnRequest.ProtoReflect.Descriptor instead.
 func (*ReturnRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{23}
+	return file_branchline_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ReturnRequest) GetCertificate() []byte {
@@ -2090,7 +2173,7 @@ type EnrolRequest struct {
 
 func (x *EnrolRequest) Reset() {
 	*x = EnrolRequest{}
-	mi := &file_branchline_proto_msgTypes[24]
+	mi := &file_branchline_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2102,7 +2185,7 @@ func (x *EnrolRequest) String() string {
 func (*EnrolRequest) ProtoMessage() {}
 
 func (x *EnrolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[24]
+	mi := &file_branchline_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2115,7 +2198,7 @@ func (x *EnrolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrolRequest.ProtoReflect.Descriptor instead.
 func (*EnrolRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{24}
+	return file_branchline_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *EnrolRequest) GetSecret() []byte {
@@ -2145,7 +2228,7 @@ type CertificateAnswer struct {
 
 func (x *CertificateAnswer) Reset() {
 	*x = CertificateAnswer{}
-	mi := &file_branchline_proto_msgTypes[25]
+	mi := &file_branchline_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2157,7 +2240,7 @@ func (x *CertificateAnswer) String() string {
 func (*CertificateAnswer) ProtoMessage() {}
 
 func (x *CertificateAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[25]
+	mi := &file_branchline_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2170,7 +2253,7 @@ func (x *CertificateAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertificateAnswer.ProtoReflect.Descriptor instead.
 func (*CertificateAnswer) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{25}
+	return file_branchline_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *CertificateAnswer) GetCertificate() []byte {
@@ -2206,7 +2289,7 @@ type FormerAuthority struct {
 
 func (x *FormerAuthority) Reset() {
 	*x = FormerAuthority{}
-	mi := &file_branchline_proto_msgTypes[26]
+	mi := &file_branchline_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2218,7 +2301,7 @@ func (x *FormerAuthority) String() string {
 func (*FormerAuthority) ProtoMessage() {}
 
 func (x *FormerAuthority) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[26]
+	mi := &file_branchline_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2231,7 +2314,7 @@ func (x *FormerAuthority) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FormerAuthority.ProtoReflect.Descriptor instead.
 func (*FormerAuthority) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{26}
+	return file_branchline_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *FormerAuthority) GetCertificate() []byte {
@@ -2259,7 +2342,7 @@ type TimeRange struct {
 
 func (x *TimeRange) Reset() {
 	*x = TimeRange{}
-	mi := &file_branchline_proto_msgTypes[27]
+	mi := &file_branchline_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2271,7 +2354,7 @@ func (x *TimeRange) String() string {
 func (*TimeRange) ProtoMessage() {}
 
 func (x *TimeRange) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[27]
+	mi := &file_branchline_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2284,7 +2367,7 @@ func (x *TimeRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TimeRange.ProtoReflect.Descriptor instead.
 func (*TimeRange) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{27}
+	return file_branchline_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *TimeRange) GetStartNs() int64 {
@@ -2311,7 +2394,7 @@ type Position struct {
 
 func (x *Position) Reset() {
 	*x = Position{}
-	mi := &file_branchline_proto_msgTypes[28]
+	mi := &file_branchline_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2323,7 +2406,7 @@ func (x *Position) String() string {
 func (*Position) ProtoMessage() {}
 
 func (x *Position) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[28]
+	mi := &file_branchline_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2336,7 +2419,7 @@ func (x *Position) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Position.ProtoReflect.Descriptor instead.
 func (*Position) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{28}
+	return file_branchline_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Position) GetEpoch() uint64 {
@@ -2366,7 +2449,7 @@ type Camera struct {
 
 func (x *Camera) Reset() {
 	*x = Camera{}
-	mi := &file_branchline_proto_msgTypes[29]
+	mi := &file_branchline_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2378,7 +2461,7 @@ func (x *Camera) String() string {
 func (*Camera) ProtoMessage() {}
 
 func (x *Camera) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[29]
+	mi := &file_branchline_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2391,7 +2474,7 @@ func (x *Camera) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Camera.ProtoReflect.Descriptor instead.
 func (*Camera) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{29}
+	return file_branchline_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Camera) GetId() string {
@@ -2441,7 +2524,7 @@ type Stream struct {
 
 func (x *Stream) Reset() {
 	*x = Stream{}
-	mi := &file_branchline_proto_msgTypes[30]
+	mi := &file_branchline_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2453,7 +2536,7 @@ func (x *Stream) String() string {
 func (*Stream) ProtoMessage() {}
 
 func (x *Stream) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[30]
+	mi := &file_branchline_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2466,7 +2549,7 @@ func (x *Stream) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stream.ProtoReflect.Descriptor instead.
 func (*Stream) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{30}
+	return file_branchline_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Stream) GetId() string {
@@ -2516,7 +2599,7 @@ type Segment struct {
 
 func (x *Segment) Reset() {
 	*x = Segment{}
-	mi := &file_branchline_proto_msgTypes[31]
+	mi := &file_branchline_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2528,7 +2611,7 @@ func (x *Segment) String() string {
 func (*Segment) ProtoMessage() {}
 
 func (x *Segment) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[31]
+	mi := &file_branchline_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2541,7 +2624,7 @@ func (x *Segment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Segment.ProtoReflect.Descriptor instead.
 func (*Segment) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{31}
+	return file_branchline_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Segment) GetId() []byte {
@@ -2635,7 +2718,7 @@ type Fragment struct {
 
 func (x *Fragment) Reset() {
 	*x = Fragment{}
-	mi := &file_branchline_proto_msgTypes[32]
+	mi := &file_branchline_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2647,7 +2730,7 @@ func (x *Fragment) String() string {
 func (*Fragment) ProtoMessage() {}
 
 func (x *Fragment) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[32]
+	mi := &file_branchline_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2660,7 +2743,7 @@ func (x *Fragment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fragment.ProtoReflect.Descriptor instead.
 func (*Fragment) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{32}
+	return file_branchline_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Fragment) GetOffset() int64 {
@@ -2722,7 +2805,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_branchline_proto_msgTypes[33]
+	mi := &file_branchline_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2734,7 +2817,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[33]
+	mi := &file_branchline_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2747,7 +2830,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{33}
+	return file_branchline_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Change) GetAt() *Position {
@@ -2855,7 +2938,7 @@ type Removal struct {
 
 func (x *Removal) Reset() {
 	*x = Removal{}
-	mi := &file_branchline_proto_msgTypes[34]
+	mi := &file_branchline_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2867,7 +2950,7 @@ func (x *Removal) String() string {
 func (*Removal) ProtoMessage() {}
 
 func (x *Removal) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[34]
+	mi := &file_branchline_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2880,7 +2963,7 @@ func (x *Removal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Removal.ProtoReflect.Descriptor instead.
 func (*Removal) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{34}
+	return file_branchline_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Removal) GetId() []byte {
@@ -2923,7 +3006,7 @@ type Gap struct {
 
 func (x *Gap) Reset() {
 	*x = Gap{}
-	mi := &file_branchline_proto_msgTypes[35]
+	mi := &file_branchline_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2935,7 +3018,7 @@ func (x *Gap) String() string {
 func (*Gap) ProtoMessage() {}
 
 func (x *Gap) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[35]
+	mi := &file_branchline_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2948,7 +3031,7 @@ func (x *Gap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Gap.ProtoReflect.Descriptor instead.
 func (*Gap) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{35}
+	return file_branchline_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Gap) GetStream() string {
@@ -2995,7 +3078,7 @@ type Lock struct {
 
 func (x *Lock) Reset() {
 	*x = Lock{}
-	mi := &file_branchline_proto_msgTypes[36]
+	mi := &file_branchline_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3007,7 +3090,7 @@ func (x *Lock) String() string {
 func (*Lock) ProtoMessage() {}
 
 func (x *Lock) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[36]
+	mi := &file_branchline_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3020,7 +3103,7 @@ func (x *Lock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lock.ProtoReflect.Descriptor instead.
 func (*Lock) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{36}
+	return file_branchline_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Lock) GetId() string {
@@ -3078,6 +3161,10 @@ type Item struct {
 	Segment []byte `protobuf:"bytes,1,opt,name=segment,proto3" json:"segment,omitempty"`
 	// Items lost just before this one, at any ring on the way.
 	Missed uint32 `protobuf:"varint,2,opt,name=missed,proto3" json:"missed,omitempty"`
+	// With spread: the item's number, and that of its part, from 1 on. A part is what comes on one stream
+	// without a break, and ends with a fragment's end, a seal or a run's end.
+	Number uint64 `protobuf:"varint,100,opt,name=number,proto3" json:"number,omitempty"`
+	Part   uint64 `protobuf:"varint,101,opt,name=part,proto3" json:"part,omitempty"`
 	// Types that are valid to be assigned to What:
 	//
 	//	*Item_Start
@@ -3092,7 +3179,7 @@ type Item struct {
 
 func (x *Item) Reset() {
 	*x = Item{}
-	mi := &file_branchline_proto_msgTypes[37]
+	mi := &file_branchline_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3104,7 +3191,7 @@ func (x *Item) String() string {
 func (*Item) ProtoMessage() {}
 
 func (x *Item) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[37]
+	mi := &file_branchline_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3117,7 +3204,7 @@ func (x *Item) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Item.ProtoReflect.Descriptor instead.
 func (*Item) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{37}
+	return file_branchline_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Item) GetSegment() []byte {
@@ -3130,6 +3217,20 @@ func (x *Item) GetSegment() []byte {
 func (x *Item) GetMissed() uint32 {
 	if x != nil {
 		return x.Missed
+	}
+	return 0
+}
+
+func (x *Item) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *Item) GetPart() uint64 {
+	if x != nil {
+		return x.Part
 	}
 	return 0
 }
@@ -3235,7 +3336,7 @@ type SegmentStart struct {
 
 func (x *SegmentStart) Reset() {
 	*x = SegmentStart{}
-	mi := &file_branchline_proto_msgTypes[38]
+	mi := &file_branchline_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3247,7 +3348,7 @@ func (x *SegmentStart) String() string {
 func (*SegmentStart) ProtoMessage() {}
 
 func (x *SegmentStart) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[38]
+	mi := &file_branchline_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3260,7 +3361,7 @@ func (x *SegmentStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SegmentStart.ProtoReflect.Descriptor instead.
 func (*SegmentStart) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{38}
+	return file_branchline_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *SegmentStart) GetId() []byte {
@@ -3326,7 +3427,7 @@ type Frame struct {
 
 func (x *Frame) Reset() {
 	*x = Frame{}
-	mi := &file_branchline_proto_msgTypes[39]
+	mi := &file_branchline_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3338,7 +3439,7 @@ func (x *Frame) String() string {
 func (*Frame) ProtoMessage() {}
 
 func (x *Frame) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[39]
+	mi := &file_branchline_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3351,7 +3452,7 @@ func (x *Frame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Frame.ProtoReflect.Descriptor instead.
 func (*Frame) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{39}
+	return file_branchline_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Frame) GetTrack() uint32 {
@@ -3407,7 +3508,7 @@ type FragmentEnd struct {
 
 func (x *FragmentEnd) Reset() {
 	*x = FragmentEnd{}
-	mi := &file_branchline_proto_msgTypes[40]
+	mi := &file_branchline_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3419,7 +3520,7 @@ func (x *FragmentEnd) String() string {
 func (*FragmentEnd) ProtoMessage() {}
 
 func (x *FragmentEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[40]
+	mi := &file_branchline_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3432,7 +3533,7 @@ func (x *FragmentEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FragmentEnd.ProtoReflect.Descriptor instead.
 func (*FragmentEnd) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{40}
+	return file_branchline_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *FragmentEnd) GetFragment() *Fragment {
@@ -3468,7 +3569,7 @@ type SegmentSeal struct {
 
 func (x *SegmentSeal) Reset() {
 	*x = SegmentSeal{}
-	mi := &file_branchline_proto_msgTypes[41]
+	mi := &file_branchline_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3480,7 +3581,7 @@ func (x *SegmentSeal) String() string {
 func (*SegmentSeal) ProtoMessage() {}
 
 func (x *SegmentSeal) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[41]
+	mi := &file_branchline_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3493,7 +3594,7 @@ func (x *SegmentSeal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SegmentSeal.ProtoReflect.Descriptor instead.
 func (*SegmentSeal) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{41}
+	return file_branchline_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *SegmentSeal) GetId() []byte {
@@ -3535,7 +3636,7 @@ type RunEnd struct {
 
 func (x *RunEnd) Reset() {
 	*x = RunEnd{}
-	mi := &file_branchline_proto_msgTypes[42]
+	mi := &file_branchline_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3547,7 +3648,7 @@ func (x *RunEnd) String() string {
 func (*RunEnd) ProtoMessage() {}
 
 func (x *RunEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[42]
+	mi := &file_branchline_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3560,7 +3661,7 @@ func (x *RunEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunEnd.ProtoReflect.Descriptor instead.
 func (*RunEnd) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{42}
+	return file_branchline_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *RunEnd) GetRun() uint64 {
@@ -3595,7 +3696,7 @@ type TestRequest struct {
 
 func (x *TestRequest) Reset() {
 	*x = TestRequest{}
-	mi := &file_branchline_proto_msgTypes[43]
+	mi := &file_branchline_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3607,7 +3708,7 @@ func (x *TestRequest) String() string {
 func (*TestRequest) ProtoMessage() {}
 
 func (x *TestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[43]
+	mi := &file_branchline_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3620,7 +3721,7 @@ func (x *TestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TestRequest.ProtoReflect.Descriptor instead.
 func (*TestRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{43}
+	return file_branchline_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *TestRequest) GetWhat() TestRequest_What {
@@ -3648,7 +3749,7 @@ type TestAnswer struct {
 
 func (x *TestAnswer) Reset() {
 	*x = TestAnswer{}
-	mi := &file_branchline_proto_msgTypes[44]
+	mi := &file_branchline_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3660,7 +3761,7 @@ func (x *TestAnswer) String() string {
 func (*TestAnswer) ProtoMessage() {}
 
 func (x *TestAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[44]
+	mi := &file_branchline_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3673,7 +3774,7 @@ func (x *TestAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TestAnswer.ProtoReflect.Descriptor instead.
 func (*TestAnswer) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{44}
+	return file_branchline_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *TestAnswer) GetBytes() int64 {
@@ -3715,7 +3816,7 @@ const file_branchline_proto_rawDesc = "" +
 	"\arefresh\x18} \x01(\v2\x1d.branchline.v1.RefreshRequestH\x00R\arefresh\x124\n" +
 	"\x05watch\x18\xa0\x01 \x01(\v2\x1b.branchline.v1.WatchRequestH\x00R\x05watch\x127\n" +
 	"\x06uplink\x18\xa1\x01 \x01(\v2\x1c.branchline.v1.UplinkRequestH\x00R\x06uplinkB\x06\n" +
-	"\x04call\"\xf3\x04\n" +
+	"\x04call\"\xa4\x05\n" +
 	"\x06Answer\x12,\n" +
 	"\x05error\x18\x01 \x01(\v2\x14.branchline.v1.ErrorH\x00R\x05error\x122\n" +
 	"\x05hello\x18\x02 \x01(\v2\x1a.branchline.v1.HelloAnswerH\x00R\x05hello\x12/\n" +
@@ -3729,7 +3830,8 @@ const file_branchline_proto_rawDesc = "" +
 	"\x04done\x18\n" +
 	" \x01(\v2\x19.branchline.v1.DoneAnswerH\x00R\x04done\x120\n" +
 	"\x04test\x18\xc8\x01 \x01(\v2\x19.branchline.v1.TestAnswerH\x00R\x04test\x126\n" +
-	"\x06uplink\x18\xa0\x01 \x01(\v2\x1b.branchline.v1.UplinkAnswerH\x00R\x06uplinkB\x06\n" +
+	"\x06uplink\x18\xa0\x01 \x01(\v2\x1b.branchline.v1.UplinkAnswerH\x00R\x06uplink\x12/\n" +
+	"\x04live\x18d \x01(\v2\x19.branchline.v1.LiveAnswerH\x00R\x04liveB\x06\n" +
 	"\x04body\"w\n" +
 	"\x05Error\x12'\n" +
 	"\x04code\x18\x01 \x01(\x0e2\x13.branchline.v1.CodeR\x04code\x12\x12\n" +
@@ -3772,10 +3874,12 @@ const file_branchline_proto_rawDesc = "" +
 	"\x05start\x18\x02 \x01(\x03R\x05start\x12\x10\n" +
 	"\x03end\x18\x03 \x01(\x03R\x03end\x12\x19\n" +
 	"\awatched\x18\xa0\x01 \x01(\tR\awatched\"\r\n" +
-	"\vFetchAnswer\"N\n" +
+	"\vFetchAnswer\"~\n" +
 	"\vLiveRequest\x12\x16\n" +
 	"\x06stream\x18\x01 \x01(\tR\x06stream\x12'\n" +
-	"\x0fkey_frames_only\x18\xa0\x01 \x01(\bR\rkeyFramesOnly\"@\n" +
+	"\x0fkey_frames_only\x18\xa0\x01 \x01(\bR\rkeyFramesOnly\x12\x16\n" +
+	"\x06spread\x18d \x01(\bR\x06spread\x12\x16\n" +
+	"\x06ticket\x18e \x01(\fR\x06ticket\"@\n" +
 	"\fWatchRequest\x12\x16\n" +
 	"\x06stream\x18\x01 \x01(\tR\x06stream\x12\x18\n" +
 	"\awatched\x18\x02 \x01(\bR\awatched\"\x0f\n" +
@@ -3796,7 +3900,10 @@ const file_branchline_proto_rawDesc = "" +
 	" \x01(\x03R\tusedBytes\x12\x19\n" +
 	"\bmonth_ns\x18\v \x01(\x03R\amonthNs\x12\x17\n" +
 	"\aends_ns\x18\f \x01(\x03R\x06endsNs\x12\x14\n" +
-	"\x05spent\x18\r \x01(\bR\x05spent\"\x8b\x01\n" +
+	"\x05spent\x18\r \x01(\bR\x05spent\"$\n" +
+	"\n" +
+	"LiveAnswer\x12\x16\n" +
+	"\x06ticket\x18\x01 \x01(\fR\x06ticket\"\x8b\x01\n" +
 	"\vHoldRequest\x12\x16\n" +
 	"\x06stream\x18\x01 \x01(\tR\x06stream\x12.\n" +
 	"\x05spans\x18\x02 \x03(\v2\x18.branchline.v1.TimeRangeR\x05spans\x12\x19\n" +
@@ -3890,10 +3997,12 @@ const file_branchline_proto_rawDesc = "" +
 	"\x02by\x18\x05 \x01(\tR\x02by\x12\x16\n" +
 	"\x06reason\x18\x06 \x01(\tR\x06reason\x12\x1d\n" +
 	"\n" +
-	"created_ns\x18\a \x01(\x03R\tcreatedNs\"\xc1\x02\n" +
+	"created_ns\x18\a \x01(\x03R\tcreatedNs\"\xed\x02\n" +
 	"\x04Item\x12\x18\n" +
 	"\asegment\x18\x01 \x01(\fR\asegment\x12\x16\n" +
-	"\x06missed\x18\x02 \x01(\rR\x06missed\x123\n" +
+	"\x06missed\x18\x02 \x01(\rR\x06missed\x12\x16\n" +
+	"\x06number\x18d \x01(\x04R\x06number\x12\x12\n" +
+	"\x04part\x18e \x01(\x04R\x04part\x123\n" +
 	"\x05start\x18\x03 \x01(\v2\x1b.branchline.v1.SegmentStartH\x00R\x05start\x12,\n" +
 	"\x05frame\x18\x04 \x01(\v2\x14.branchline.v1.FrameH\x00R\x05frame\x128\n" +
 	"\bfragment\x18\x05 \x01(\v2\x1a.branchline.v1.FragmentEndH\x00R\bfragment\x120\n" +
@@ -3940,7 +4049,7 @@ const file_branchline_proto_rawDesc = "" +
 	"TestAnswer\x12\x14\n" +
 	"\x05bytes\x18\x01 \x01(\x03R\x05bytes\x12\x1d\n" +
 	"\n" +
-	"elapsed_ns\x18\x02 \x01(\x03R\telapsedNs*\x96\x04\n" +
+	"elapsed_ns\x18\x02 \x01(\x03R\telapsedNs*\xa5\x04\n" +
 	"\x04Code\x12\x14\n" +
 	"\x10CODE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10CODE_UNAVAILABLE\x10\x01\x12\r\n" +
@@ -3967,7 +4076,8 @@ const file_branchline_proto_rawDesc = "" +
 	"\x10CODE_QUARANTINED\x10x\x12\x13\n" +
 	"\x0fCODE_SUPERSEDED\x10y\x12\x10\n" +
 	"\fCODE_WAITING\x10z\x12\x10\n" +
-	"\fCODE_REFUSED\x10{B.Z,github.com/branchline-video/branchline/protob\x06proto3"
+	"\fCODE_REFUSED\x10{\x12\r\n" +
+	"\tCODE_LEFT\x10dB.Z,github.com/branchline-video/branchline/protob\x06proto3"
 
 var (
 	file_branchline_proto_rawDescOnce sync.Once
@@ -3982,7 +4092,7 @@ func file_branchline_proto_rawDescGZIP() []byte {
 }
 
 var file_branchline_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_branchline_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
+var file_branchline_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
 var file_branchline_proto_goTypes = []any{
 	(Code)(0),                 // 0: branchline.v1.Code
 	(TestRequest_What)(0),     // 1: branchline.v1.TestRequest.What
@@ -4002,35 +4112,36 @@ var file_branchline_proto_goTypes = []any{
 	(*WatchRequest)(nil),      // 15: branchline.v1.WatchRequest
 	(*UplinkRequest)(nil),     // 16: branchline.v1.UplinkRequest
 	(*UplinkAnswer)(nil),      // 17: branchline.v1.UplinkAnswer
-	(*HoldRequest)(nil),       // 18: branchline.v1.HoldRequest
-	(*LockRequest)(nil),       // 19: branchline.v1.LockRequest
-	(*UnlockRequest)(nil),     // 20: branchline.v1.UnlockRequest
-	(*LocksRequest)(nil),      // 21: branchline.v1.LocksRequest
-	(*DoneAnswer)(nil),        // 22: branchline.v1.DoneAnswer
-	(*RenewRequest)(nil),      // 23: branchline.v1.RenewRequest
-	(*RefreshRequest)(nil),    // 24: branchline.v1.RefreshRequest
-	(*ReturnRequest)(nil),     // 25: branchline.v1.ReturnRequest
-	(*EnrolRequest)(nil),      // 26: branchline.v1.EnrolRequest
-	(*CertificateAnswer)(nil), // 27: branchline.v1.CertificateAnswer
-	(*FormerAuthority)(nil),   // 28: branchline.v1.FormerAuthority
-	(*TimeRange)(nil),         // 29: branchline.v1.TimeRange
-	(*Position)(nil),          // 30: branchline.v1.Position
-	(*Camera)(nil),            // 31: branchline.v1.Camera
-	(*Stream)(nil),            // 32: branchline.v1.Stream
-	(*Segment)(nil),           // 33: branchline.v1.Segment
-	(*Fragment)(nil),          // 34: branchline.v1.Fragment
-	(*Change)(nil),            // 35: branchline.v1.Change
-	(*Removal)(nil),           // 36: branchline.v1.Removal
-	(*Gap)(nil),               // 37: branchline.v1.Gap
-	(*Lock)(nil),              // 38: branchline.v1.Lock
-	(*Item)(nil),              // 39: branchline.v1.Item
-	(*SegmentStart)(nil),      // 40: branchline.v1.SegmentStart
-	(*Frame)(nil),             // 41: branchline.v1.Frame
-	(*FragmentEnd)(nil),       // 42: branchline.v1.FragmentEnd
-	(*SegmentSeal)(nil),       // 43: branchline.v1.SegmentSeal
-	(*RunEnd)(nil),            // 44: branchline.v1.RunEnd
-	(*TestRequest)(nil),       // 45: branchline.v1.TestRequest
-	(*TestAnswer)(nil),        // 46: branchline.v1.TestAnswer
+	(*LiveAnswer)(nil),        // 18: branchline.v1.LiveAnswer
+	(*HoldRequest)(nil),       // 19: branchline.v1.HoldRequest
+	(*LockRequest)(nil),       // 20: branchline.v1.LockRequest
+	(*UnlockRequest)(nil),     // 21: branchline.v1.UnlockRequest
+	(*LocksRequest)(nil),      // 22: branchline.v1.LocksRequest
+	(*DoneAnswer)(nil),        // 23: branchline.v1.DoneAnswer
+	(*RenewRequest)(nil),      // 24: branchline.v1.RenewRequest
+	(*RefreshRequest)(nil),    // 25: branchline.v1.RefreshRequest
+	(*ReturnRequest)(nil),     // 26: branchline.v1.ReturnRequest
+	(*EnrolRequest)(nil),      // 27: branchline.v1.EnrolRequest
+	(*CertificateAnswer)(nil), // 28: branchline.v1.CertificateAnswer
+	(*FormerAuthority)(nil),   // 29: branchline.v1.FormerAuthority
+	(*TimeRange)(nil),         // 30: branchline.v1.TimeRange
+	(*Position)(nil),          // 31: branchline.v1.Position
+	(*Camera)(nil),            // 32: branchline.v1.Camera
+	(*Stream)(nil),            // 33: branchline.v1.Stream
+	(*Segment)(nil),           // 34: branchline.v1.Segment
+	(*Fragment)(nil),          // 35: branchline.v1.Fragment
+	(*Change)(nil),            // 36: branchline.v1.Change
+	(*Removal)(nil),           // 37: branchline.v1.Removal
+	(*Gap)(nil),               // 38: branchline.v1.Gap
+	(*Lock)(nil),              // 39: branchline.v1.Lock
+	(*Item)(nil),              // 40: branchline.v1.Item
+	(*SegmentStart)(nil),      // 41: branchline.v1.SegmentStart
+	(*Frame)(nil),             // 42: branchline.v1.Frame
+	(*FragmentEnd)(nil),       // 43: branchline.v1.FragmentEnd
+	(*SegmentSeal)(nil),       // 44: branchline.v1.SegmentSeal
+	(*RunEnd)(nil),            // 45: branchline.v1.RunEnd
+	(*TestRequest)(nil),       // 46: branchline.v1.TestRequest
+	(*TestAnswer)(nil),        // 47: branchline.v1.TestAnswer
 }
 var file_branchline_proto_depIdxs = []int32{
 	7,  // 0: branchline.v1.Request.hello:type_name -> branchline.v1.HelloRequest
@@ -4039,62 +4150,63 @@ var file_branchline_proto_depIdxs = []int32{
 	11, // 3: branchline.v1.Request.changes:type_name -> branchline.v1.ChangesRequest
 	12, // 4: branchline.v1.Request.fetch:type_name -> branchline.v1.FetchRequest
 	14, // 5: branchline.v1.Request.live:type_name -> branchline.v1.LiveRequest
-	23, // 6: branchline.v1.Request.renew:type_name -> branchline.v1.RenewRequest
-	26, // 7: branchline.v1.Request.enrol:type_name -> branchline.v1.EnrolRequest
-	18, // 8: branchline.v1.Request.hold:type_name -> branchline.v1.HoldRequest
-	19, // 9: branchline.v1.Request.lock:type_name -> branchline.v1.LockRequest
-	20, // 10: branchline.v1.Request.unlock:type_name -> branchline.v1.UnlockRequest
-	21, // 11: branchline.v1.Request.locks:type_name -> branchline.v1.LocksRequest
-	45, // 12: branchline.v1.Request.test:type_name -> branchline.v1.TestRequest
-	25, // 13: branchline.v1.Request.return:type_name -> branchline.v1.ReturnRequest
-	24, // 14: branchline.v1.Request.refresh:type_name -> branchline.v1.RefreshRequest
+	24, // 6: branchline.v1.Request.renew:type_name -> branchline.v1.RenewRequest
+	27, // 7: branchline.v1.Request.enrol:type_name -> branchline.v1.EnrolRequest
+	19, // 8: branchline.v1.Request.hold:type_name -> branchline.v1.HoldRequest
+	20, // 9: branchline.v1.Request.lock:type_name -> branchline.v1.LockRequest
+	21, // 10: branchline.v1.Request.unlock:type_name -> branchline.v1.UnlockRequest
+	22, // 11: branchline.v1.Request.locks:type_name -> branchline.v1.LocksRequest
+	46, // 12: branchline.v1.Request.test:type_name -> branchline.v1.TestRequest
+	26, // 13: branchline.v1.Request.return:type_name -> branchline.v1.ReturnRequest
+	25, // 14: branchline.v1.Request.refresh:type_name -> branchline.v1.RefreshRequest
 	15, // 15: branchline.v1.Request.watch:type_name -> branchline.v1.WatchRequest
 	16, // 16: branchline.v1.Request.uplink:type_name -> branchline.v1.UplinkRequest
 	4,  // 17: branchline.v1.Answer.error:type_name -> branchline.v1.Error
 	8,  // 18: branchline.v1.Answer.hello:type_name -> branchline.v1.HelloAnswer
-	31, // 19: branchline.v1.Answer.camera:type_name -> branchline.v1.Camera
-	33, // 20: branchline.v1.Answer.segment:type_name -> branchline.v1.Segment
-	35, // 21: branchline.v1.Answer.change:type_name -> branchline.v1.Change
+	32, // 19: branchline.v1.Answer.camera:type_name -> branchline.v1.Camera
+	34, // 20: branchline.v1.Answer.segment:type_name -> branchline.v1.Segment
+	36, // 21: branchline.v1.Answer.change:type_name -> branchline.v1.Change
 	13, // 22: branchline.v1.Answer.fetch:type_name -> branchline.v1.FetchAnswer
-	39, // 23: branchline.v1.Answer.item:type_name -> branchline.v1.Item
-	27, // 24: branchline.v1.Answer.certificate:type_name -> branchline.v1.CertificateAnswer
-	38, // 25: branchline.v1.Answer.lock:type_name -> branchline.v1.Lock
-	22, // 26: branchline.v1.Answer.done:type_name -> branchline.v1.DoneAnswer
-	46, // 27: branchline.v1.Answer.test:type_name -> branchline.v1.TestAnswer
+	40, // 23: branchline.v1.Answer.item:type_name -> branchline.v1.Item
+	28, // 24: branchline.v1.Answer.certificate:type_name -> branchline.v1.CertificateAnswer
+	39, // 25: branchline.v1.Answer.lock:type_name -> branchline.v1.Lock
+	23, // 26: branchline.v1.Answer.done:type_name -> branchline.v1.DoneAnswer
+	47, // 27: branchline.v1.Answer.test:type_name -> branchline.v1.TestAnswer
 	17, // 28: branchline.v1.Answer.uplink:type_name -> branchline.v1.UplinkAnswer
-	0,  // 29: branchline.v1.Error.code:type_name -> branchline.v1.Code
-	5,  // 30: branchline.v1.Error.refusal:type_name -> branchline.v1.Refusal
-	6,  // 31: branchline.v1.Refusal.instead:type_name -> branchline.v1.Alternative
-	30, // 32: branchline.v1.HelloRequest.feed:type_name -> branchline.v1.Position
-	29, // 33: branchline.v1.SegmentsRequest.span:type_name -> branchline.v1.TimeRange
-	30, // 34: branchline.v1.ChangesRequest.after:type_name -> branchline.v1.Position
-	29, // 35: branchline.v1.HoldRequest.spans:type_name -> branchline.v1.TimeRange
-	38, // 36: branchline.v1.LockRequest.lock:type_name -> branchline.v1.Lock
-	28, // 37: branchline.v1.CertificateAnswer.former:type_name -> branchline.v1.FormerAuthority
-	32, // 38: branchline.v1.Camera.streams:type_name -> branchline.v1.Stream
-	29, // 39: branchline.v1.Segment.span:type_name -> branchline.v1.TimeRange
-	34, // 40: branchline.v1.Segment.fragments:type_name -> branchline.v1.Fragment
-	30, // 41: branchline.v1.Change.at:type_name -> branchline.v1.Position
-	33, // 42: branchline.v1.Change.opened:type_name -> branchline.v1.Segment
-	33, // 43: branchline.v1.Change.sealed:type_name -> branchline.v1.Segment
-	36, // 44: branchline.v1.Change.removed:type_name -> branchline.v1.Removal
-	37, // 45: branchline.v1.Change.gap:type_name -> branchline.v1.Gap
-	31, // 46: branchline.v1.Change.camera:type_name -> branchline.v1.Camera
-	29, // 47: branchline.v1.Removal.span:type_name -> branchline.v1.TimeRange
-	29, // 48: branchline.v1.Gap.span:type_name -> branchline.v1.TimeRange
-	29, // 49: branchline.v1.Lock.span:type_name -> branchline.v1.TimeRange
-	40, // 50: branchline.v1.Item.start:type_name -> branchline.v1.SegmentStart
-	41, // 51: branchline.v1.Item.frame:type_name -> branchline.v1.Frame
-	42, // 52: branchline.v1.Item.fragment:type_name -> branchline.v1.FragmentEnd
-	43, // 53: branchline.v1.Item.seal:type_name -> branchline.v1.SegmentSeal
-	44, // 54: branchline.v1.Item.run_end:type_name -> branchline.v1.RunEnd
-	34, // 55: branchline.v1.FragmentEnd.fragment:type_name -> branchline.v1.Fragment
-	1,  // 56: branchline.v1.TestRequest.what:type_name -> branchline.v1.TestRequest.What
-	57, // [57:57] is the sub-list for method output_type
-	57, // [57:57] is the sub-list for method input_type
-	57, // [57:57] is the sub-list for extension type_name
-	57, // [57:57] is the sub-list for extension extendee
-	0,  // [0:57] is the sub-list for field type_name
+	18, // 29: branchline.v1.Answer.live:type_name -> branchline.v1.LiveAnswer
+	0,  // 30: branchline.v1.Error.code:type_name -> branchline.v1.Code
+	5,  // 31: branchline.v1.Error.refusal:type_name -> branchline.v1.Refusal
+	6,  // 32: branchline.v1.Refusal.instead:type_name -> branchline.v1.Alternative
+	31, // 33: branchline.v1.HelloRequest.feed:type_name -> branchline.v1.Position
+	30, // 34: branchline.v1.SegmentsRequest.span:type_name -> branchline.v1.TimeRange
+	31, // 35: branchline.v1.ChangesRequest.after:type_name -> branchline.v1.Position
+	30, // 36: branchline.v1.HoldRequest.spans:type_name -> branchline.v1.TimeRange
+	39, // 37: branchline.v1.LockRequest.lock:type_name -> branchline.v1.Lock
+	29, // 38: branchline.v1.CertificateAnswer.former:type_name -> branchline.v1.FormerAuthority
+	33, // 39: branchline.v1.Camera.streams:type_name -> branchline.v1.Stream
+	30, // 40: branchline.v1.Segment.span:type_name -> branchline.v1.TimeRange
+	35, // 41: branchline.v1.Segment.fragments:type_name -> branchline.v1.Fragment
+	31, // 42: branchline.v1.Change.at:type_name -> branchline.v1.Position
+	34, // 43: branchline.v1.Change.opened:type_name -> branchline.v1.Segment
+	34, // 44: branchline.v1.Change.sealed:type_name -> branchline.v1.Segment
+	37, // 45: branchline.v1.Change.removed:type_name -> branchline.v1.Removal
+	38, // 46: branchline.v1.Change.gap:type_name -> branchline.v1.Gap
+	32, // 47: branchline.v1.Change.camera:type_name -> branchline.v1.Camera
+	30, // 48: branchline.v1.Removal.span:type_name -> branchline.v1.TimeRange
+	30, // 49: branchline.v1.Gap.span:type_name -> branchline.v1.TimeRange
+	30, // 50: branchline.v1.Lock.span:type_name -> branchline.v1.TimeRange
+	41, // 51: branchline.v1.Item.start:type_name -> branchline.v1.SegmentStart
+	42, // 52: branchline.v1.Item.frame:type_name -> branchline.v1.Frame
+	43, // 53: branchline.v1.Item.fragment:type_name -> branchline.v1.FragmentEnd
+	44, // 54: branchline.v1.Item.seal:type_name -> branchline.v1.SegmentSeal
+	45, // 55: branchline.v1.Item.run_end:type_name -> branchline.v1.RunEnd
+	35, // 56: branchline.v1.FragmentEnd.fragment:type_name -> branchline.v1.Fragment
+	1,  // 57: branchline.v1.TestRequest.what:type_name -> branchline.v1.TestRequest.What
+	58, // [58:58] is the sub-list for method output_type
+	58, // [58:58] is the sub-list for method input_type
+	58, // [58:58] is the sub-list for extension type_name
+	58, // [58:58] is the sub-list for extension extendee
+	0,  // [0:58] is the sub-list for field type_name
 }
 
 func init() { file_branchline_proto_init() }
@@ -4134,15 +4246,16 @@ func file_branchline_proto_init() {
 		(*Answer_Done)(nil),
 		(*Answer_Test)(nil),
 		(*Answer_Uplink)(nil),
+		(*Answer_Live)(nil),
 	}
-	file_branchline_proto_msgTypes[33].OneofWrappers = []any{
+	file_branchline_proto_msgTypes[34].OneofWrappers = []any{
 		(*Change_Opened)(nil),
 		(*Change_Sealed)(nil),
 		(*Change_Removed)(nil),
 		(*Change_Gap)(nil),
 		(*Change_Camera)(nil),
 	}
-	file_branchline_proto_msgTypes[37].OneofWrappers = []any{
+	file_branchline_proto_msgTypes[38].OneofWrappers = []any{
 		(*Item_Start)(nil),
 		(*Item_Frame)(nil),
 		(*Item_Fragment)(nil),
@@ -4155,7 +4268,7 @@ func file_branchline_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_branchline_proto_rawDesc), len(file_branchline_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   45,
+			NumMessages:   46,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/branchline-video/branchline/internal/clock"
 )
 
 const (
@@ -70,7 +72,7 @@ func newBundle(first Conn, key ticket, small bool, own func() error) *bundle {
 		closing: make(chan struct{}), done: make(chan struct{}), changed: make(chan struct{}, 1),
 	}
 	j := &joined{conn: first, small: small}
-	j.look(time.Now())
+	j.look(clock.Clock{}.Now())
 	b.conns, b.made = []*joined{j}, 1
 	b.work.Go(func() { b.pump(j) })
 	b.work.Go(func() { b.collect(j) })
@@ -82,7 +84,7 @@ var errNoRoom = errors.New("the bundle is over or has all its connections")
 
 // add takes a connection in. It is the bundle's from then on; after an error it stays the caller's.
 func (b *bundle) add(j *joined) error {
-	j.look(time.Now())
+	j.look(clock.Clock{}.Now())
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.stop || len(b.conns) == 0 || len(b.conns) >= MaxConnections {

@@ -31,6 +31,8 @@ const (
 	// the other.
 	busyRate   = 16 << 10
 	lossMemory = 30 * time.Second
+	// heavyLoss is the share lost from which on a trial goes far at once.
+	heavyLoss = 0.003
 )
 
 // sample is what went over one connection between two looks.
@@ -53,6 +55,7 @@ type sizing struct {
 	calm   time.Duration // for so long nothing was limited
 	lossy  time.Duration // until when the last loss is remembered
 	sent   float64       // measured bytes that arrived, over
+	lost   float64       // meanwhile
 	over   time.Duration
 	since  time.Duration // the measuring begins
 	from   int           // connections before the trial that goes on; 0: none does
@@ -78,6 +81,7 @@ func (s sizing) step(past time.Duration, conns []sample) sizing {
 	}
 	if s.now > s.since {
 		s.sent += p.arrived
+		s.lost += p.lost
 		s.over += past
 	}
 	least := 1
@@ -98,7 +102,7 @@ func (s sizing) step(past time.Duration, conns []sample) sizing {
 		return s.measure(s.now)
 	case !p.full && s.now < s.lossy && s.want < MaxConnections && len(conns) >= s.want:
 		more := 2
-		if s.fast {
+		if s.fast || s.lost > s.sent*heavyLoss {
 			more = 4
 		}
 		return s.try(min(more*s.want, MaxConnections), p.rtt)
@@ -120,7 +124,7 @@ func (s sizing) to(n int, rtt time.Duration) sizing {
 }
 
 func (s sizing) measure(since time.Duration) sizing {
-	s.since, s.sent, s.over = since, 0, 0
+	s.since, s.sent, s.lost, s.over = since, 0, 0, 0
 	return s
 }
 

@@ -49,7 +49,8 @@ func (r road) samples(n int) []sample {
 	list := make([]sample, n)
 	for i := range list {
 		sent := each * sizeEvery.Seconds()
-		list[i] = sample{sent: sent, lost: sent * r.loss, window: each * rtt.Seconds(), rtt: rtt, best: r.rtt, limited: limited}
+		list[i] = sample{sent: sent, lost: sent * r.loss, window: each * rtt.Seconds(), rtt: rtt, best: r.rtt}
+		list[i].limited = limited
 	}
 	return list
 }
@@ -68,9 +69,12 @@ func TestSizing(t *testing.T) {
 		{"at 1 % loss all are needed", road{100 * mbit, 0.01, long, 0}, road{}, 64, [2]int{45, 64}, [2]int{1, 1}},
 		{"at 0.1 % loss some are", road{100 * mbit, 0.001, long, 0}, road{}, 64, [2]int{18, 40}, [2]int{1, 1}},
 		{"a thin path is full soon", road{2 * mbit, 0.01, long, 0}, road{}, 2, [2]int{1, 2}, [2]int{1, 1}},
-		{"a picture over a lossy path has two", road{100 * mbit, 0.01, long, 0.5 * mbit}, road{}, 2, [2]int{2, 2}, [2]int{1, 1}},
-		{"a picture over a clean path has one", road{100 * mbit, 0, long, 0.5 * mbit}, road{}, 1, [2]int{1, 1}, [2]int{1, 1}},
-		{"when the loss ends fewer do", road{100 * mbit, 0.01, long, 0}, road{100 * mbit, 0, long, 0}, 64, [2]int{45, 64}, [2]int{1, 8}},
+		{"a picture over a lossy path has two", road{100 * mbit, 0.01, long, 0.5 * mbit}, road{}, 2,
+			[2]int{2, 2}, [2]int{1, 1}},
+		{"a picture over a clean path has one", road{100 * mbit, 0, long, 0.5 * mbit}, road{}, 1,
+			[2]int{1, 1}, [2]int{1, 1}},
+		{"when the loss ends fewer do", road{100 * mbit, 0.01, long, 0}, road{100 * mbit, 0, long, 0}, 64,
+			[2]int{45, 64}, [2]int{1, 8}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var s sizing

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/branchline-video/branchline/internal/clock"
 )
 
 const (
@@ -90,7 +92,7 @@ func (b *bundle) watch() {
 		case <-b.done:
 			return
 		}
-		w.round(time.Now())
+		w.round(clock.Clock{}.Now())
 	}
 }
 
@@ -202,8 +204,8 @@ func (w *watch) made(err error) {
 		w.pause = firstJoinPause
 	case errors.Is(err, errAlone):
 		w.alone = true
-	case w.until.Before(time.Now()):
-		w.until = time.Now().Add(w.pause)
+	case w.until.Before(clock.Clock{}.Now()):
+		w.until = clock.Clock{}.Now().Add(w.pause)
 		w.pause = min(2*w.pause, maxJoinPause)
 	}
 }

@@ -1,6 +1,9 @@
 package link
 
-import "context"
+import (
+	"context"
+	"slices"
+)
 
 // Join adds a connection to a bundle that dialled, as its watch does when it wants one, and returns it. The
 // watch leaves the bundle alone from then on.
@@ -34,12 +37,12 @@ func Give(c Conn) {
 	b.give(j)
 }
 
-// First is a bundle's oldest connection.
-func First(c Conn) Conn {
+// Busiest is the connection of a bundle that carries the most streams.
+func Busiest(c Conn) Conn {
 	b := c.(*bundle)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.conns[0].conn
+	return slices.MaxFunc(b.conns, func(a, b *joined) int { return int(a.open.Load() - b.open.Load()) }).conn
 }
 
 // ErrAlone means that the peer knows nothing of bundles.
