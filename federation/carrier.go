@@ -87,3 +87,6 @@ func (u *Uplink) returning(ctx, linked context.Context, hub string) (link.Conn, 
 		u.cfg.Logger.Debug("no link over QUIC yet", "hub", hub, "error", err)
 	}
 }
+
+// Carrier returns what carries the link to the site.
+func (r *Remote) Carrier() link.Carrier { return r.conn.Peer().Carrier }

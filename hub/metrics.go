@@ -28,6 +28,8 @@ func (n *Node) register(reg prometheus.Registerer) error {
 		counter("branchline_hub_fetch_failures_total", "Transfers that failed and are tried again.",
 			func() float64 { return float64(counters().Failures) }),
 		gauge("branchline_hub_linked_sites", "Sites that are linked now.", n.linkedSites),
+		gauge("branchline_hub_tcp_linked_sites", "Sites that are linked by TCP, as UDP is blocked on the way.",
+			n.tcpLinkedSites),
 		gauge("branchline_hub_live_streams", "Live streams that come from sites now.", n.liveStreams),
 		gauge("branchline_hub_active_jobs", "Retrievals that have not ended.", n.activeJobs),
 		gauge("branchline_hub_held_bytes", "Bytes of sealed segments that the hub holds.",

@@ -108,6 +108,7 @@ func (h hubFacts) Timeline(stream branchline.StreamID, r branchline.TimeRange) (
 }
 
 func (hubFacts) RTT(branchline.SiteID) (time.Duration, bool) { return 1500 * time.Microsecond, true }
+func (hubFacts) Carrier(branchline.SiteID) string            { return "tcp" }
 func (h hubFacts) Health() error                             { return h.f.failed }
 
 type demo struct{ cut atomic.Bool }

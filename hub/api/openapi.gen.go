@@ -257,6 +257,24 @@ func (e Role) Valid() bool {
 	}
 }
 
+// Defines values for SiteCarrier.
+const (
+	SiteCarrierQuic SiteCarrier = "quic"
+	SiteCarrierTcp  SiteCarrier = "tcp"
+)
+
+// Valid indicates whether the value is a known member of the SiteCarrier enum.
+func (e SiteCarrier) Valid() bool {
+	switch e {
+	case SiteCarrierQuic:
+		return true
+	case SiteCarrierTcp:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for SiteState.
 const (
 	SiteStateDown      SiteState = "down"
@@ -584,6 +602,9 @@ type Site struct {
 	// Cameras How many cameras are configured there
 	Cameras int `json:"cameras"`
 
+	// Carrier What carries the link, while it is up and known; tcp where the network blocks UDP
+	Carrier *SiteCarrier `json:"carrier,omitempty"`
+
 	// Cut Only in a demo: whether its link is cut on purpose
 	Cut *bool  `json:"cut,omitempty"`
 	Id  string `json:"id"`
@@ -603,6 +624,9 @@ type Site struct {
 	// State enrolling: added, and no edge has used the token yet; up: linked; down: not linked; revoked.
 	State SiteState `json:"state"`
 }
+
+// SiteCarrier What carries the link, while it is up and known; tcp where the network blocks UDP
+type SiteCarrier string
 
 // SiteList defines model for SiteList.
 type SiteList struct {

@@ -52,6 +52,8 @@ type Hub interface {
 	Timeline(stream branchline.StreamID, span branchline.TimeRange) ([]catalog.Span, error)
 	// RTT returns the round trip time of the site's link, while it is up and known.
 	RTT(site branchline.SiteID) (time.Duration, bool)
+	// Carrier returns what carries the site's link, "quic" or "tcp"; empty while that is down or not known.
+	Carrier(site branchline.SiteID) string
 	// Health returns why the hub does not work, or nil.
 	Health() error
 }

@@ -88,6 +88,9 @@ func (a *API) describeLink(site *Site) error {
 		ms := float64(rtt) / float64(time.Millisecond)
 		site.RttMs = &ms
 	}
+	if carrier := SiteCarrier(a.Hub.Carrier(id)); carrier != "" {
+		site.Carrier = &carrier
+	}
 	if a.Demo != nil {
 		if cut, known := a.Demo.IsCut(id); known {
 			site.Cut = &cut
