@@ -23,6 +23,22 @@ const (
 // first that connects is kept. The errors on which somebody acts are [ErrIntercepted], [*CertificateError]
 // and what that wraps. The caller closes the connection.
 func Dial(ctx context.Context, addr string, opt Options) (Conn, error) {
+	if len(opt.Uplinks) == 0 {
+		return dialFrom(ctx, addr, opt)
+	}
+	attempts := make([]attempt, 0, len(opt.Uplinks))
+	for _, l := range OrderUplinks(opt.Uplinks) {
+		one := opt
+		one.Local = l.Local
+		attempts = append(attempts, attempt{l.String(), func(ctx context.Context) (Conn, error) {
+			return dialFrom(ctx, addr, one)
+		}})
+	}
+	return race(ctx, UplinkStagger, attempts)
+}
+
+// dialFrom dials from opt.Local.
+func dialFrom(ctx context.Context, addr string, opt Options) (Conn, error) {
 	addrs, err := resolve(ctx, addr, opt.Local)
 	if err != nil {
 		return nil, fmt.Errorf("dial %s: %w", addr, err)
@@ -120,7 +136,9 @@ func dialOne(ctx context.Context, addr *net.UDPAddr, opt Options) (Conn, error) 
 		return nil, errors.Join(quicHandshakeError(meaning(err)), e.close())
 	}
 	w.watch(c)
-	return newConn(c, e, ""), nil
+	made := newConn(c, e, "")
+	made.peer.Uplink = opt.Local.Name
+	return made, nil
 }
 
 func resolve(ctx context.Context, addr string, from Local) ([]*net.UDPAddr, error) {

@@ -50,6 +50,8 @@ type Options struct {
 	ListenStream func(addr string) (net.Listener, error)
 	// Local is where the side that dials leaves this machine, where the system opens the sockets.
 	Local Local
+	// Uplinks, if any, are tried instead of Local, in the order of their kinds.
+	Uplinks []Uplink
 	// Small keeps what the side that dials sends in packets of 1200 bytes, for a path that has stalled.
 	Small bool
 	// ResetKey lets a restarted node tell its peers at once that their connections are gone. The zero
