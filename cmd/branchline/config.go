@@ -15,6 +15,7 @@ import (
 	"github.com/goccy/go-yaml/parser"
 
 	"github.com/branchline-video/branchline"
+	"github.com/branchline-video/branchline/federation/link"
 	"github.com/branchline-video/branchline/hub/policy"
 	"github.com/branchline-video/branchline/segstore/retain"
 )
@@ -103,8 +104,10 @@ type edgeFile struct {
 	Segment string       `yaml:"segment"` // a Go duration, "1m"
 	Allow   allowFile    `yaml:"allow"`
 	Cameras []cameraFile `yaml:"cameras"`
+	Uplinks []uplinkFile `yaml:"uplinks"`
 
 	segment time.Duration // Segment, parsed
+	uplinks []link.Uplink // Uplinks, parsed
 }
 
 // allowFile says what the site lets its hub do beyond looking and fetching. What is left out is allowed:
@@ -154,6 +157,10 @@ func (c *edgeFile) check() error {
 		if err := checkAddress("$.http", c.Listen); err != nil {
 			return err
 		}
+	}
+	var err error
+	if c.uplinks, err = checkUplinks(c.Uplinks); err != nil {
+		return err
 	}
 	seen := map[string]int{}
 	for i := range c.Cameras {

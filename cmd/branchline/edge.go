@@ -19,6 +19,7 @@ import (
 	"github.com/branchline-video/branchline/edge"
 	"github.com/branchline-video/branchline/federation"
 	"github.com/branchline-video/branchline/federation/identity"
+	"github.com/branchline-video/branchline/federation/link"
 	"github.com/branchline-video/branchline/internal/clock"
 	"github.com/branchline-video/branchline/segstore"
 )
@@ -54,7 +55,8 @@ func (c *edgeCommand) Run(t *terminal) error {
 	}
 	branch, err := openBranch(branchConfig{
 		dir: file.Dir, storage: storage, cameras: file.cameras(), segment: file.segment,
-		allow: file.Allow.allow(), token: c.Token, hubs: c.Hub, log: t.log,
+		allow: file.Allow.allow(), token: c.Token, hubs: c.Hub, uplinks: file.uplinks,
+		log: t.log,
 	})
 	if err != nil {
 		return err
@@ -111,6 +113,7 @@ type branchConfig struct {
 	allow   edge.Allow
 	token   string
 	hubs    []string
+	uplinks []link.Uplink
 	listen  func(addr string) (net.PacketConn, error) // nil: the system's
 	log     *slog.Logger
 }
@@ -139,7 +142,7 @@ func openBranch(c branchConfig) (*branch, error) {
 	}
 	uplink := federation.NewUplink(federation.UplinkConfig{
 		Node: who, Source: node, Restore: node, Hubs: c.hubs, Token: c.token, Software: "branchline " + version,
-		ListenPacket: c.listen, Logger: c.log,
+		ListenPacket: c.listen, Uplinks: c.uplinks, Logger: c.log,
 	})
 	linked := who.Site() != "" || c.token != ""
 	return &branch{dir: c.dir, linked: linked, identity: who, node: node, uplink: uplink}, nil
