@@ -296,7 +296,8 @@ func FuzzFrames(f *testing.F) {
 func TestFrameHeader(t *testing.T) {
 	b := appendCode(nil, frameStop, 7, 9)
 	f, err := parseFrame([frameHeader]byte(b[:frameHeader]))
-	if err != nil || f != (frame{frameStop, 7, 8}) || !bytes.Equal(b[frameHeader:], binary.BigEndian.AppendUint64(nil, 9)) {
+	code := binary.BigEndian.AppendUint64(nil, 9)
+	if err != nil || f != (frame{frameStop, 7, 8}) || !bytes.Equal(b[frameHeader:], code) {
 		t.Errorf("%+v, %v from %x", f, err, b)
 	}
 }
