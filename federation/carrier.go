@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/branchline-video/branchline/federation/identity"
@@ -37,7 +38,7 @@ func (u *Uplink) tls(hub string) (*tls.Config, error) {
 // options returns how to dial the hub.
 func (u *Uplink) options(conf *tls.Config) link.Options {
 	opt := link.Options{
-		TLS: conf, ListenPacket: u.cfg.ListenPacket, DialStream: u.cfg.DialStream, Local: u.cfg.Local,
+		TLS: conf, ListenPacket: u.cfg.ListenPacket, DialStream: u.cfg.DialStream, Uplinks: u.cfg.Uplinks,
 		Small: errors.Is(u.State().Err, link.ErrStalled), Join: identity.ProtocolJoin,
 	}
 	if u.carrier == link.CarrierTCP {
@@ -72,10 +73,33 @@ func (u *Uplink) serving(ctx context.Context, hub string, conn link.Conn) error 
 	}
 }
 
-// returning tries to carry the link by QUIC again, and returns the connection with which that worked and
-// errMoved. The hub has put it in the place of the link's present one, so from the greeting on it does not
-// depend on that, whose context is linked.
-func (u *Uplink) returning(ctx, linked context.Context, hub string) (link.Conn, error) {
+// dialTime is how long the hub may take to answer.
+func (u *Uplink) dialTime() time.Duration {
+	return link.HandshakeTimeout + time.Duration(max(len(u.cfg.Uplinks)-1, 0))*link.UplinkStagger
+}
+
+// better returns how to dial for a better link than the present one, the best first: by an uplink that is to
+// be used before the present one, or over QUIC in place of TCP.
+func (u *Uplink) better(present link.Peer, opt link.Options) []link.Options {
+	var all []link.Options
+	if uplinks := link.BetterUplinks(u.cfg.Uplinks, present.Uplink); len(uplinks) > 0 {
+		all = append(all, opt)
+		all[0].Uplinks = uplinks
+	}
+	if present.Carrier == link.CarrierTCP {
+		opt.Carriers = []link.Carrier{link.CarrierQUIC}
+		opt.Uplinks = slices.DeleteFunc(slices.Clone(u.cfg.Uplinks), func(l link.Uplink) bool {
+			return l.Name != present.Uplink
+		})
+		all = append(all, opt)
+	}
+	return all
+}
+
+// returning tries to make a better link than the present one, such as over QUIC again, and returns the
+// connection with which that worked and errMoved. The hub has put it in the place of the present one, so from
+// the greeting on it does not depend on that, whose context is linked.
+func (u *Uplink) returning(ctx, linked context.Context, hub string, present link.Peer) (link.Conn, error) {
 	for {
 		if err := u.probe.Wait(linked); err != nil {
 			return nil, err
@@ -84,17 +108,28 @@ func (u *Uplink) returning(ctx, linked context.Context, hub string) (link.Conn, 
 		if err != nil {
 			return nil, fmt.Errorf("link to hub: %w", err)
 		}
-		opt := u.options(conf)
-		opt.Carriers = []link.Carrier{link.CarrierQUIC}
-		dialling, cancel := context.WithTimeout(linked, link.HandshakeTimeout)
-		conn, err := dialHub(dialling, hub, opt)
-		cancel()
-		if err == nil {
-			if err = greetAs(ctx, conn, u.hello()); err == nil {
+		for _, opt := range u.better(present, u.options(conf)) {
+			conn, err := u.probing(ctx, linked, hub, opt)
+			if err == nil {
 				return conn, errMoved
 			}
-			err = errors.Join(err, closeFor(conn, nil))
+			u.cfg.Logger.Debug("no better link yet", "hub", hub, "error", err)
 		}
-		u.cfg.Logger.Debug("no link over QUIC yet", "hub", hub, "error", err)
 	}
 }
+
+func (u *Uplink) probing(ctx, linked context.Context, hub string, opt link.Options) (link.Conn, error) {
+	dialling, cancel := context.WithTimeout(linked, u.dialTime())
+	defer cancel()
+	conn, err := dialHub(dialling, hub, opt)
+	if err != nil {
+		return nil, err
+	}
+	if err := greetAs(ctx, conn, u.hello()); err != nil {
+		return nil, errors.Join(err, closeFor(conn, nil))
+	}
+	return conn, nil
+}
+
+// Carrier returns what carries the link to the site.
+func (r *Remote) Carrier() link.Carrier { return r.conn.Peer().Carrier }

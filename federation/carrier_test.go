@@ -5,7 +5,9 @@ import (
 	"context"
 	"io"
 	"net"
+	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -148,5 +150,36 @@ func TestRemembersCarrier(t *testing.T) {
 		if c.first == "" && got != nil || c.first != "" && !slices.Equal(got, []link.Carrier{c.first, link.CarrierQUIC}) {
 			t.Errorf("after %v it tries %v, want first %q", c.links, got, c.first)
 		}
+	}
+}
+
+// TestBackToPreferredUplink begins with a preferred uplink that does not work: the link goes by the other one,
+// and moves when the preferred one works.
+func TestBackToPreferredUplink(t *testing.T) {
+	h := startHub(t)
+	var fibre link.Cuttable
+	fibre.Cut()
+	addr := func(s string) netip.Addr { return netip.MustParseAddr(s) }
+	u := NewUplink(UplinkConfig{
+		Node: newNode(t), Source: newSource(), Token: h.token("berlin"), Uplinks: []link.Uplink{
+			{Local: link.Local{Name: "lte", Addr: addr("127.0.0.8")}, Kind: link.UplinkMetered},
+			{Local: link.Local{Name: "fibre", Addr: addr("127.0.0.9")}, Kind: link.UplinkPrefer},
+		},
+		ListenPacket: func(at string) (net.PacketConn, error) {
+			if strings.HasPrefix(at, "127.0.0.9:") {
+				return fibre.ListenPacket(at)
+			}
+			return net.ListenPacket("udp", at)
+		},
+	})
+	u.probe = backoff.New(100*time.Millisecond, 100*time.Millisecond)
+	run(t, u.Run)
+	h.wait("berlin")
+	await(t, u, func(s UplinkState) bool { return s.Up && s.Uplink == "lte" })
+	fibre.Heal()
+	h.wait("berlin")
+	await(t, u, func(s UplinkState) bool { return s.Up && s.Uplink == "fibre" })
+	if l := h.peers.Links(); len(l) != 1 || !strings.HasPrefix(l[0].Addr, "127.0.0.9:") {
+		t.Errorf("the hub's links are %+v, want one from the fibre", l)
 	}
 }

@@ -236,14 +236,15 @@ func TestIntercepted(t *testing.T) {
 	old.MaxVersion, bare.NextProtos = tls.VersionTLS12, nil
 	genuine := h.authority.TLS() // as if it held the hub's key: only the name of the protocol is missing
 	genuine.NextProtos, genuine.ClientAuth = nil, tls.RequireAnyClientCert
+	const shown = `"CN=hub.example.com", issued by "CN=Example Corp Web Filter CA"`
 	for name, c := range map[string]struct {
 		carrier link.Carrier
 		conf    *tls.Config
 		answer  []byte
 		want    string
 	}{
-		"forged":               {link.CarrierTCP, forge(t), nil, `"CN=hub.example.com", issued by "CN=Example Corp Web Filter CA"`},
-		"forged, QUIC":         {link.CarrierQUIC, forge(t), nil, `"CN=hub.example.com", issued by "CN=Example Corp Web Filter CA"`},
+		"forged":               {link.CarrierTCP, forge(t), nil, shown},
+		"forged, QUIC":         {link.CarrierQUIC, forge(t), nil, shown},
 		"knows TLS 1.2 only":   {link.CarrierTCP, old, nil, "refuses the handshake"},
 		"downgrades":           {link.CarrierTCP, old, serverHello12(), "does not speak TLS 1.3"},
 		"no TLS at all":        {link.CarrierTCP, old, []byte("HTTP/1.1 302 Found\r\n\r\n"), "does not speak TLS 1.3"},

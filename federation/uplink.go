@@ -63,10 +63,10 @@ type UplinkConfig struct {
 	ListenPacket func(addr string) (net.PacketConn, error)
 	// DialStream opens TCP sockets; nil means the system's, or none if ListenPacket is set.
 	DialStream func(ctx context.Context, addr string) (net.Conn, error)
-	// Local is where links leave this machine, where the system opens the sockets.
-	Local  link.Local
-	Clock  clock.Clock
-	Logger *slog.Logger // nil means none
+	// Uplinks are the ways by which this node reaches the network; none leaves that to the system.
+	Uplinks []link.Uplink
+	Clock   clock.Clock
+	Logger  *slog.Logger // nil means none
 }
 
 // Uplink keeps an edge linked to its hub and serves the edge's source there.
@@ -91,6 +91,7 @@ type UplinkState struct {
 	Err   error     // why it is down
 
 	Carrier link.Carrier // while up; by TCP where UDP does not get through
+	Uplink  string       // while up, the name of the one of UplinkConfig.Uplinks that it goes by
 }
 
 // NewUplink returns an uplink that does nothing until it is run.
@@ -215,7 +216,7 @@ func (u *Uplink) once(ctx context.Context, next int) (hub string, err error) {
 	if err != nil {
 		return hub, fmt.Errorf("link to hub: %w", err)
 	}
-	dialling, cancel := context.WithTimeout(ctx, link.HandshakeTimeout)
+	dialling, cancel := context.WithTimeout(ctx, u.dialTime())
 	conn, err := dialHub(dialling, hub, u.options(conf))
 	cancel()
 	if err != nil {
@@ -255,9 +256,9 @@ func (u *Uplink) serve(ctx context.Context, hub string, conn link.Conn) (next li
 	}
 	g.Go(func() error { return u.renewing(linked, conn, due) })
 	g.Go(func() error { return u.restoring(linked, conn) })
-	if conn.Peer().Carrier == link.CarrierTCP {
+	if len(u.better(conn.Peer(), link.Options{})) > 0 {
 		g.Go(func() (err error) {
-			next, err = u.returning(ctx, linked, hub)
+			next, err = u.returning(ctx, linked, hub, conn.Peer())
 			return err
 		})
 	}
@@ -318,9 +319,11 @@ func (u *Uplink) renew(ctx context.Context, conn link.Conn) error {
 }
 
 func (u *Uplink) up(hub string, conn link.Conn) {
-	carrier := conn.Peer().Carrier
-	u.set(UplinkState{Up: true, Since: u.cfg.Clock.Now(), Hub: hub, Carrier: carrier}, conn)
-	u.cfg.Logger.Info("link up", "hub", hub, "carrier", carrier)
+	p := conn.Peer()
+	u.set(UplinkState{
+		Up: true, Since: u.cfg.Clock.Now(), Hub: hub, Carrier: p.Carrier, Uplink: p.Uplink,
+	}, conn)
+	u.cfg.Logger.Info("link up", "hub", hub, "carrier", p.Carrier, "uplink", p.Uplink)
 }
 
 // down notes the end of an attempt or link; what was down before and says the same is not news.

@@ -29,6 +29,8 @@ func (n *Node) register(reg prometheus.Registerer) error {
 		counter("branchline_hub_fetch_failures_total", "Transfers that failed and are tried again.",
 			func() float64 { return float64(counters().Failures) }),
 		gauge("branchline_hub_linked_sites", "Sites that are linked now.", n.linkedSites),
+		gauge("branchline_hub_tcp_linked_sites", "Sites that are linked by TCP, as UDP is blocked on the way.",
+			n.tcpLinkedSites),
 		counter("branchline_hub_gossip_bytes_total", "Bytes of gossip sent to and received from sites.",
 			func() float64 { s := n.gossiped(); return float64(s.SentBytes + s.ReceivedBytes) }),
 		counter("branchline_hub_gossip_refused_total", "Packets and streams of gossip that broke a rule.",

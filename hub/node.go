@@ -392,19 +392,6 @@ func (n *Node) Links() []federation.PeerState {
 	return n.peers.Links()
 }
 
-// RTT returns the round trip time of a site's link, and whether that is known.
-func (n *Node) RTT(site branchline.SiteID) (time.Duration, bool) {
-	if n.peers == nil {
-		return 0, false
-	}
-	remote, ok := n.peers.Remote(site)
-	if !ok {
-		return 0, false
-	}
-	rtt := remote.Stats().RTT
-	return rtt, rtt > 0
-}
-
 // Health returns why the hub does not work, or nil.
 func (n *Node) Health() error {
 	n.mu.Lock()

@@ -15,6 +15,7 @@ import (
 	"github.com/goccy/go-yaml/parser"
 
 	"github.com/branchline-video/branchline"
+	"github.com/branchline-video/branchline/federation/link"
 	"github.com/branchline-video/branchline/hub/policy"
 	"github.com/branchline-video/branchline/segstore/retain"
 )
@@ -104,9 +105,11 @@ type edgeFile struct {
 	Allow    allowFile         `yaml:"allow"`
 	Identity *edgeIdentityFile `yaml:"identity"`
 	Uplink   uplinkFile        `yaml:"uplink"`
+	Uplinks  []wayFile         `yaml:"uplinks"`
 	Cameras  []cameraFile      `yaml:"cameras"`
 
 	segment time.Duration // Segment, parsed
+	uplinks []link.Uplink // Uplinks, parsed
 }
 
 // allowFile says what the site lets its hub do beyond looking and fetching. What is left out is allowed:
@@ -156,6 +159,10 @@ func (c *edgeFile) check() error {
 		if err := checkAddress("$.http", c.Listen); err != nil {
 			return err
 		}
+	}
+	var err error
+	if c.uplinks, err = checkUplinks(c.Uplinks); err != nil {
+		return err
 	}
 	if err := c.Uplink.check("$.uplink"); err != nil {
 		return err

@@ -20,6 +20,7 @@ import (
 	"github.com/branchline-video/branchline/federation"
 	"github.com/branchline-video/branchline/federation/budget"
 	"github.com/branchline-video/branchline/federation/identity"
+	"github.com/branchline-video/branchline/federation/link"
 	"github.com/branchline-video/branchline/internal/clock"
 	"github.com/branchline-video/branchline/segstore"
 )
@@ -55,7 +56,7 @@ func (c *edgeCommand) Run(t *terminal) error {
 	}
 	branch, err := openBranch(branchConfig{
 		dir: file.Dir, storage: storage, cameras: file.cameras(), segment: file.segment,
-		allow: file.Allow.allow(), uplink: file.Uplink, token: c.Token, hubs: c.Hub, log: t.log,
+		allow: file.Allow.allow(), uplink: file.Uplink, token: c.Token, hubs: c.Hub, uplinks: file.uplinks, log: t.log,
 		organisation: file.Identity.organisation(),
 	})
 	if err != nil {
@@ -114,6 +115,7 @@ type branchConfig struct {
 	uplink  uplinkFile
 	token   string
 	hubs    []string
+	uplinks []link.Uplink
 	listen  func(addr string) (net.PacketConn, error) // nil: the system's
 	log     *slog.Logger
 
@@ -158,7 +160,7 @@ func openBranch(c branchConfig) (*branch, error) {
 	}
 	uplink := federation.NewUplink(federation.UplinkConfig{
 		Node: who, Source: node, Budget: within, Restore: node, Feed: node.Store().Head, Hubs: c.hubs, Token: c.token,
-		Software: "branchline " + version, ListenPacket: c.listen, Logger: c.log,
+		Software: "branchline " + version, ListenPacket: c.listen, Uplinks: c.uplinks, Logger: c.log,
 	})
 	linked := who.Site() != "" || c.token != "" || c.organisation != nil
 	return &branch{dir: c.dir, linked: linked, identity: who, node: node, budget: within, uplink: uplink}, nil

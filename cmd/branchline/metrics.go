@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/branchline-video/branchline/edge"
+	"github.com/branchline-video/branchline/federation/link"
 	"github.com/branchline-video/branchline/internal/clock"
 )
 
@@ -91,17 +92,22 @@ func (c branchCollector) Collect(out chan<- prometheus.Metric) {
 		}
 	}
 	collectUplink(c.b, out)
-	link := c.b.uplink.Stats()
+	desc := prometheus.NewDesc("branchline_edge_link_carrier", "1 for what carries the link.", []string{"carrier"}, nil)
+	for _, carrier := range []link.Carrier{link.CarrierQUIC, link.CarrierTCP} {
+		now := truth(c.b.uplink.State().Carrier == carrier)
+		out <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, now, string(carrier))
+	}
+	figures := c.b.uplink.Stats()
 	for _, m := range []struct {
 		name, help string
 		kind       prometheus.ValueType
 		value      float64
 	}{
 		{"up", "1 while the link to the hub is up.", prometheus.GaugeValue, truth(c.b.uplink.State().Up)},
-		{"rtt_seconds", "Round trip time of the link.", prometheus.GaugeValue, link.RTT.Seconds()},
-		{"sent_bytes", "Bytes sent on the present link.", prometheus.GaugeValue, float64(link.Sent)},
-		{"received_bytes", "Bytes received on the present link.", prometheus.GaugeValue, float64(link.Received)},
-		{"lost_bytes", "Bytes lost on the present link, an estimate.", prometheus.GaugeValue, float64(link.Lost)},
+		{"rtt_seconds", "Round trip time of the link.", prometheus.GaugeValue, figures.RTT.Seconds()},
+		{"sent_bytes", "Bytes sent on the present link.", prometheus.GaugeValue, float64(figures.Sent)},
+		{"received_bytes", "Bytes received on the present link.", prometheus.GaugeValue, float64(figures.Received)},
+		{"lost_bytes", "Bytes lost on the present link, an estimate.", prometheus.GaugeValue, float64(figures.Lost)},
 	} {
 		desc := prometheus.NewDesc("branchline_edge_link_"+m.name, m.help, nil, nil)
 		out <- prometheus.MustNewConstMetric(desc, m.kind, m.value)

@@ -34,6 +34,7 @@ func (o Options) carriers() []Carrier {
 
 // Local is where a connection leaves this machine. The zero value leaves that to the system.
 type Local struct {
+	Name   string     // for people
 	Addr   netip.Addr // of one of this machine's interfaces
 	Device string     // the interface itself, whatever the routes say; Linux only, with CAP_NET_RAW
 }
@@ -41,6 +42,8 @@ type Local struct {
 // String returns it for people.
 func (l Local) String() string {
 	switch {
+	case l.Name != "":
+		return l.Name
 	case l.Device != "":
 		return l.Device
 	case l.Addr.IsValid():

@@ -25,6 +25,22 @@ const (
 // first that connects is kept. The errors on which somebody acts are [ErrIntercepted], [*CertificateError]
 // and what that wraps. The caller closes the connection.
 func Dial(ctx context.Context, addr string, opt Options) (Conn, error) {
+	if len(opt.Uplinks) == 0 {
+		return dialFrom(ctx, addr, opt)
+	}
+	attempts := make([]attempt, 0, len(opt.Uplinks))
+	for _, l := range OrderUplinks(opt.Uplinks) {
+		one := opt
+		one.Local = l.Local
+		attempts = append(attempts, attempt{l.String(), func(ctx context.Context) (Conn, error) {
+			return dialFrom(ctx, addr, one)
+		}})
+	}
+	return race(ctx, UplinkStagger, attempts)
+}
+
+// dialFrom dials from opt.Local.
+func dialFrom(ctx context.Context, addr string, opt Options) (Conn, error) {
 	addrs, err := resolve(ctx, addr, opt.Local)
 	if err != nil {
 		return nil, fmt.Errorf("dial %s: %w", addr, err)
@@ -140,7 +156,7 @@ func (e *endpoint) dial(ctx context.Context, addr net.Addr, opt Options) (*conn,
 	}
 	w.watch(c)
 	made := newConn(c, nil, "")
-	made.mtu = &w.mtu
+	made.mtu, made.peer.Uplink = &w.mtu, opt.Local.Name
 	return made, nil
 }
 

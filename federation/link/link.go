@@ -109,6 +109,7 @@ type Peer struct {
 	Protocol string            // as agreed in the TLS handshake (ALPN); empty in memory
 	Addr     string
 	Carrier  Carrier // empty in memory
+	Uplink   string  // by which it was dialled: the name of Options.Local
 	Leaf     []byte  // its certificate, DER; nil if it has none
 }
 

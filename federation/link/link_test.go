@@ -372,7 +372,14 @@ func TestDialErrors(t *testing.T) {
 
 // BenchmarkStream is the raw rate of one stream over loopback.
 func BenchmarkStream(b *testing.B) {
+	for _, carrier := range []link.Carrier{link.CarrierQUIC, link.CarrierTCP} {
+		b.Run(string(carrier), func(b *testing.B) { benchmarkStream(b, carrier) })
+	}
+}
+
+func benchmarkStream(b *testing.B, carrier link.Carrier) {
 	l, opt := listen(b, nil)
+	opt.Carriers = []link.Carrier{carrier}
 	edge, err := link.Dial(b.Context(), l.Addr().String(), opt)
 	if err != nil {
 		b.Fatal(err)

@@ -51,6 +51,8 @@ type Options struct {
 	ListenStream func(addr string) (net.Listener, error)
 	// Local is where the side that dials leaves this machine, where the system opens the sockets.
 	Local Local
+	// Uplinks, if any, are tried instead of Local, in the order of their kinds.
+	Uplinks []Uplink
 	// Small keeps what the side that dials sends in packets of 1200 bytes, for a path that has stalled.
 	Small bool
 	// Join is the application protocol (ALPN) of further connections: what is dialled, or accepted with

@@ -109,9 +109,10 @@ func TestFrames(t *testing.T) {
 		"other:5:16378":                errFrames,
 	} {
 		t.Run(text[:min(len(text), 60)], func(t *testing.T) {
+			sent := append(frames(t, text), frames(t, "close:0:8")...)
 			c, peer := raw(t)
 			go io.Copy(io.Discard, peer)
-			if _, err := peer.Write(append(frames(t, text), frames(t, "close:0:8")...)); err != nil && want == nil {
+			if _, err := peer.Write(sent); err != nil && want == nil {
 				t.Fatal(err)
 			}
 			<-c.done
@@ -296,7 +297,8 @@ func FuzzFrames(f *testing.F) {
 func TestFrameHeader(t *testing.T) {
 	b := appendCode(nil, frameStop, 7, 9)
 	f, err := parseFrame([frameHeader]byte(b[:frameHeader]))
-	if err != nil || f != (frame{frameStop, 7, 8}) || !bytes.Equal(b[frameHeader:], binary.BigEndian.AppendUint64(nil, 9)) {
+	code := binary.BigEndian.AppendUint64(nil, 9)
+	if err != nil || f != (frame{frameStop, 7, 8}) || !bytes.Equal(b[frameHeader:], code) {
 		t.Errorf("%+v, %v from %x", f, err, b)
 	}
 }

@@ -24,7 +24,9 @@ func dialTCP(ctx context.Context, addr *net.UDPAddr, opt Options) (Conn, error) 
 		on.abort()
 		return nil, handshakeError(err)
 	}
-	return newTCP(c, on, peerOf(c.ConnectionState(), raw.RemoteAddr(), CarrierTCP), true), nil
+	peer := peerOf(c.ConnectionState(), raw.RemoteAddr(), CarrierTCP)
+	peer.Uplink = opt.Local.Name
+	return newTCP(c, on, peer, true), nil
 }
 
 // peerOf returns who is on the other side, but for its name.

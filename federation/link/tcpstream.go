@@ -70,7 +70,7 @@ func (s *tcpStream) Read(b []byte) (int, error) {
 func (s *tcpStream) took(n int) {
 	s.c.took(n)
 	if s.in.Len() == 0 {
-		if s.in.Cap() > sendBuffer {
+		if s.in.Cap() > firstStreamWindow || s.ended {
 			s.in = bytes.Buffer{} // it never shrinks by itself
 		}
 		s.c.settle(s)

@@ -108,7 +108,7 @@ func (h hubFacts) Timeline(stream branchline.StreamID, r branchline.TimeRange) (
 	return catalog.Timeline(r, h.f.Clock.Now(), facts, nil, nil), err
 }
 
-func (hubFacts) RTT(branchline.SiteID) (time.Duration, bool) { return 1500 * time.Microsecond, true }
+func (hubFacts) Path(branchline.SiteID) (time.Duration, string) { return 1500 * time.Microsecond, "tcp" }
 func (hubFacts) Uplink(context.Context, branchline.SiteID) (federation.UplinkBudget, error) {
 	return federation.UplinkBudget{
 		Rate: 2_000_000, Percent: 20, Zone: "UTC", Capacity: 10_000_000, Used: 500_000, Viewers: 1,

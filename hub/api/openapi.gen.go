@@ -311,6 +311,24 @@ func (e Role) Valid() bool {
 	}
 }
 
+// Defines values for SiteCarrier.
+const (
+	SiteCarrierQuic SiteCarrier = "quic"
+	SiteCarrierTcp  SiteCarrier = "tcp"
+)
+
+// Valid indicates whether the value is a known member of the SiteCarrier enum.
+func (e SiteCarrier) Valid() bool {
+	switch e {
+	case SiteCarrierQuic:
+		return true
+	case SiteCarrierTcp:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for SiteState.
 const (
 	SiteStateDown        SiteState = "down"
@@ -795,6 +813,9 @@ type Site struct {
 	// Cameras How many cameras are configured there
 	Cameras int `json:"cameras"`
 
+	// Carrier What carries the link, while it is up and known; tcp where the network blocks UDP
+	Carrier *SiteCarrier `json:"carrier,omitempty"`
+
 	// CertificateUntil When its newest certificate ends
 	CertificateUntil *time.Time `json:"certificateUntil,omitempty"`
 
@@ -825,6 +846,9 @@ type Site struct {
 	// Waiting Of a site that was off past the end of its certificate and has come back with it
 	Waiting *Waiting `json:"waiting,omitempty"`
 }
+
+// SiteCarrier What carries the link, while it is up and known; tcp where the network blocks UDP
+type SiteCarrier string
 
 // SiteList defines model for SiteList.
 type SiteList struct {

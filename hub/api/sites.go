@@ -86,9 +86,13 @@ func (a *API) describeLink(site *Site) error {
 	for _, o := range outages[max(0, len(outages)-maxOutages):] {
 		site.Outages = append(site.Outages, outage(o))
 	}
-	if rtt, known := a.Hub.RTT(id); known {
+	rtt, by := a.Hub.Path(id)
+	if rtt > 0 {
 		ms := float64(rtt) / float64(time.Millisecond)
 		site.RttMs = &ms
+	}
+	if carrier := SiteCarrier(by); carrier != "" {
+		site.Carrier = &carrier
 	}
 	if a.Demo != nil {
 		if cut, known := a.Demo.IsCut(id); known {

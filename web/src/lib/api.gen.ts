@@ -680,6 +680,11 @@ export interface components {
              * @description Round trip time of the link in milliseconds, while it is up and known
              */
             rttMs?: number;
+            /**
+             * @description What carries the link, while it is up and known; tcp where the network blocks UDP
+             * @enum {string}
+             */
+            carrier?: "quic" | "tcp";
             /** @description Recent outages of the link, oldest first; the last has no end while the site is down */
             outages: components["schemas"]["Outage"][];
             /** @description Only in a demo: whether its link is cut on purpose */

@@ -75,6 +75,13 @@ export function roundTrip(site: Site): string {
   return `${site.rttMs < 10 ? site.rttMs.toFixed(1) : Math.round(site.rttMs)} ms`
 }
 
+/** What carries the link, in words. */
+export function carrier(site: Site): string {
+  if (site.state !== 'up') return 'no link at present'
+  if (site.carrier === 'tcp') return 'over TCP: UDP is blocked on the way'
+  return site.carrier === 'quic' ? 'over QUIC' : 'over the link'
+}
+
 function capital(text: string): string {
   return text.charAt(0).toUpperCase() + text.slice(1)
 }
