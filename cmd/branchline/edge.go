@@ -146,7 +146,8 @@ func openBranch(c branchConfig) (*branch, error) {
 		c.log.Warn("the hub cannot tell this edge from a copy of it; recording goes on", "error", err)
 	}
 	uplink := federation.NewUplink(federation.UplinkConfig{
-		Node: who, Source: node, Restore: node, Feed: node.Store().Head, Hubs: c.hubs, Token: c.token, Software: "branchline " + version,
+		Node: who, Source: node, Restore: node, Feed: node.Store().Head,
+		Hubs: c.hubs, Token: c.token, Software: "branchline " + version,
 		ListenPacket: c.listen, Logger: c.log,
 	})
 	linked := who.Site() != "" || c.token != "" || c.organisation != nil

@@ -31,7 +31,9 @@ func describeStanding(site *Site, entry identity.Site) {
 	}
 }
 
-func (s strictServer) ApproveSite(ctx context.Context, req ApproveSiteRequestObject) (ApproveSiteResponseObject, error) {
+func (s strictServer) ApproveSite(
+	ctx context.Context, req ApproveSiteRequestObject,
+) (ApproveSiteResponseObject, error) {
 	var instance uint64
 	object := req.Site
 	if text := req.Body.Instance; text != nil && *text != "" {
