@@ -331,4 +331,3 @@ func TestNameRule(t *testing.T) {
 		t.Errorf("a field that does not exist: %v", err)
 	}
 }
-

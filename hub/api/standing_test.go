@@ -120,4 +120,3 @@ func TestAuthorityInTheAPI(t *testing.T) {
 	hours = -1
 	f.order("POST /api/v1/authority/rotate", Rotation{OverlapHours: &hours}, http.StatusBadRequest)
 }
-
