@@ -111,7 +111,8 @@ func describe(req *wire.Request) (call, object string) {
 	case *wire.Request_Return:
 		return string(field.Name()), "certificate of " + string(claimed(call.Return))
 	case *wire.Request_Fetch:
-		return string(field.Name()), fmt.Sprintf("segment %x", call.Fetch.GetSegment()[:min(len(call.Fetch.GetSegment()), 16)])
+		id := call.Fetch.GetSegment()
+		return string(field.Name()), fmt.Sprintf("segment %x", id[:min(len(id), 16)])
 	}
 	text := strings.Join(strings.Fields(fmt.Sprint(m.Get(field).Message().Interface())), " ")
 	return string(field.Name()), strings.ToValidUTF8(text[:min(len(text), maxDenied)], "")

@@ -156,13 +156,10 @@ func send(t *testing.T, conn link.Conn, kind link.Kind, req *wire.Request) (got 
 	return back, nil
 }
 
-// TestEveryCallOfAnotherSite sends each call of the protocol, on streams of each kind, with the certificate of
-// berlin and the identifiers of munich: nothing comes back, nothing of munich changes, and each is told.
-func TestEveryCallOfAnotherSite(t *testing.T) {
-	var told denied
-	start := time.Now().UTC().Add(-time.Minute).Truncate(time.Second)
-	policies := []policy.Policy{{Streams: "*", Kind: policy.Always, Since: start}}
-	n, err := hub.Open(hub.Config{Dir: t.TempDir(), Listen: "127.0.0.1:0", Policies: policies, Denied: told.add})
+// openLinked runs a hub that sites can dial until the test ends.
+func openLinked(t *testing.T, policies []policy.Policy, told func(federation.Denial)) *hub.Node {
+	t.Helper()
+	n, err := hub.Open(hub.Config{Dir: t.TempDir(), Listen: "127.0.0.1:0", Policies: policies, Denied: told})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -176,6 +173,43 @@ func TestEveryCallOfAnotherSite(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	return n
+}
+
+// dialAs enrols a node with the token and returns its link, greeted, on which a test says what it likes.
+func dialAs(t *testing.T, n *hub.Node, token string) link.Conn {
+	t.Helper()
+	berlin, err := identity.OpenNode(filepath.Join(t.TempDir(), "identity"), clock.Clock{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := federation.Enrol(t.Context(), berlin, token, nil); err != nil {
+		t.Fatal(err)
+	}
+	conf, err := berlin.TLS()
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := link.Dial(t.Context(), n.Addr().String(), link.Options{TLS: conf})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close(0, "") })
+	hello := &wire.Request{Call: &wire.Request_Hello{Hello: &wire.HelloRequest{
+		MinVersion: 1, MaxVersion: 1, Software: "munich"}}}
+	if _, err := send(t, conn, link.KindControl, hello); err != nil {
+		t.Fatal(err)
+	}
+	return conn
+}
+
+// TestEveryCallOfAnotherSite sends each call of the protocol, on streams of each kind, with the certificate of
+// berlin and the identifiers of munich: nothing comes back, nothing of munich changes, and each is told.
+func TestEveryCallOfAnotherSite(t *testing.T) {
+	var told denied
+	start := time.Now().UTC().Add(-time.Minute).Truncate(time.Second)
+	policies := []policy.Policy{{Streams: "*", Kind: policy.Always, Since: start}}
+	n := openLinked(t, policies, told.add)
 	token := func(site branchline.SiteID) string {
 		text, err := n.Authority().AddSite(site, []string{n.Addr().String()})
 		if err != nil {
@@ -198,27 +232,7 @@ func TestEveryCallOfAnotherSite(t *testing.T) {
 	eventually(t, "nothing of munich is held", func() bool {
 		return slices.ContainsFunc(held(), func(s branchline.Segment) bool { return s.Sealed })
 	})
-	berlin, err := identity.OpenNode(filepath.Join(t.TempDir(), "identity"), clock.Clock{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := federation.Enrol(t.Context(), berlin, token("berlin"), nil); err != nil {
-		t.Fatal(err)
-	}
-	conf, err := berlin.TLS()
-	if err != nil {
-		t.Fatal(err)
-	}
-	conn, err := link.Dial(t.Context(), n.Addr().String(), link.Options{TLS: conf})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close(0, "")
-	hello := &wire.Request{Call: &wire.Request_Hello{Hello: &wire.HelloRequest{
-		MinVersion: 1, MaxVersion: 1, Software: "munich"}}}
-	if _, err := send(t, conn, link.KindControl, hello); err != nil {
-		t.Fatal(err)
-	}
+	conn := dialAs(t, n, token("berlin"))
 	i := slices.IndexFunc(held(), func(s branchline.Segment) bool { return s.Sealed })
 	csr, err := munich.node.Request()
 	if err != nil {

@@ -28,7 +28,7 @@ type siteCommands struct {
 	List   siteListCommand   `cmd:"" help:"List the sites, their links and when they were last heard of."`
 	Revoke siteRevokeCommand `cmd:"" help:"End a site's link and refuse its certificate from now on."`
 
-	Approve siteApproveCommand `cmd:"" help:"Let a site come back that waits for approval, or a node of a quarantined one."`
+	Approve siteApproveCommand `cmd:"" help:"Let a site that waits come back, or a node of a quarantined one."`
 	Refuse  siteRefuseCommand  `cmd:"" help:"Keep a site out that waits for approval."`
 }
 

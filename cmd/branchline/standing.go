@@ -24,6 +24,9 @@ type waitingSite struct {
 type quarantineSite struct {
 	Since time.Time `json:"since"`
 	Cause string    `json:"cause"`
+
+	Approved time.Time `json:"approved,omitzero"`
+
 	Nodes []struct {
 		Instance string    `json:"instance"`
 		Opens    int       `json:"opens"`
@@ -56,6 +59,9 @@ func printStanding(out io.Writer, site string, w *waitingSite, q *quarantineSite
 	}
 	fmt.Fprintf(out, "\n%s is quarantined since %s: %s. Its nodes record on; none is linked.\n", site,
 		readable(q.Since), cause)
+	if !q.Approved.IsZero() {
+		fmt.Fprintf(out, "A node was approved %s and has not come since.\n", readable(q.Approved))
+	}
 	tab := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
 	fmt.Fprintln(tab, "  INSTANCE\tSTARTS\tADDRESS\tLAST CAME\tSOFTWARE")
 	for _, n := range q.Nodes {

@@ -58,7 +58,7 @@ func (r record) site() Site {
 	if r.Waiting != nil {
 		s.Waiting = r.Waiting.told()
 	}
-	if r.Quarantine != nil && r.Quarantine.Ended.IsZero() {
+	if r.Quarantine != nil {
 		s.Quarantine = r.Quarantine.told()
 	}
 	return s

@@ -40,6 +40,9 @@ type Quarantine struct {
 	Since time.Time
 	Cause string     // CauseDuplicate or CauseRolledBack
 	Nodes []SeenNode // which came with the identity, the latest first
+	// Approved is when a node was approved; until that has shown a certificate of its own another may be. Zero while
+	// none is let in.
+	Approved time.Time
 }
 
 // SeenNode is one that came with a site's identity.
@@ -60,7 +63,7 @@ type quarantine struct {
 }
 
 func (q *quarantine) told() *Quarantine {
-	told := &Quarantine{Since: q.Since, Cause: q.Cause}
+	told := &Quarantine{Since: q.Since, Cause: q.Cause, Approved: q.Ended}
 	for _, n := range q.Nodes {
 		told.Nodes = append(told.Nodes, n.node())
 	}

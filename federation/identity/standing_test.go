@@ -133,6 +133,9 @@ func TestClone(t *testing.T) {
 	s.want("approve nobody in particular", s.a.Approve("berlin", 0), branchline.ErrInvalid)
 	s.want("approve one that was never there", s.a.Approve("berlin", 9), branchline.ErrNotFound)
 	s.want("approve", s.a.Approve("berlin", 2), nil)
+	if q := s.site().Quarantine; q == nil || q.Approved.IsZero() {
+		t.Errorf("after approving, quarantine is %+v", q)
+	}
 	s.want("the first after that", s.greet(shared, 1, 5, false), ErrSuperseded)
 	s.want("the approved one", s.greet(shared, 2, 5, false), nil)
 	s.want("the approved one's link", s.a.Good(shared, 2), nil)

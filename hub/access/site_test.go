@@ -8,7 +8,8 @@ import (
 func TestRecordDenied(t *testing.T) {
 	f := open(t, t.TempDir())
 	err := f.RecordDenied(SiteDenied{
-		Site: "berlin", Address: "192.0.2.1:4711", Call: "fetch", Object: "segment 01", Reason: errors.New("not yours"), Missed: 3,
+		Site: "berlin", Address: "192.0.2.1:4711", Call: "fetch", Object: "segment 01",
+		Reason: errors.New("not yours"), Missed: 3,
 	})
 	if err != nil {
 		t.Fatal(err)

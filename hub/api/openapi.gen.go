@@ -685,6 +685,9 @@ type Policy string
 
 // Quarantine defines model for Quarantine.
 type Quarantine struct {
+	// Approved When a node was approved that is not linked yet
+	Approved *time.Time `json:"approved,omitempty"`
+
 	// Cause duplicate: two nodes were there at once; rolled-back: a node came with an older state than was seen.
 	Cause QuarantineCause `json:"cause"`
 

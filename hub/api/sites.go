@@ -45,10 +45,13 @@ func (a *API) sites(only branchline.SiteID) ([]Site, error) {
 		}
 		i := slices.IndexFunc(seen, func(s catalog.SiteState) bool { return s.ID == entry.Name })
 		site := Site{Id: string(entry.Name), Outages: []Outage{}}
-		describeStanding(&site, entry)
 		if i >= 0 {
 			site.Cameras, site.LastContact = seen[i].Cameras, optional(seen[i].LastContact)
 		}
+		if i >= 0 && seen[i].Linked && entry.Quarantine != nil && !entry.Quarantine.Approved.IsZero() {
+			entry.Quarantine = nil // the node that was approved is there
+		}
+		describeStanding(&site, entry)
 		site.State, site.Since = siteState(entry, seen[max(i, 0):i+1])
 		if err := errors.Join(a.describeLink(&site), a.describePeer(&site)); err != nil {
 			return nil, err

@@ -21,7 +21,8 @@ func describeStanding(site *Site, entry identity.Site) {
 		}
 	}
 	if q := entry.Quarantine; q != nil {
-		site.Quarantine = &Quarantine{Since: stamp(q.Since), Cause: QuarantineCause(q.Cause), Nodes: []SeenNode{}}
+		site.Quarantine = &Quarantine{Since: stamp(q.Since), Cause: QuarantineCause(q.Cause), Nodes: []SeenNode{},
+			Approved: optional(q.Approved)}
 		for _, n := range q.Nodes {
 			site.Quarantine.Nodes = append(site.Quarantine.Nodes, SeenNode{
 				Instance: identity.InstanceText(n.Instance), Opens: int(n.Opens), Address: n.Addr,
@@ -31,7 +32,9 @@ func describeStanding(site *Site, entry identity.Site) {
 	}
 }
 
-func (s strictServer) ApproveSite(ctx context.Context, req ApproveSiteRequestObject) (ApproveSiteResponseObject, error) {
+func (s strictServer) ApproveSite(
+	ctx context.Context, req ApproveSiteRequestObject,
+) (ApproveSiteResponseObject, error) {
 	var instance uint64
 	object := req.Site
 	if text := req.Body.Instance; text != nil && *text != "" {

@@ -100,7 +100,13 @@ func TestQuarantineInTheAPI(t *testing.T) {
 	if err := greet(2); err != nil {
 		t.Errorf("the approved node: %v", err)
 	}
-	if s := f.siteNamed("munich"); s.State == SiteStateQuarantined || s.Quarantine != nil {
+	if s := f.siteNamed("munich"); s.Quarantine == nil || s.Quarantine.Approved == nil {
+		t.Errorf("approved and not linked: %+v", s)
+	}
+	if err := f.Catalog.LinkUp("munich", f.Clock.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if s := f.siteNamed("munich"); s.State != SiteStateUp || s.Quarantine != nil {
 		t.Errorf("approved: %+v", s)
 	}
 }

@@ -745,6 +745,11 @@ export interface components {
              * @enum {string}
              */
             cause: "duplicate" | "rolled-back";
+            /**
+             * Format: date-time
+             * @description When a node was approved that is not linked yet
+             */
+            approved?: string;
             /** @description Those that came with the site's identity, the latest first */
             nodes: components["schemas"]["SeenNode"][];
         };
