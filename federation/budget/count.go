@@ -11,8 +11,9 @@ import (
 )
 
 const (
-	// keepEvery is how often what was counted is kept, and keepShare of the quota how much may be sent in
-	// between: the file says that much more than was counted, so that a crash never makes it less.
+	// keepEvery is how often what was counted is kept, and keepShare of the quota, or four seconds' worth, how
+	// much may be sent in between: the file says that much more than was counted, so that a crash never makes it
+	// less.
 	keepEvery = 10 * time.Second
 	keepShare = 1000
 	// The capacity is the most that was sent in a second in which the line was full, of the last
@@ -142,10 +143,11 @@ func (c *count) due(now time.Time, last bool) (record, bool) {
 	changed := float64(max(r.Capacity, c.kept.Capacity)) > (1+newsFrom)*float64(min(r.Capacity, c.kept.Capacity))
 	if c.quota.Bytes > 0 {
 		r.Month, r.Used = c.start, c.used
+		lately := max(c.used-c.then, 0) // since the last look, a second ago
 		if !last {
-			r.Used += max(c.quota.Bytes/keepShare, 4*(c.used-c.then))
+			r.Used += max(c.quota.Bytes/keepShare, 4*lately)
 		}
-		changed = changed || c.used > c.kept.Used || !r.Month.Equal(c.kept.Month) ||
+		changed = changed || c.used+2*lately > c.kept.Used || !r.Month.Equal(c.kept.Month) ||
 			now.Sub(c.when) >= keepEvery && c.used != c.then
 	}
 	c.then = c.used
