@@ -19,6 +19,7 @@ import (
 	"github.com/branchline-video/branchline/edge"
 	"github.com/branchline-video/branchline/federation"
 	"github.com/branchline-video/branchline/federation/identity"
+	"github.com/branchline-video/branchline/federation/members"
 	"github.com/branchline-video/branchline/internal/clock"
 	"github.com/branchline-video/branchline/segstore"
 )
@@ -122,6 +123,7 @@ type branch struct {
 	identity *identity.Node
 	node     *edge.Node
 	uplink   *federation.Uplink
+	members  *members.Members
 }
 
 // openBranch opens what is kept at dir: identity/ and store/.
@@ -137,12 +139,17 @@ func openBranch(c branchConfig) (*branch, error) {
 	if err != nil {
 		return nil, err
 	}
+	gossip, err := members.Open(members.Config{Logger: c.log})
+	if err != nil {
+		return nil, errors.Join(err, node.Close())
+	}
 	uplink := federation.NewUplink(federation.UplinkConfig{
-		Node: who, Source: node, Restore: node, Hubs: c.hubs, Token: c.token, Software: "branchline " + version,
+		Members: gossip,
+		Node:    who, Source: node, Restore: node, Hubs: c.hubs, Token: c.token, Software: "branchline " + version,
 		ListenPacket: c.listen, Logger: c.log,
 	})
 	linked := who.Site() != "" || c.token != ""
-	return &branch{dir: c.dir, linked: linked, identity: who, node: node, uplink: uplink}, nil
+	return &branch{dir: c.dir, linked: linked, identity: who, node: node, uplink: uplink, members: gossip}, nil
 }
 
 // run records and keeps the link until ctx ends. A failed uplink never ends the recording.
@@ -160,7 +167,7 @@ func (b *branch) run(ctx context.Context) error {
 	return group.Wait()
 }
 
-func (b *branch) close() error { return b.node.Close() }
+func (b *branch) close() error { return errors.Join(b.members.Close(), b.node.Close()) }
 
 // serveHTTP answers at the address until ctx ends.
 func serveHTTP(ctx context.Context, address string, h http.Handler) error {

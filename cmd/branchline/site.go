@@ -24,9 +24,10 @@ const socketName = "hub.sock"
 const maxAnswer = 64 << 20
 
 type siteCommands struct {
-	Add    siteAddCommand    `cmd:"" help:"Add a site, or let a known one enrol anew; prints a one-time token."`
-	List   siteListCommand   `cmd:"" help:"List the sites, their links and when they were last heard of."`
-	Revoke siteRevokeCommand `cmd:"" help:"End a site's link and refuse its certificate from now on."`
+	Add     siteAddCommand     `cmd:"" help:"Add a site, or let a known one enrol anew; prints a one-time token."`
+	List    siteListCommand    `cmd:"" help:"List the sites, their links and when they were last heard of."`
+	Outages siteOutagesCommand `cmd:"" help:"List when a site's link was down, how it looked and who saw it."`
+	Revoke  siteRevokeCommand  `cmd:"" help:"End a site's link and refuse its certificate from now on."`
 }
 
 // onHub says which hub of this machine a command is for.
@@ -128,6 +129,7 @@ func (c *siteListCommand) Run(t *terminal) error {
 		Since       time.Time `json:"since,omitzero"`
 		LastContact time.Time `json:"lastContact,omitzero"`
 		Cameras     int       `json:"cameras"`
+		Peer        *peer     `json:"peer,omitempty"`
 	}
 	var list struct {
 		Sites []site `json:"sites"`
@@ -145,6 +147,9 @@ func (c *siteListCommand) Run(t *terminal) error {
 	tab := tabwriter.NewWriter(t.stdout, 0, 4, 2, ' ', 0)
 	fmt.Fprintln(tab, "SITE\tSTATE\tSINCE\tLAST CONTACT\tCAMERAS")
 	for _, s := range list.Sites {
+		if s.Peer != nil {
+			s.State, s.Since = s.Peer.State, s.Peer.Since
+		}
 		fmt.Fprintf(tab, "%s\t%s\t%s\t%s\t%d\n", s.ID, s.State, readable(s.Since), readable(s.LastContact), s.Cameras)
 	}
 	return tab.Flush()

@@ -51,6 +51,7 @@ type Link struct {
 	seen   LinkFacts
 	in     uint64        // packets at the last look
 	rtt    time.Duration // at the last look
+	acked  time.Time     // when something was last acknowledged
 	bye    chan struct{} // closed when the peer ended the stream of packets
 }
 
@@ -322,7 +323,7 @@ func (l *Link) take(b []byte) {
 		return
 	case len(b) == 1 && b[0] == echoTell:
 		l.mu.Lock()
-		l.seen.Acked = l.n.now()
+		l.acked, l.seen.Unanswered = l.n.now(), time.Time{}
 		l.mu.Unlock()
 		return
 	}
@@ -431,13 +432,18 @@ func (l *Link) look(s link.Stats, now time.Time) (doubt bool) {
 	if s.PacketsIn == 0 {
 		return false // a link without figures
 	}
-	if s.PacketsIn != l.in {
-		l.in, l.seen.Heard = s.PacketsIn, now
+	heard, acked := s.PacketsIn != l.in, s.RTT != l.rtt
+	l.in, l.rtt = s.PacketsIn, s.RTT
+	if heard {
+		l.seen.Heard = now
 	}
-	if s.RTT != l.rtt {
-		l.rtt, l.seen.Acked = s.RTT, now
+	switch {
+	case acked:
+		l.acked, l.seen.Unanswered = now, time.Time{}
+	case heard && l.seen.Unanswered.IsZero() && l.stream != nil: // without gossip no echo tells for certain
+		l.seen.Unanswered = now
 	}
-	return now.Sub(l.seen.Acked) > doubtAfter
+	return now.Sub(l.acked) > doubtAfter
 }
 
 // exchange serves one exchange of memberlist's that the peer began.

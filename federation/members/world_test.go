@@ -225,8 +225,10 @@ func linked(ctx, stop context.Context, site string, at *Members, c *centre, w *w
 		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	var work sync.WaitGroup
 	hubCtx, hubEnd := context.WithCancel(context.Background())
+	defer hubEnd()
 	var errs [2]error
 	for i, side := range []*end{e, h} {
 		done := []context.CancelFunc{cancel, hubEnd}[i]

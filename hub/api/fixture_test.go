@@ -23,6 +23,7 @@ import (
 
 	"github.com/branchline-video/branchline"
 	"github.com/branchline-video/branchline/federation/identity"
+	"github.com/branchline-video/branchline/federation/members"
 	"github.com/branchline-video/branchline/hub/access"
 	"github.com/branchline-video/branchline/hub/catalog"
 	"github.com/branchline-video/branchline/hub/evidence"
@@ -109,6 +110,10 @@ func (h hubFacts) Timeline(stream branchline.StreamID, r branchline.TimeRange) (
 
 func (hubFacts) RTT(branchline.SiteID) (time.Duration, bool) { return 1500 * time.Microsecond, true }
 func (h hubFacts) Health() error                             { return h.f.failed }
+func (h hubFacts) Standing(site branchline.SiteID) (members.Standing, error) {
+	l, err := h.f.Catalog.Link(site)
+	return members.Join(h.f.Clock.Now(), members.LinkFacts{Up: l.Linked, Since: l.Since}, members.GossipFacts{}), err
+}
 
 type demo struct{ cut atomic.Bool }
 
