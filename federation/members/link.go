@@ -129,7 +129,8 @@ func (l *Link) sayBye() {
 		return
 	}
 	l.n.mu.Lock()
-	several := len(l.n.word) > 1
+	several := len(l.n.word) > 1 && !l.n.leaving // only once, though each link says bye to its hub
+	l.n.leaving = true
 	l.n.mu.Unlock()
 	if several {
 		_ = l.n.ml.Leave(byeTime) // what is not heard of it is found out

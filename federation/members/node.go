@@ -24,18 +24,19 @@ type node struct {
 	streams chan net.Conn
 	life    uint64 // another for each that was made
 
-	mu     sync.Mutex
-	links  map[string]*Link     // by the name at the other end
-	routes map[string]*Link     // at an edge: by which link a node was heard of
-	facts  map[string]fact      // by member
-	past   map[string]LinkFacts // of links that have ended
-	joined map[string]joining   // at an edge, by hub
-	word   word                 // of this node's own links
-	others bool                 // some member is linked to another hub
-	told   time.Time            // when this node last told of itself,
-	last   []byte               // and what
-	lone   time.Time            // since when it has no link at all; zero while it has
-	back   bool                 // it was without for so long that others may have given it up
+	mu      sync.Mutex
+	links   map[string]*Link     // by the name at the other end
+	routes  map[string]*Link     // at an edge: by which link a node was heard of
+	facts   map[string]fact      // by member
+	past    map[string]LinkFacts // of links that have ended
+	joined  map[string]joining   // at an edge, by hub
+	word    word                 // of this node's own links
+	others  bool                 // some member is linked to another hub
+	told    time.Time            // when this node last told of itself,
+	last    []byte               // and what
+	leaving bool
+	lone    time.Time // since when it has no link at all; zero while it has
+	back    bool      // it was without for so long that others may have given it up
 }
 
 // fact is what gossip says of a member.
