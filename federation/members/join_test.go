@@ -40,44 +40,9 @@ func TestJoin(t *testing.T) {
 		down@90 bye           | dead t95                   | left@90 the site
 		down@90 h87           | left t80                   | left@90 gossip
 		up@10 h99             | left t80                   | online@10 this hub     a link that is up counts more`
-	at := func(s string) time.Time {
-		f, err := strconv.ParseFloat(s, 64)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return time.Unix(0, int64(f*1e9))
-	}
 	for line := range strings.Lines(strings.TrimSpace(cases)) {
 		part := strings.Split(strings.TrimSpace(line), "|")
-		var l LinkFacts
-		var g GossipFacts
-		for i, w := range strings.Fields(part[0]) {
-			switch {
-			case i == 0:
-				state, since, _ := strings.Cut(w, "@")
-				l.Up, l.Since = state == "up", at(since)
-			case w == "bye":
-				l.Bye = true
-			case w[0] == 'h':
-				l.Heard = at(w[1:])
-			default:
-				l.Unanswered = at(w[1:])
-			}
-		}
-		for i, w := range strings.Fields(part[1]) {
-			switch {
-			case i == 0:
-				g.Life = Life(w)
-			case w == "unheard":
-				g.Unheard = true
-			case w == "others":
-				g.Others = true
-			case strings.HasPrefix(w, "hub"):
-				g.Hubs = append(g.Hubs, w)
-			default:
-				g.Told = at(w[1:])
-			}
-		}
+		l, g := readLink(t, part[0]), readGossip(t, part[1])
 		s := Join(time.Unix(100, 0), l, g)
 		got := fmt.Sprintf("%s@%v %s", s.State, float64(s.Since.UnixNano())/1e9, s.By)
 		if !strings.HasPrefix(strings.TrimSpace(part[2]), got) {
@@ -87,4 +52,50 @@ func TestJoin(t *testing.T) {
 			t.Errorf("%s: no reason", line)
 		}
 	}
+}
+
+func second(t *testing.T, s string) time.Time {
+	t.Helper()
+	f, err := strconv.ParseFloat(s, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return time.Unix(0, int64(f*1e9))
+}
+
+func readLink(t *testing.T, text string) (l LinkFacts) {
+	t.Helper()
+	for i, w := range strings.Fields(text) {
+		switch {
+		case i == 0:
+			state, since, _ := strings.Cut(w, "@")
+			l.Up, l.Since = state == "up", second(t, since)
+		case w == "bye":
+			l.Bye = true
+		case w[0] == 'h':
+			l.Heard = second(t, w[1:])
+		default:
+			l.Unanswered = second(t, w[1:])
+		}
+	}
+	return l
+}
+
+func readGossip(t *testing.T, text string) (g GossipFacts) {
+	t.Helper()
+	for i, w := range strings.Fields(text) {
+		switch {
+		case i == 0:
+			g.Life = Life(w)
+		case w == "unheard":
+			g.Unheard = true
+		case w == "others":
+			g.Others = true
+		case strings.HasPrefix(w, "hub"):
+			g.Hubs = append(g.Hubs, w)
+		default:
+			g.Told = second(t, w[1:])
+		}
+	}
+	return g
 }

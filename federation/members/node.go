@@ -63,7 +63,8 @@ const (
 func newNode(m *Members, name string) *node {
 	return &node{
 		m: m, name: name, packets: make(chan *memberlist.Packet, waitingPackets),
-		streams: make(chan net.Conn, waitingStreams), life: rand.Uint64(), links: make(map[string]*Link), routes: make(map[string]*Link),
+		streams: make(chan net.Conn, waitingStreams), life: rand.Uint64(),
+		links: make(map[string]*Link), routes: make(map[string]*Link),
 		facts: make(map[string]fact), past: make(map[string]LinkFacts), joined: make(map[string]joining), word: word{},
 	}
 }
