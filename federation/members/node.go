@@ -33,7 +33,8 @@ type node struct {
 	word    word                 // of this node's own links
 	others  bool                 // some member is linked to another hub
 	told    time.Time            // when this node last told of itself,
-	last    []byte               // and what
+	last    []byte               // and what,
+	left    int                  // and how often that is still to be told
 	leaving bool
 	lone    time.Time // since when it has no link at all; zero while it has
 	back    bool      // it was without for so long that others may have given it up
@@ -278,9 +279,13 @@ func (n *node) tell() {
 	now := n.now()
 	n.mu.Lock()
 	word := n.word.encode()
-	news := (n.back || !bytes.Equal(word, n.last)) && now.Sub(n.told) >= wordEvery
+	if n.back || !bytes.Equal(word, n.last) {
+		n.back, n.last, n.left = false, word, wordTimes
+	}
+	news := n.left > 0 && now.Sub(n.told) >= wordEvery
 	if news {
-		n.back, n.last, n.told = false, word, now
+		n.told = now
+		n.left--
 	}
 	n.mu.Unlock()
 	if news {
