@@ -361,7 +361,8 @@ func (l *Link) take(b []byte) {
 
 // sendTo sends one of this node's own packets to the node with the name.
 func (l *Link) sendTo(name string, b []byte) {
-	if l.n.hub() || name == l.peerName() {
+	// A hub that this edge has no link to cannot be reached, but the rumours in the packet are as good here.
+	if _, hub := idOf(name); hub || l.n.hub() {
 		name = ""
 	}
 	l.send(frame(name, b))

@@ -26,7 +26,7 @@ const (
 	indirectChecks = 1
 	// Rumours go to gossipNodes members every gossipInterval, while there are any.
 	gossipInterval = time.Second
-	gossipNodes    = 2
+	gossipNodes    = 3
 	retransmits    = 4 // times the logarithm of the number of members
 	// suspicion lasts suspicionMult probe intervals, times the logarithm of the number of members, and
 	// maxSuspicion times that if few agree: a node that has no CPU for seconds can still object. That a link
