@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// TestDay lives through HOURS (2; make soak takes 24) of virtual time with SEEDS (1) seeds: 5 % of all packets are lost in each link and
-// direction, and each branch's box stands still for up to 3 s every few minutes. Nothing but online or suspect may
-// be shown. At its end a branch dies, and one is cut off from one of its two hubs.
+// TestDay lives through HOURS (2; make soak takes 24) of virtual time with SEEDS (1) seeds: 5 % of all packets are
+// lost in each link and direction, and each branch's box stands still for up to 3 s every few minutes. Nothing but
+// online or suspect may be shown. At its end a branch dies, and one is cut off from one of its two hubs.
 func TestDay(t *testing.T) {
 	hours := time.Duration(fromEnv(t, "HOURS", 2)) * time.Hour
 	for seed := range uint64(fromEnv(t, "SEEDS", 1)) {
