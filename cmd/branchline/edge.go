@@ -21,6 +21,7 @@ import (
 	"github.com/branchline-video/branchline/federation/budget"
 	"github.com/branchline-video/branchline/federation/identity"
 	"github.com/branchline-video/branchline/federation/link"
+	"github.com/branchline-video/branchline/federation/members"
 	"github.com/branchline-video/branchline/internal/clock"
 	"github.com/branchline-video/branchline/segstore"
 )
@@ -130,6 +131,7 @@ type branch struct {
 	node     *edge.Node
 	budget   *budget.Budget
 	uplink   *federation.Uplink
+	members  *members.Members
 }
 
 // openBranch opens what is kept at dir: identity/ and store/.
@@ -158,12 +160,18 @@ func openBranch(c branchConfig) (*branch, error) {
 	if err != nil {
 		return nil, errors.Join(err, node.Close())
 	}
+	gossip, err := members.Open(members.Config{Logger: c.log})
+	if err != nil {
+		return nil, errors.Join(err, within.Close(), node.Close())
+	}
 	uplink := federation.NewUplink(federation.UplinkConfig{
-		Node: who, Source: node, Budget: within, Restore: node, Feed: node.Store().Head, Hubs: c.hubs, Token: c.token,
-		Software: "branchline " + version, ListenPacket: c.listen, Uplinks: c.uplinks, Logger: c.log,
+		Node: who, Source: node, Budget: within, Members: gossip, Restore: node, Feed: node.Store().Head,
+		Hubs: c.hubs, Token: c.token, Software: "branchline " + version, ListenPacket: c.listen, Uplinks: c.uplinks, Logger: c.log,
 	})
 	linked := who.Site() != "" || c.token != "" || c.organisation != nil
-	return &branch{dir: c.dir, linked: linked, identity: who, node: node, budget: within, uplink: uplink}, nil
+	return &branch{
+		dir: c.dir, linked: linked, identity: who, node: node, budget: within, uplink: uplink, members: gossip,
+	}, nil
 }
 
 // run records and keeps the link until ctx ends. A failed uplink never ends the recording.
@@ -185,7 +193,9 @@ func (b *branch) run(ctx context.Context) error {
 	return group.Wait()
 }
 
-func (b *branch) close() error { return errors.Join(b.budget.Close(), b.node.Close()) }
+func (b *branch) close() error {
+	return errors.Join(b.members.Close(), b.budget.Close(), b.node.Close())
+}
 
 // serveHTTP answers at the address until ctx ends.
 func serveHTTP(ctx context.Context, address string, h http.Handler) error {

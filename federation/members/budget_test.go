@@ -8,8 +8,9 @@ import (
 	"time"
 )
 
-// TestBudget prints what gossip costs a site's link, in virtual time, at SITES (60) sites; make soak takes 500: all packets and streams of
-// gossip in both directions, with 58 bytes for the headers of a QUIC datagram, UDP and IP on each packet.
+// TestBudget prints what gossip costs a site's link, in virtual time, at SITES (60) sites; make soak takes 500:
+// all packets and streams of gossip in both directions, with 58 bytes for the headers of a QUIC datagram, UDP
+// and IP on each packet.
 func TestBudget(t *testing.T) {
 	const (
 		span     = 3 * time.Minute

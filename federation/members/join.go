@@ -26,9 +26,9 @@ const (
 	// silentAfter is how long a link may bring nothing before its site is suspect: more than two keep-alives
 	// and their repetitions, so that lost packets alone do not show.
 	silentAfter = 3 * time.Second
-	// oneWayAfter is how long bytes must have come in while nothing that was sent was acknowledged. Both
-	// sides send every second; a cut of both directions ends both within less.
-	oneWayAfter = 2500 * time.Millisecond
+	// oneWayAfter is how long bytes must have gone on coming in while nothing that was sent was acknowledged.
+	// Both sides send every second and repeat what is lost; a peer that hears nothing goes on for 3.5 s.
+	oneWayAfter = 2 * time.Second
 	// decideWithin is how long after the loss of a link gossip may take to tell of another way. A link is
 	// lost within 4.5 s of the site's death, so the dead are shown within 15 s.
 	decideWithin = 10 * time.Second
@@ -39,9 +39,10 @@ type LinkFacts struct {
 	Up    bool
 	Since time.Time // of Up, or of down
 	Heard time.Time // when something last came from the site
-	// Acked is when the site last acknowledged something; zero if the link does not tell.
-	Acked time.Time
-	Bye   bool // the site said that it stops
+	// Unanswered is when something first came after the site had last acknowledged anything; zero if it
+	// acknowledges what is sent, or if the link does not tell.
+	Unanswered time.Time
+	Bye        bool // the site said that it stops
 }
 
 // Life says what gossip thinks of a member.
@@ -123,10 +124,12 @@ func joinUp(now time.Time, l LinkFacts) Standing {
 	case l.Heard.IsZero() || silent < silentAfter && !oneWay(l):
 		return Standing{Online, l.Since, "the link is up", ThisHub}
 	case oneWay(l) && silent < silentAfter:
-		return Standing{OneWay, l.Acked, "bytes come from the site, and it gets nothing of what this hub sends", ThisHub}
+		return Standing{OneWay, l.Unanswered, "bytes come from the site, and it gets nothing of what this hub sends", ThisHub}
 	}
 	return Standing{Suspect, l.Heard, fmt.Sprintf("nothing came from the site for %d s", int(silent/time.Second)), ThisHub}
 }
 
-// oneWay reports whether bytes came in well after the last one that was sent had been acknowledged.
-func oneWay(l LinkFacts) bool { return !l.Acked.IsZero() && l.Heard.Sub(l.Acked) >= oneWayAfter }
+// oneWay reports whether bytes went on coming in while nothing that was sent was acknowledged.
+func oneWay(l LinkFacts) bool {
+	return !l.Unanswered.IsZero() && l.Heard.Sub(l.Unanswered) >= oneWayAfter
+}

@@ -16,8 +16,10 @@ const (
 	tellAfter = 8 * time.Second
 	// wordEvery is the least time between two words of a node about its links, so that one that flaps does
 	// not fill everybody's link, and wordAfter how long a change must have lasted.
-	wordEvery = 10 * time.Second
-	wordAfter = 3 * time.Second
+	wordEvery = 4 * time.Second
+	wordAfter = 2 * time.Second
+	// wordTimes is how often each word is told: when only some can hear a member, a rumour may die out.
+	wordTimes = 3
 	// joinAgain is the pause after a join that failed, and as much again at random.
 	joinAgain = 5 * time.Second
 )

@@ -10,7 +10,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
 	"golang.org/x/time/rate"
 
 	"github.com/branchline-video/branchline"
@@ -51,6 +50,7 @@ type Link struct {
 	seen   LinkFacts
 	in     uint64        // packets at the last look
 	rtt    time.Duration // at the last look
+	acked  time.Time     // when something was last acknowledged
 	bye    chan struct{} // closed when the peer ended the stream of packets
 }
 
@@ -128,7 +128,8 @@ func (l *Link) sayBye() {
 		return
 	}
 	l.n.mu.Lock()
-	several := len(l.n.word) > 1
+	several := len(l.n.word) > 1 && !l.n.leaving // only once, though each link says bye to its hub
+	l.n.leaving = true
 	l.n.mu.Unlock()
 	if several {
 		_ = l.n.ml.Leave(byeTime) // what is not heard of it is found out
@@ -322,7 +323,7 @@ func (l *Link) take(b []byte) {
 		return
 	case len(b) == 1 && b[0] == echoTell:
 		l.mu.Lock()
-		l.seen.Acked = l.n.now()
+		l.acked, l.seen.Unanswered = l.n.now(), time.Time{}
 		l.mu.Unlock()
 		return
 	}
@@ -360,7 +361,8 @@ func (l *Link) take(b []byte) {
 
 // sendTo sends one of this node's own packets to the node with the name.
 func (l *Link) sendTo(name string, b []byte) {
-	if l.n.hub() || name == l.peerName() {
+	// A hub that this edge has no link to cannot be reached, but the rumours in the packet are as good here.
+	if _, hub := idOf(name); hub || l.n.hub() {
 		name = ""
 	}
 	l.send(frame(name, b))
@@ -431,80 +433,16 @@ func (l *Link) look(s link.Stats, now time.Time) (doubt bool) {
 	if s.PacketsIn == 0 {
 		return false // a link without figures
 	}
-	if s.PacketsIn != l.in {
-		l.in, l.seen.Heard = s.PacketsIn, now
+	heard, acked := s.PacketsIn != l.in, s.RTT != l.rtt
+	l.in, l.rtt = s.PacketsIn, s.RTT
+	if heard {
+		l.seen.Heard = now
 	}
-	if s.RTT != l.rtt {
-		l.rtt, l.seen.Acked = s.RTT, now
+	switch {
+	case acked:
+		l.acked, l.seen.Unanswered = now, time.Time{}
+	case heard && l.seen.Unanswered.IsZero() && l.stream != nil: // without gossip no echo tells for certain
+		l.seen.Unanswered = now
 	}
-	return now.Sub(l.seen.Acked) > doubtAfter
-}
-
-// exchange serves one exchange of memberlist's that the peer began.
-func (l *Link) exchange(ctx context.Context, st link.Stream, r *bufio.Reader) {
-	name, err := readName(r)
-	if err != nil || name != "" && !valid(name) {
-		l.n.m.counts.refused.Add(1)
-		st.Reset(codeGossip)
-		return
-	}
-	if l.n.hub() && name != "" {
-		l.relay(ctx, st, r, name)
-		return
-	}
-	if name == "" {
-		name = l.peerName()
-	}
-	c := newStreamConn(l, name)
-	c.take(st, r)
-	select {
-	case l.n.streams <- c:
-	default:
-		l.n.m.counts.dropped.Add(1)
-		_ = c.Close()
-	}
-	late := time.NewTimer(streamTime)
-	defer late.Stop()
-	select {
-	case <-c.done:
-	case <-late.C:
-	case <-ctx.Done():
-	}
-	_ = c.Close()
-}
-
-// relay passes an exchange on to another site, both ways, as far as it is a ping.
-func (l *Link) relay(ctx context.Context, st link.Stream, r *bufio.Reader, to string) {
-	defer st.Reset(codeGossip)
-	by, _ := l.n.to(to)
-	if len(by) == 0 {
-		l.n.m.counts.dropped.Add(1)
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, streamTime)
-	defer cancel()
-	other, err := by[0].conn.OpenStream(ctx, link.KindGossip)
-	if err != nil {
-		return
-	}
-	defer other.Reset(codeGossip)
-	stop := context.AfterFunc(ctx, func() {
-		st.Reset(codeGossip)
-		other.Reset(codeGossip)
-	})
-	defer stop()
-	from := l.peerName()
-	if _, err := other.Write(append([]byte{streamState, byte(len(from))}, from...)); err != nil {
-		return
-	}
-	var g errgroup.Group
-	g.Go(func() error { return pass(other, r) })
-	g.Go(func() error { return pass(st, other) })
-	_ = g.Wait() // the two ends know
-}
-
-// pass copies what a hub passes on and ends the direction.
-func pass(to link.Stream, from io.Reader) error {
-	_, err := io.Copy(struct{ io.Writer }{to}, io.LimitReader(from, maxRelay))
-	return errors.Join(err, to.Close())
+	return now.Sub(l.acked) > doubtAfter
 }

@@ -26,8 +26,8 @@ const (
 	indirectChecks = 1
 	// Rumours go to gossipNodes members every gossipInterval, while there are any.
 	gossipInterval = time.Second
-	gossipNodes    = 2
-	retransmits    = 2 // times the logarithm of the number of members
+	gossipNodes    = 3
+	retransmits    = 4 // times the logarithm of the number of members
 	// suspicion lasts suspicionMult probe intervals, times the logarithm of the number of members, and
 	// maxSuspicion times that if few agree: a node that has no CPU for seconds can still object. That a link
 	// is gone is known from the link, sooner.

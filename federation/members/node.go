@@ -24,18 +24,20 @@ type node struct {
 	streams chan net.Conn
 	life    uint64 // another for each that was made
 
-	mu     sync.Mutex
-	links  map[string]*Link     // by the name at the other end
-	routes map[string]*Link     // at an edge: by which link a node was heard of
-	facts  map[string]fact      // by member
-	past   map[string]LinkFacts // of links that have ended
-	joined map[string]joining   // at an edge, by hub
-	word   word                 // of this node's own links
-	others bool                 // some member is linked to another hub
-	told   time.Time            // when this node last told of itself,
-	last   []byte               // and what
-	lone   time.Time            // since when it has no link at all; zero while it has
-	back   bool                 // it was without for so long that others may have given it up
+	mu      sync.Mutex
+	links   map[string]*Link     // by the name at the other end
+	routes  map[string]*Link     // at an edge: by which link a node was heard of
+	facts   map[string]fact      // by member
+	past    map[string]LinkFacts // of links that have ended
+	joined  map[string]joining   // at an edge, by hub
+	word    word                 // of this node's own links
+	others  bool                 // some member is linked to another hub
+	told    time.Time            // when this node last told of itself,
+	last    []byte               // and what,
+	left    int                  // and how often that is still to be told
+	leaving bool
+	lone    time.Time // since when it has no link at all; zero while it has
+	back    bool      // it was without for so long that others may have given it up
 }
 
 // fact is what gossip says of a member.
@@ -62,7 +64,8 @@ const (
 func newNode(m *Members, name string) *node {
 	return &node{
 		m: m, name: name, packets: make(chan *memberlist.Packet, waitingPackets),
-		streams: make(chan net.Conn, waitingStreams), life: rand.Uint64(), links: make(map[string]*Link), routes: make(map[string]*Link),
+		streams: make(chan net.Conn, waitingStreams), life: rand.Uint64(),
+		links: make(map[string]*Link), routes: make(map[string]*Link),
 		facts: make(map[string]fact), past: make(map[string]LinkFacts), joined: make(map[string]joining), word: word{},
 	}
 }
@@ -276,9 +279,13 @@ func (n *node) tell() {
 	now := n.now()
 	n.mu.Lock()
 	word := n.word.encode()
-	news := (n.back || !bytes.Equal(word, n.last)) && now.Sub(n.told) >= wordEvery
+	if n.back || !bytes.Equal(word, n.last) {
+		n.back, n.last, n.left = false, word, wordTimes
+	}
+	news := n.left > 0 && now.Sub(n.told) >= wordEvery
 	if news {
-		n.back, n.last, n.told = false, word, now
+		n.told = now
+		n.left--
 	}
 	n.mu.Unlock()
 	if news {

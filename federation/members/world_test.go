@@ -211,7 +211,8 @@ func (c *centre) standing(site string) Standing {
 }
 
 // linked runs one link between an edge and a hub until ctx ends or the wire is dead.
-func linked(ctx, stop context.Context, site string, at *Members, c *centre, w *wire) error {
+func linked(ctx context.Context, site string, at *Members, c *centre, w *wire) error {
+	stop := ctx
 	atEdge, atHub := link.Pipe(branchline.SiteID(site), "")
 	e := &end{Conn: atEdge, w: w, edge: true, in: make(chan []byte, 64)}
 	h := &end{Conn: atHub, w: w, in: make(chan []byte, 64)}
@@ -225,8 +226,10 @@ func linked(ctx, stop context.Context, site string, at *Members, c *centre, w *w
 		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	var work sync.WaitGroup
 	hubCtx, hubEnd := context.WithCancel(context.Background())
+	defer hubEnd()
 	var errs [2]error
 	for i, side := range []*end{e, h} {
 		done := []context.CancelFunc{cancel, hubEnd}[i]
@@ -295,7 +298,7 @@ func newSite(t *testing.T, name string, seed uint64, loss float64, hubs ...*cent
 			for ctx.Err() == nil {
 				if late, ok := w.passes(true, 0); ok && !w.dn { // a handshake
 					rest(ctx, late)
-					_ = linked(ctx, ctx, name, m, hub, w)
+					_ = linked(ctx, name, m, hub, w)
 				}
 				rest(ctx, 500*time.Millisecond)
 			}

@@ -24,6 +24,7 @@ import (
 	"github.com/branchline-video/branchline"
 	"github.com/branchline-video/branchline/federation"
 	"github.com/branchline-video/branchline/federation/identity"
+	"github.com/branchline-video/branchline/federation/members"
 	"github.com/branchline-video/branchline/hub/access"
 	"github.com/branchline-video/branchline/hub/catalog"
 	"github.com/branchline-video/branchline/hub/evidence"
@@ -108,7 +109,9 @@ func (h hubFacts) Timeline(stream branchline.StreamID, r branchline.TimeRange) (
 	return catalog.Timeline(r, h.f.Clock.Now(), facts, nil, nil), err
 }
 
-func (hubFacts) Path(branchline.SiteID) (time.Duration, string) { return 1500 * time.Microsecond, "tcp" }
+func (hubFacts) Path(branchline.SiteID) (time.Duration, string) {
+	return 1500 * time.Microsecond, "tcp"
+}
 func (hubFacts) Uplink(context.Context, branchline.SiteID) (federation.UplinkBudget, error) {
 	return federation.UplinkBudget{
 		Rate: 2_000_000, Percent: 20, Zone: "UTC", Capacity: 10_000_000, Used: 500_000, Viewers: 1,
@@ -117,6 +120,11 @@ func (hubFacts) Uplink(context.Context, branchline.SiteID) (federation.UplinkBud
 }
 
 func (h hubFacts) Health() error { return h.f.failed }
+
+func (h hubFacts) Standing(site branchline.SiteID) (members.Standing, error) {
+	l, err := h.f.Catalog.Link(site)
+	return members.Join(h.f.Clock.Now(), members.LinkFacts{Up: l.Linked, Since: l.Since}, members.GossipFacts{}), err
+}
 
 type demo struct{ cut atomic.Bool }
 

@@ -19,6 +19,7 @@ import (
 
 	"github.com/branchline-video/branchline"
 	"github.com/branchline-video/branchline/hub/access"
+	"github.com/branchline-video/branchline/hub/catalog"
 )
 
 // pictures reads fragmented MP4 with an independent reader: "i" for each init part, and the decode
