@@ -136,14 +136,25 @@ func (u *Uplink) Run(ctx context.Context) error {
 		if refused(err) {
 			wait = refusedPause
 		}
-		select {
-		case <-time.After(wait):
-		case <-ctx.Done():
-		}
+		u.pause(ctx, wait, hub)
 	}
 	u.set(UplinkState{Since: u.cfg.Clock.Now(), Err: ctx.Err()}, nil) // asked for, so no news
 	return ctx.Err()
 }
+
+// pause waits, and no longer than until a hub that was silent answers.
+func (u *Uplink) pause(ctx context.Context, wait time.Duration, hub string) {
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	if silent(u.State().Err) && hub != "" &&
+		link.Knock(ctx, hub, link.Options{ListenPacket: u.cfg.ListenPacket}) == nil {
+		return
+	}
+	<-ctx.Done()
+}
+
+// silent reports whether an attempt or a link has ended because nothing came from the hub.
+func silent(err error) bool { return isAny(err, link.ErrSilent, context.DeadlineExceeded) }
 
 // refused reports whether trying again soon is of no use.
 func refused(err error) bool {

@@ -70,16 +70,39 @@ func dialFirst(ctx context.Context, addrs []*net.UDPAddr, opt Options) (Conn, er
 	return first, nil
 }
 
+// dialOne makes one handshake, and a new one when the hub answers and the first was not heard of: its next
+// packet might be seconds away.
 func dialOne(ctx context.Context, addr *net.UDPAddr, opt Options) (Conn, error) {
-	any := ":0"
-	if addr.IP.IsLoopback() {
-		any = net.JoinHostPort(addr.IP.String(), "0")
+	for wait := knockAfter; ; wait *= 2 {
+		attempt, end := context.WithCancelCause(ctx)
+		var w watchdog
+		knocked := make(chan struct{})
+		go func() {
+			defer close(knocked)
+			select {
+			case <-time.After(wait):
+			case <-attempt.Done():
+				return
+			}
+			if knock(attempt, addr, opt) == nil && !w.heard() {
+				end(errAnswered)
+			}
+		}()
+		c, err := handshake(attempt, addr, opt, &w)
+		again := errors.Is(context.Cause(attempt), errAnswered)
+		end(nil)
+		<-knocked
+		if err == nil || !again || ctx.Err() != nil {
+			return c, err
+		}
 	}
-	e, err := opt.open(any)
+}
+
+func handshake(ctx context.Context, addr *net.UDPAddr, opt Options, w *watchdog) (Conn, error) {
+	e, err := opt.open(anyPort(addr))
 	if err != nil {
 		return nil, err
 	}
-	var w watchdog
 	conf := config()
 	conf.Tracer, conf.DisablePathMTUDiscovery = w.trace, opt.Small
 	c, err := e.t.Dial(ctx, addr, opt.TLS, conf)
@@ -88,6 +111,14 @@ func dialOne(ctx context.Context, addr *net.UDPAddr, opt Options) (Conn, error) 
 	}
 	w.watch(c)
 	return newConn(c, e, ""), nil
+}
+
+// anyPort is where a socket listens that speaks to addr.
+func anyPort(addr *net.UDPAddr) string {
+	if addr.IP.IsLoopback() {
+		return net.JoinHostPort(addr.IP.String(), "0")
+	}
+	return ":0"
 }
 
 func resolve(ctx context.Context, addr string) ([]*net.UDPAddr, error) {

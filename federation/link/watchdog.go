@@ -3,6 +3,7 @@ package link
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -15,6 +16,8 @@ import (
 // connection's trace, to which the watchdog listens. The side that dials has one: it sends the video,
 // and it can dial anew. A trace is not free: some tenth of the highest rate over loopback.
 type watchdog struct {
+	came atomic.Bool // anything, from the peer
+
 	mu      sync.Mutex
 	conn    *quic.Conn  // nil while the handshake goes on
 	timer   *time.Timer // from the first probe timeout on; nil while acknowledgements come
@@ -32,6 +35,9 @@ func (w *watchdog) watch(c *quic.Conn) {
 	w.conn = c
 }
 
+// heard reports whether anything came from the peer.
+func (w *watchdog) heard() bool { return w.came.Load() }
+
 // AddProducer is part of a trace.
 func (w *watchdog) AddProducer() qlogwriter.Recorder { return w }
 
@@ -39,6 +45,9 @@ func (w *watchdog) AddProducer() qlogwriter.Recorder { return w }
 func (w *watchdog) RecordEvent(e qlogwriter.Event) {
 	probes, ok := e.(qlog.PTOCountUpdated)
 	if !ok {
+		if _, came := e.(qlog.PacketReceived); came && !w.came.Load() {
+			w.came.Store(true)
+		}
 		return
 	}
 	w.mu.Lock()
