@@ -47,8 +47,9 @@ bench-storage: build | need-go ## measure the storage, half an hour; results in 
 race: | need-go ## test the Go code under the race detector
 	go test -race -timeout 30m ./...
 
-soak: | need-go ## look for properties that fail, with CHECKS (2000) of each at random
+soak: | need-go ## look for what fails, with CHECKS (2000) of each property and SEEDS (1000) of each simulated network
 	go test -count=1 -timeout 6h $(PROPERTIES) -rapid.checks=$${CHECKS:-2000}
+	SEEDS=$${SEEDS:-1000} go test -count=1 -timeout 6h -v -run '^(TestHeal|TestRebinding)$$' ./federation
 
 fuzz: | need-go ## run each fuzz target for FUZZTIME (10s)
 	@for p in $$(grep -rlE '^func Fuzz' --include='*_test.go' . | xargs -n1 dirname | sort -u); do \

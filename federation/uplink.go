@@ -9,6 +9,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -57,6 +58,7 @@ type UplinkConfig struct {
 type Uplink struct {
 	cfg   UplinkConfig
 	again bool // the token was used up for a certificate that had become worthless; Run's
+	names link.Names
 
 	mu      sync.Mutex
 	state   UplinkState
@@ -128,15 +130,17 @@ func (u *Uplink) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			break
 		}
+		good := u.State().Up && u.cfg.Clock.Now().Sub(began) > goodLink
 		u.down(hub, err)
-		if u.cfg.Clock.Now().Sub(began) > goodLink {
+		if good {
 			pause.Reset()
 		}
-		wait := pause.Next()
-		if refused(err) {
-			wait = refusedPause
+		switch wait := pause.Next(); {
+		case refused(err):
+			u.pause(ctx, refusedPause, hub)
+		case !good || !silent(err): // else the path has just gone dark, and may be back at any moment
+			u.pause(ctx, wait, hub)
 		}
-		u.pause(ctx, wait, hub)
 	}
 	u.set(UplinkState{Since: u.cfg.Clock.Now(), Err: ctx.Err()}, nil) // asked for, so no news
 	return ctx.Err()
@@ -146,15 +150,22 @@ func (u *Uplink) Run(ctx context.Context) error {
 func (u *Uplink) pause(ctx context.Context, wait time.Duration, hub string) {
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
-	if silent(u.State().Err) && hub != "" &&
-		link.Knock(ctx, hub, link.Options{ListenPacket: u.cfg.ListenPacket}) == nil {
+	if silent(u.State().Err) && hub != "" && link.Knock(ctx, hub, u.options()) == nil {
 		return
 	}
 	<-ctx.Done()
 }
 
-// silent reports whether an attempt or a link has ended because nothing came from the hub.
-func silent(err error) bool { return isAny(err, link.ErrSilent, context.DeadlineExceeded) }
+// silent reports whether an attempt or a link has ended because nothing came from the hub or nothing could
+// be sent to it, as when a node has no route for a while.
+func silent(err error) bool {
+	var failed syscall.Errno
+	return isAny(err, link.ErrSilent, link.ErrStalled, context.DeadlineExceeded) || errors.As(err, &failed)
+}
+
+func (u *Uplink) options() link.Options {
+	return link.Options{ListenPacket: u.cfg.ListenPacket, Names: &u.names}
+}
 
 // refused reports whether trying again soon is of no use.
 func refused(err error) bool {
@@ -199,9 +210,9 @@ func (u *Uplink) once(ctx context.Context, next int) (hub string, err error) {
 	}
 	hub = hubs[next%len(hubs)]
 	dialling, cancel := context.WithTimeout(ctx, link.HandshakeTimeout)
-	conn, err := link.Dial(dialling, hub, link.Options{
-		TLS: conf, ListenPacket: u.cfg.ListenPacket, Small: errors.Is(u.State().Err, link.ErrStalled),
-	})
+	opt := u.options()
+	opt.TLS, opt.Small = conf, errors.Is(u.State().Err, link.ErrStalled)
+	conn, err := link.Dial(dialling, hub, opt)
 	cancel()
 	if err != nil {
 		return hub, fmt.Errorf("link to hub: %w", err)

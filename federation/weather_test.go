@@ -1,11 +1,9 @@
 package federation
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"net"
 	"sync"
-	"testing"
 	"time"
 
 	"github.com/quic-go/quic-go/testutils/simnet"
@@ -18,6 +16,7 @@ const hubHost = "10.0.0.1"
 // with a queue, a delay, loss, cuts of one or both directions, a least MTU, and a NAT.
 type weather struct {
 	seed  uint64
+	quiet bool          // the hub asks for nothing
 	delay time.Duration // one way
 	rate  float64       // bits per second
 	queue time.Duration // most time that a packet waits for the rate
@@ -28,7 +27,6 @@ type weather struct {
 	port   int
 	loss   float64
 	cut    [2]bool // packets of the edge, of the hub
-	large  int     // packets of more bytes are lost; 0: none
 	free   [2]time.Time
 	nat    map[string]*net.UDPAddr // outside of the edge's addresses; nil: none
 	back   map[string]net.Addr     // and the other way
@@ -70,7 +68,7 @@ func (w *weather) SendPacket(p simnet.Packet) error {
 		way = 1
 	}
 	w.bytes[way] += len(p.Data) + 28
-	if w.cut[way] || w.large > 0 && len(p.Data) > w.large || w.random.Float64() < w.loss {
+	if w.cut[way] || w.random.Float64() < w.loss {
 		return nil
 	}
 	now := time.Now()
@@ -132,13 +130,3 @@ func (w *weather) sent() int {
 func percentile(all []time.Duration, p float64) time.Duration {
 	return all[min(len(all)-1, int(float64(len(all))*p))]
 }
-
-func seeds(t *testing.T, few int) int {
-	t.Helper()
-	if n := soakSeeds(); n > 0 {
-		return n
-	}
-	return few
-}
-
-var _ = fmt.Sprint

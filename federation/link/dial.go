@@ -22,7 +22,7 @@ const (
 // soon as the one before it has failed or is late, and the first that connects is kept. The caller
 // closes the connection.
 func Dial(ctx context.Context, addr string, opt Options) (Conn, error) {
-	addrs, err := resolve(ctx, addr)
+	addrs, err := opt.resolve(ctx, addr)
 	if err != nil {
 		return nil, fmt.Errorf("dial %s: %w", addr, err)
 	}
@@ -70,21 +70,16 @@ func dialFirst(ctx context.Context, addrs []*net.UDPAddr, opt Options) (Conn, er
 	return first, nil
 }
 
-// dialOne makes one handshake, and a new one when the hub answers and the first was not heard of: its next
+// dialOne makes one handshake, and a new one when the hub answers and the first does not get on: its next
 // packet might be seconds away.
 func dialOne(ctx context.Context, addr *net.UDPAddr, opt Options) (Conn, error) {
-	for wait := knockAfter; ; wait *= 2 {
+	for wait, grace := knockAfter, knockGrace; ; wait, grace = wait*2, grace*2 {
 		attempt, end := context.WithCancelCause(ctx)
 		var w watchdog
 		knocked := make(chan struct{})
 		go func() {
 			defer close(knocked)
-			select {
-			case <-time.After(wait):
-			case <-attempt.Done():
-				return
-			}
-			if knock(attempt, addr, opt) == nil && !w.heard() {
+			if within(attempt, wait) && knock(attempt, addr, opt) == nil && (!w.heard() || within(attempt, grace)) {
 				end(errAnswered)
 			}
 		}()
@@ -113,6 +108,16 @@ func handshake(ctx context.Context, addr *net.UDPAddr, opt Options, w *watchdog)
 	return newConn(c, e, ""), nil
 }
 
+// within waits so long and reports whether ctx has not ended meanwhile.
+func within(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-time.After(d):
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
 // anyPort is where a socket listens that speaks to addr.
 func anyPort(addr *net.UDPAddr) string {
 	if addr.IP.IsLoopback() {
@@ -121,7 +126,7 @@ func anyPort(addr *net.UDPAddr) string {
 	return ":0"
 }
 
-func resolve(ctx context.Context, addr string) ([]*net.UDPAddr, error) {
+func (o Options) resolve(ctx context.Context, addr string) ([]*net.UDPAddr, error) {
 	host, service, err := net.SplitHostPort(addr)
 	if err != nil {
 		return nil, fmt.Errorf("read address: %w: %w", err, branchline.ErrInvalid)
@@ -130,7 +135,7 @@ func resolve(ctx context.Context, addr string) ([]*net.UDPAddr, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read port: %w: %w", err, branchline.ErrInvalid)
 	}
-	ips, err := net.DefaultResolver.LookupIPAddr(ctx, host)
+	ips, err := o.Names.lookup(ctx, host)
 	if err != nil {
 		return nil, fmt.Errorf("resolve: %w", err)
 	}

@@ -14,9 +14,11 @@ const (
 	knockEvery = 250 * time.Millisecond
 	// knockSize is the least that a hub answers, and some bytes more.
 	knockSize = 48
-	// knockAfter is how long a handshake goes on unheard before the hub is knocked at. It doubles with
-	// each new handshake, as a hub may also be busy.
-	knockAfter = 500 * time.Millisecond
+	// knockAfter is how long a handshake goes on before the hub is knocked at, and knockGrace how long one
+	// that was heard of may still take after the answer. Both double with each new handshake, as a hub may
+	// also be busy, or far away.
+	knockAfter = 250 * time.Millisecond
+	knockGrace = 500 * time.Millisecond
 )
 
 // errAnswered ends a handshake of which nothing was heard although the hub answers.
@@ -27,7 +29,7 @@ var errAnswered = errors.New("the hub answers, but not to this handshake")
 // is a small packet that belongs to no connection, which a hub answers with a stateless reset (RFC 9000,
 // section 10.3). The answer proves nothing about who gives it.
 func Knock(ctx context.Context, addr string, opt Options) error {
-	addrs, err := resolve(ctx, addr)
+	addrs, err := opt.resolve(ctx, addr)
 	if err != nil {
 		return fmt.Errorf("knock at %s: %w", addr, err)
 	}

@@ -41,6 +41,8 @@ type Options struct {
 	Verify func(tls.ConnectionState) (branchline.SiteID, *Error)
 	// ListenPacket opens the UDP socket; nil means the system's.
 	ListenPacket func(addr string) (net.PacketConn, error)
+	// Names, if set, keeps what names stood for, for when no name server can be reached.
+	Names *Names
 	// Small keeps what the side that dials sends in packets of 1200 bytes, for a path that has stalled.
 	Small bool
 	// ResetKey lets a restarted node tell its peers at once that their connections are gone. The zero
