@@ -14,6 +14,7 @@ const maxQueued = 90_000
 // Stats count what happened to the packets of one direction, since it began.
 type Stats struct {
 	Packets, Bytes int64 // delivered
+	Data           int64 // delivered packets that carry much of a connection that is made already
 	Lost           int64 // at random
 	Queue          int64 // lost for a full queue
 	Cut            int64 // lost for a cut or because their protocol is blocked
@@ -203,6 +204,9 @@ func (d *direction) deliver(ip []byte) {
 		return
 	}
 	d.stats.Packets++
+	if isData(ip) {
+		d.stats.Data++
+	}
 	d.stats.Bytes += int64(len(ip))
 }
 

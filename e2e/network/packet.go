@@ -48,6 +48,18 @@ func ends(ip []byte) (from, to address, ok bool) {
 	return from, to, true
 }
 
+// muchData is more than any acknowledgement or request has, in bytes of a packet.
+const muchData = 700
+
+// isData reports whether a packet carries much, and, if it is one of QUIC, not for a handshake.
+func isData(ip []byte) bool {
+	n := headerSize(ip)
+	if n == 0 || len(ip) < muchData {
+		return false
+	}
+	return ip[9] == tcp || ip[9] == udp && ip[n+8]&0x80 == 0
+}
+
 // setFrom and setTo change an end of a packet that has ports, and its checksums with it.
 func setFrom(ip []byte, a address) { setEnd(ip, 12, 0, a) }
 func setTo(ip []byte, a address)   { setEnd(ip, 16, 2, a) }
