@@ -24,11 +24,13 @@ const Site = "berlin"
 type Plan struct {
 	Binary   string // branchline
 	Dir      string // an empty folder for all that is written
+	Empty    bool   // neither edge nor cameras are started
 	Links    int    // 0: one
 	Link     string // what each does at first, as [Parse] reads it
 	Cameras  int
 	Kbits    int           // of each camera
 	Segment  time.Duration // how long segments are; 0: a minute
+	Loopback bool          // the edge is at the centre, too, and they speak over its loopback device
 	Policies string        // the hub's, as YAML list items; empty: none
 	Seed     uint64
 }
@@ -71,12 +73,15 @@ func OpenWorld(p Plan) (w *World, err error) {
 		l.Change(func(s *Settings) { *s = settings })
 	}
 	w.http = &http.Client{Transport: &http.Transport{DialContext: n.Dial(Centre)}, Timeout: time.Minute}
-	w.local = &http.Client{Transport: &http.Transport{DialContext: n.Dial(Branch)}, Timeout: time.Minute}
+	w.local = &http.Client{Transport: &http.Transport{DialContext: n.Dial(w.edgeEnd())}, Timeout: time.Minute}
 	if err := w.writeHub(); err != nil {
 		return nil, err
 	}
 	if err := w.StartHub(); err != nil {
 		return nil, err
+	}
+	if p.Empty {
+		return w, nil
 	}
 	if err := w.startCameras(); err != nil {
 		return nil, err
@@ -86,6 +91,13 @@ func OpenWorld(p Plan) (w *World, err error) {
 		return nil, err
 	}
 	return w, w.StartEdge("--token", token)
+}
+
+func (w *World) edgeEnd() End {
+	if w.Plan.Loopback {
+		return Centre
+	}
+	return Branch
 }
 
 // Close ends everything. What was written stays.
@@ -115,13 +127,12 @@ func (w *World) HubDir() string  { return filepath.Join(w.Plan.Dir, "hub") }
 func (w *World) EdgeDir() string { return filepath.Join(w.Plan.Dir, "edge") }
 
 func (w *World) writeHub() error {
-	var public []string
-	for _, l := range w.Links {
-		public = append(public, strconv.Quote(l.Addr(Centre).String()+":7563"))
+	public := w.Links[0].Addr(Centre).String() + ":7563"
+	if w.Plan.Loopback {
+		public = "127.0.0.1:7563"
 	}
 	w.hubYAML = filepath.Join(w.Plan.Dir, "hub.yaml")
-	text := fmt.Sprintf("dir: %s\nlisten: \":7563\"\nhttp: 127.0.0.1:8480\npublic: [%s]\n", w.HubDir(),
-		strings.Join(public[:1], ", "))
+	text := fmt.Sprintf("dir: %s\nlisten: \":7563\"\nhttp: 127.0.0.1:8480\npublic: [%q]\n", w.HubDir(), public)
 	if w.Plan.Policies != "" {
 		text += "policies:\n" + w.Plan.Policies
 	}
@@ -149,11 +160,8 @@ func (w *World) StartHub() error {
 }
 
 func (w *World) startCameras() error {
-	if w.Plan.Cameras == 0 {
-		return os.WriteFile(w.edgeYAML(), []byte(fmt.Sprintf("dir: %s\nhttp: %s\n", w.EdgeDir(), edgeMetrics)), 0o600)
-	}
 	var ready struct{ URLs []string }
-	p, err := w.Start(Branch, &ready, w.Plan.Binary, "camera", "--listen", "127.0.0.1:0", "--json", "--no-tone",
+	p, err := w.Start(w.edgeEnd(), &ready, w.Plan.Binary, "camera", "--listen", "127.0.0.1:0", "--json", "--no-tone",
 		"--size", "320x180", "--count", strconv.Itoa(w.Plan.Cameras), "--bitrate", strconv.Itoa(w.Plan.Kbits))
 	if err != nil {
 		return err
@@ -179,7 +187,7 @@ func Camera(i int) string { return fmt.Sprintf("cam-%02d", i) }
 // StartEdge starts the edge, which must not run.
 func (w *World) StartEdge(args ...string) error {
 	var ready struct{ Cameras int }
-	edge, err := w.Start(Branch, &ready, w.Plan.Binary,
+	edge, err := w.Start(w.edgeEnd(), &ready, w.Plan.Binary,
 		append([]string{"edge", "--config", w.edgeYAML(), "--json"}, args...)...)
 	w.Edge = edge
 	return err
@@ -196,6 +204,9 @@ func (w *World) Token(site string) (string, error) {
 	err = json.Unmarshal(out, &added)
 	return added.Token, err
 }
+
+// Bearer is the token of the hub's administrator.
+func (w *World) Bearer() string { return w.bearer }
 
 // Call exchanges JSON with the hub's API. An answer of another class than 2xx is an error.
 func (w *World) Call(method, path string, body, into any) error {
