@@ -49,7 +49,7 @@ race: | need-go ## test the Go code under the race detector
 
 soak: | need-go ## look for what fails, with CHECKS (2000) of each property and SEEDS (1000) of each simulated network
 	go test -count=1 -timeout 6h $(PROPERTIES) -rapid.checks=$${CHECKS:-2000}
-	SEEDS=$${SEEDS:-1000} go test -count=1 -timeout 6h -v -run '^(TestHeal|TestRebinding)$$' ./federation
+	SEEDS=$${SEEDS:-1000} go test -count=1 -timeout 6h -v -run '^(TestHeal|TestRebinding|TestLossy)$$' ./federation
 
 fuzz: | need-go ## run each fuzz target for FUZZTIME (10s)
 	@for p in $$(grep -rlE '^func Fuzz' --include='*_test.go' . | xargs -n1 dirname | sort -u); do \

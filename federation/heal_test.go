@@ -156,13 +156,7 @@ func TestHeal(t *testing.T) {
 	for _, c := range []struct {
 		rtt  time.Duration
 		loss float64
-		most time.Duration
-	}{
-		{20 * time.Millisecond, 0, 2 * time.Second},
-		{80 * time.Millisecond, 0.01, 2 * time.Second},
-		// A cut of two seconds ends just after the third probe of a connection, whose next is two seconds away.
-		{200 * time.Millisecond, 0.01, 3 * time.Second},
-	} {
+	}{{20 * time.Millisecond, 0}, {80 * time.Millisecond, 0.01}, {200 * time.Millisecond, 0.01}} {
 		t.Run(fmt.Sprintf("rtt %v loss %g", c.rtt, c.loss), func(t *testing.T) {
 			var all []time.Duration
 			for seed := range seeds(2) {
@@ -174,8 +168,8 @@ func TestHeal(t *testing.T) {
 			p99 := percentile(all, 0.99)
 			t.Logf("%d heals: first new byte after %v in the median, %v at p99, %v at most",
 				len(all), percentile(all, 0.5), p99, all[len(all)-1])
-			if p99 > c.most {
-				t.Errorf("at p99 the first new byte comes %v after healing, at most %v allowed", p99, c.most)
+			if p99 > 2*time.Second {
+				t.Errorf("at p99 the first new byte comes %v after healing, at most 2 s allowed", p99)
 			}
 		})
 	}
@@ -227,6 +221,24 @@ func TestRebinding(t *testing.T) {
 				t.Errorf("seed %d: %d links were made, want that the first goes on", seed, b.links)
 			}
 		})
+	}
+}
+
+// TestLossy shows that loss alone, in a fetch and while nothing goes on, ends no link.
+func TestLossy(t *testing.T) {
+	for _, quiet := range []bool{false, true} {
+		for seed := range seeds(2) {
+			w := newWeather(uint64(seed), 40*time.Millisecond, 4e6)
+			w.loss, w.quiet = 0.03, quiet
+			inWeather(t, w, func(t *testing.T, b *branch) {
+				const minutes = 2
+				<-time.After(minutes * time.Minute)
+				t.Logf("seed %d, quiet %v: %d links, %.1f MB in %d minutes", seed, quiet, b.links, float64(b.got)/1e6, minutes)
+				if b.links != 1 {
+					t.Errorf("seed %d, quiet %v: %d links at 3 %% loss, want that the first goes on", seed, quiet, b.links)
+				}
+			})
+		}
 	}
 }
 

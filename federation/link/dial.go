@@ -104,7 +104,8 @@ func handshake(ctx context.Context, addr *net.UDPAddr, opt Options, w *watchdog)
 	if err != nil {
 		return nil, errors.Join(meaning(err), e.close())
 	}
-	w.watch(c)
+	e.guard = w
+	w.watch(c, func(ctx context.Context) error { return knock(ctx, addr, opt) })
 	return newConn(c, e, ""), nil
 }
 

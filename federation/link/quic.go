@@ -100,9 +100,16 @@ func (o Options) open(addr string) (*endpoint, error) {
 type endpoint struct {
 	t       *quic.Transport
 	packets net.PacketConn
+	guard   *watchdog // of the one connection that was dialled; nil: none
 }
 
-func (e *endpoint) close() error { return errors.Join(e.t.Close(), e.packets.Close()) }
+func (e *endpoint) close() error {
+	err := errors.Join(e.t.Close(), e.packets.Close())
+	if e.guard != nil {
+		e.guard.wait()
+	}
+	return err
+}
 
 // Listener accepts connections on one UDP socket.
 type Listener struct {
@@ -254,6 +261,8 @@ func meaning(err error) error {
 	switch {
 	case errors.As(err, &reset):
 		return &Error{Code: Code(reset.ErrorCode), Remote: reset.Remote}
+	case errors.As(err, &closed) && Code(closed.ErrorCode) == CodeStalled && closed.ErrorMessage == ErrSilent.Error():
+		return ErrSilent
 	case errors.As(err, &closed) && Code(closed.ErrorCode) == CodeStalled:
 		return ErrStalled
 	case errors.As(err, &closed):
