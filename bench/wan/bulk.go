@@ -13,8 +13,8 @@ import (
 // What the branch has recorded before a measurement: so many cameras with so many kbit/s each, together more
 // than the link can carry, so that a span of footage takes longer to bring than to record.
 const (
-	bulkCameras = 8
-	bulkKbits   = 20_000
+	bulkCameras = 16
+	bulkKbits   = 10_000
 )
 
 // archive is a world with footage that no retrieval has brought yet.
@@ -72,8 +72,11 @@ func (a *archive) bring(ctx context.Context, during time.Duration, most float64)
 	}
 	var late bool
 	_, err = network.Until(ctx, 20*time.Millisecond, 2*during+time.Minute, func() bool {
-		late = time.Since(began) > during
-		return late || a.Call("GET", "/api/v1/retrievals/"+r.ID, nil, &r) == nil && r.State != "waiting" && r.State != "retrieving"
+		if late = time.Since(began) > during; late {
+			return true
+		}
+		err := a.Call("GET", "/api/v1/retrievals/"+r.ID, nil, &r)
+		return err == nil && r.State != "waiting" && r.State != "retrieving"
 	})
 	took := time.Since(began)
 	after, e := a.Metric(network.Centre, "branchline_hub_fetched_bytes_total")
@@ -107,10 +110,10 @@ func bulk(ctx context.Context, b *bench) error {
 			}
 		}
 	}
-	b.note("Each transfer for %v, %d times. The project's is a retrieval of 8 cameras' footage by a real hub from a real "+
-		"edge, counted from the order on, in bytes that are verified and on the hub's disk. TCP is iperf3 -C bbr, one "+
+	b.note("Each transfer for %v, %d times. The project's is a retrieval of %d cameras of %d kbit/s by a real hub from a "+
+		"real edge, counted from the order on, in bytes that are verified and on the hub's disk. TCP is iperf3 -C bbr, one "+
 		"connection; quic-go is one stream of one connection, discarded on arrival. Queue of the link: 100 ms.",
-		b.seconds, b.rounds)
+		b.seconds, b.rounds, bulkCameras, bulkKbits)
 	return nil
 }
 
@@ -163,7 +166,9 @@ func loopback(ctx context.Context, b *bench) error {
 		return err
 	}
 	defer a.Close()
-	f := report.Figure{What: "disk to disk, hashed and synced", Unit: "Mbit/s", Name: "raw quic-go", Limit: 0.6, More: true}
+	f := report.Figure{
+		What: "disk to disk, hashed and synced", Unit: "Mbit/s", Name: "raw quic-go", Limit: 0.6, More: true,
+	}
 	for range b.rounds {
 		listen := a.ListenPacket(network.Centre)
 		q, err := plainQUIC(ctx, func(string) (net.PacketConn, error) { return listen("127.0.0.1:0") }, listen,

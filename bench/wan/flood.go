@@ -67,7 +67,8 @@ func flood(ctx context.Context, b *bench) error {
 		report.Figure{What: "bytes answered to a byte of spoofed Initials", Unit: "bytes", Got: []float64{answered / got},
 			Limit: 3},
 		report.Figure{What: "Initials sent a second", Unit: "", Got: []float64{float64(sent) / floodTime.Seconds()}},
-		report.Figure{What: "the linked site's link goes on", Unit: "(1: yes)", Got: []float64{survived}, Limit: 1, More: true},
+		report.Figure{What: "the linked site's link goes on", Unit: "(1: yes)", Got: []float64{survived}, Limit: 1,
+			More: true},
 		report.Figure{What: "hub, memory at its peak (VmHWM)", Unit: "MB",
 			Got: []float64{float64(w.Hub.Memory("VmHWM")) / mega}, Limit: 1000},
 		report.Figure{What: "hub, memory before", Unit: "MB", Got: []float64{before}})

@@ -33,8 +33,9 @@ func restart(ctx context.Context, b *bench) error {
 	defer w.Close()
 	ctx, cancel := context.WithCancel(ctx)
 	edges, running := errgroup.WithContext(ctx)
+	door := branchline.Camera{ID: "door", Streams: []branchline.Stream{{ID: "door.main"}}}
 	for _, n := range nodes {
-		src := sourcetest.NewMemory(time.Now(), branchline.Camera{ID: "door", Streams: []branchline.Stream{{ID: "door.main"}}})
+		src := sourcetest.NewMemory(time.Now(), door)
 		u := federation.NewUplink(federation.UplinkConfig{
 			Node: n, Source: src, ListenPacket: w.ListenPacket(network.Branch),
 		})

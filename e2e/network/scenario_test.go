@@ -108,7 +108,8 @@ func (s *site) data() int64 { return s.link.Stats(network.Branch).Data }
 func (s *site) next(most time.Duration) time.Duration {
 	s.t.Helper()
 	before := s.data()
-	took, err := network.Until(s.t.Context(), 10*time.Millisecond, most, func() bool { return s.data() >= before+someData })
+	come := func() bool { return s.data() >= before+someData }
+	took, err := network.Until(s.t.Context(), 10*time.Millisecond, most, come)
 	if err != nil {
 		s.t.Fatalf("no bytes at the hub: %v", err)
 	}
@@ -159,11 +160,11 @@ func limit(t *testing.T, what string, got, most time.Duration) {
 func TestSmallPath(t *testing.T) {
 	s := newSite(t, "rate=800kbit delay=40ms mtu=1280")
 	limit(t, "linked over a path of 1280 bytes with ICMP dropped", s.linked(20*time.Second), 5*time.Second)
-	s.flowing()
 }
 
 // TestUDPBlocked has a network that lets no UDP through.
 func TestUDPBlocked(t *testing.T) {
+	all(t)
 	s := newSite(t, "rate=800kbit delay=40ms")
 	s.flowing()
 	c, err := s.Dial(network.Branch)(t.Context(), "tcp", s.link.Addr(network.Centre).String()+":7563")
@@ -172,7 +173,8 @@ func TestUDPBlocked(t *testing.T) {
 	}
 	c.Close()
 	s.link.Change(func(s *network.Settings) { s.NoUDP = true })
-	limit(t, "UDP blocked: bytes come by TCP, 5 s to notice and 10 s to link, after", s.stall(20*time.Second), 15*time.Second)
+	stall := s.stall(20 * time.Second)
+	limit(t, "UDP blocked: bytes come by TCP, 5 s to notice and 10 s to link, after", stall, 15*time.Second)
 	s.link.Change(func(s *network.Settings) { s.NoUDP = false })
 	s.next(time.Minute)
 }
@@ -183,11 +185,12 @@ func TestHole(t *testing.T) {
 	s.flowing()
 	s.passes(5 * time.Second) // packets have grown
 	s.link.Change(func(s *network.Settings) { s.MTU = 1280 })
-	limit(t, "stall when the path shrinks to 1280 bytes in silence", s.stall(15*time.Second), 5*time.Second)
+	limit(t, "stall when the path shrinks to 1280 bytes in silence", s.stall(10*time.Second), 5*time.Second)
 }
 
 // TestNAT restarts the NAT, and then gives the branch other addresses.
 func TestNAT(t *testing.T) {
+	all(t)
 	s := newSite(t, "rate=800kbit delay=40ms")
 	s.link.Rebind(netip.AddrFrom4([4]byte{10, 77, 0, 9}))
 	s.flowing()
