@@ -104,8 +104,7 @@ func handshake(ctx context.Context, addr *net.UDPAddr, opt Options, w *watchdog)
 	if err != nil {
 		return nil, errors.Join(meaning(err), e.close())
 	}
-	e.guard = w
-	w.watch(c, func(ctx context.Context) error { return knock(ctx, addr, opt) })
+	w.watch(c, &e.running, func(ctx context.Context) error { return knock(ctx, addr, opt) })
 	return newConn(c, e, ""), nil
 }
 

@@ -100,14 +100,12 @@ func (o Options) open(addr string) (*endpoint, error) {
 type endpoint struct {
 	t       *quic.Transport
 	packets net.PacketConn
-	guard   *watchdog // of the one connection that was dialled; nil: none
+	running sync.WaitGroup // what watches connections
 }
 
 func (e *endpoint) close() error {
 	err := errors.Join(e.t.Close(), e.packets.Close())
-	if e.guard != nil {
-		e.guard.wait()
-	}
+	e.running.Wait()
 	return err
 }
 

@@ -34,21 +34,19 @@ type watchdog struct {
 	seeks   bool   // a hub that is silent is knocked at
 
 	knock   func(context.Context) error // at the hub
-	running sync.WaitGroup
+	running *sync.WaitGroup             // of the connection's endpoint, which waits for it
 }
 
 // trace is a [quic.Config]'s tracer.
 func (w *watchdog) trace(context.Context, bool, quic.ConnectionID) qlogwriter.Trace { return w }
 
 // watch begins to watch the connection, of which w has the trace.
-func (w *watchdog) watch(c *quic.Conn, knock func(context.Context) error) {
+// Whatever it runs ends with the connection.
+func (w *watchdog) watch(c *quic.Conn, running *sync.WaitGroup, knock func(context.Context) error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.conn, w.knock = c, knock
+	w.conn, w.running, w.knock = c, running, knock
 }
-
-// wait returns when all that w runs has ended, which it does with the connection.
-func (w *watchdog) wait() { w.running.Wait() }
 
 // heard reports whether anything came from the peer.
 func (w *watchdog) heard() bool { return w.came.Load() }
