@@ -82,15 +82,17 @@ func inWeather(t *testing.T, w *weather, test func(t *testing.T, b *branch)) {
 		var running sync.WaitGroup
 		running.Go(func() { _ = peers.Run(ctx) })
 		running.Go(func() { _ = b.uplink.Run(ctx) })
+		defer func() {
+			cancel()
+			running.Wait()
+			if err := peers.Close(); err != nil {
+				t.Error(err)
+			}
+			b.src.Close()
+			<-time.After(time.Minute) // packets that are still on their way
+		}()
 		b.next(t, time.Minute)
 		test(t, b)
-		cancel()
-		running.Wait()
-		if err := peers.Close(); err != nil {
-			t.Error(err)
-		}
-		b.src.Close()
-		<-time.After(time.Minute) // packets that are still on their way
 	})
 }
 
@@ -107,6 +109,13 @@ func (b *branch) follow(ctx context.Context, src *Remote) {
 		<-ctx.Done()
 		return
 	}
+	for ctx.Err() == nil {
+		b.fetch(ctx, src)
+		<-time.After(10 * time.Millisecond) // a stream may end and the link go on
+	}
+}
+
+func (b *branch) fetch(ctx context.Context, src *Remote) {
 	body, err := src.Fetch(ctx, branchline.SegmentID{1}, branchline.ByteRange{})
 	if err != nil {
 		return
