@@ -60,10 +60,12 @@ type site struct {
 	link *network.Link
 }
 
+const backfill = "  - {streams: \"*\", keep: backfill}\n"
+
 func newSite(t *testing.T, link string) *site {
 	t.Helper()
 	return newSiteOf(t, network.Plan{
-		Link: link, Cameras: 16, Kbits: 120, Segment: 5 * time.Second, Policies: "  - {streams: \"*\", keep: backfill}\n",
+		Link: link, Cameras: 16, Kbits: 120, Segment: 5 * time.Second, Policies: backfill,
 	})
 }
 
@@ -253,14 +255,16 @@ func TestFlapping(t *testing.T) {
 	if err != nil {
 		during = 10 * time.Minute
 	}
-	s := newSite(t, "rate=800kbit delay=40ms")
+	s := newSiteOf(t, network.Plan{
+		Link: "rate=4mbit delay=40ms", Cameras: 8, Kbits: 1000, Segment: 5 * time.Second, Policies: backfill,
+	})
 	s.flowing()
 	measure := func(f func()) (wire, useful float64) {
 		wire0, useful0 := s.link.Stats(network.Branch).Bytes, s.bytes()
 		f()
 		return float64(s.link.Stats(network.Branch).Bytes - wire0), s.bytes() - useful0
 	}
-	wire, useful := measure(func() { s.passes(20 * time.Second) })
+	wire, useful := measure(func() { s.passes(25 * time.Second) })
 	whole := wire / useful
 	wire, useful = measure(func() {
 		for end := time.Now().Add(during); time.Now().Before(end); {
