@@ -68,7 +68,7 @@ func (f foreign) fill(m protoreflect.Message) error {
 		case protoreflect.BytesKind:
 			known := map[protoreflect.Name][]byte{
 				"segment": f.segment[:], "csr": f.csr, "certificate": f.leaf, "secret": make([]byte, 32),
-				"signer": identity.KeyOf(f.leaf),
+				"signer": identity.KeyOf(f.leaf), "ticket": make([]byte, 16),
 			}[field.Name()]
 			if known == nil {
 				return fmt.Errorf("no identifier of a site is known for the field %s", field.FullName())

@@ -166,7 +166,8 @@ func openBranch(c branchConfig) (*branch, error) {
 	}
 	uplink := federation.NewUplink(federation.UplinkConfig{
 		Node: who, Source: node, Budget: within, Members: gossip, Restore: node, Feed: node.Store().Head,
-		Hubs: c.hubs, Token: c.token, Software: "branchline " + version, ListenPacket: c.listen, Uplinks: c.uplinks, Logger: c.log,
+		Hubs: c.hubs, Token: c.token, Software: "branchline " + version,
+		ListenPacket: c.listen, Uplinks: c.uplinks, Logger: c.log,
 	})
 	linked := who.Site() != "" || c.token != "" || c.organisation != nil
 	return &branch{
