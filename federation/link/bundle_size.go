@@ -110,7 +110,10 @@ func (s sizing) step(past time.Duration, conns []sample) sizing {
 		return s.measure(s.now)
 	case !p.full && (s.now < s.lossy || s.hungry >= starvedAfter) && s.want < MaxConnections && len(conns) >= s.want:
 		more := 2
-		if s.fast || s.lost > s.sent*heavyLoss {
+		switch {
+		case s.lost > s.sent*heavyLoss:
+			more = 8
+		case s.fast:
 			more = 4
 		}
 		return s.try(min(max(more*s.want, s.best), MaxConnections), p.rtt)
