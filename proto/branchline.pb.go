@@ -53,32 +53,34 @@ const (
 	Code_CODE_CERTIFICATE_REVOKED Code = 20
 	Code_CODE_CERTIFICATE_EXPIRED Code = 21
 	Code_CODE_CERTIFICATE_EARLY   Code = 22
+	Code_CODE_LOOP                Code = 180
 )
 
 // Enum value maps for Code.
 var (
 	Code_name = map[int32]string{
-		0:  "CODE_UNSPECIFIED",
-		1:  "CODE_UNAVAILABLE",
-		2:  "CODE_GONE",
-		3:  "CODE_NOT_FOUND",
-		4:  "CODE_DENIED",
-		5:  "CODE_INVALID",
-		6:  "CODE_TOO_LARGE",
-		7:  "CODE_BUSY",
-		8:  "CODE_MISMATCH",
-		9:  "CODE_CANCELLED",
-		10: "CODE_INTERNAL",
-		11: "CODE_VERSION",
-		12: "CODE_REPLACED",
-		13: "CODE_STALLED",
-		16: "CODE_TOKEN_UNKNOWN",
-		17: "CODE_TOKEN_USED",
-		18: "CODE_TOKEN_EXPIRED",
-		19: "CODE_CERTIFICATE_FOREIGN",
-		20: "CODE_CERTIFICATE_REVOKED",
-		21: "CODE_CERTIFICATE_EXPIRED",
-		22: "CODE_CERTIFICATE_EARLY",
+		0:   "CODE_UNSPECIFIED",
+		1:   "CODE_UNAVAILABLE",
+		2:   "CODE_GONE",
+		3:   "CODE_NOT_FOUND",
+		4:   "CODE_DENIED",
+		5:   "CODE_INVALID",
+		6:   "CODE_TOO_LARGE",
+		7:   "CODE_BUSY",
+		8:   "CODE_MISMATCH",
+		9:   "CODE_CANCELLED",
+		10:  "CODE_INTERNAL",
+		11:  "CODE_VERSION",
+		12:  "CODE_REPLACED",
+		13:  "CODE_STALLED",
+		16:  "CODE_TOKEN_UNKNOWN",
+		17:  "CODE_TOKEN_USED",
+		18:  "CODE_TOKEN_EXPIRED",
+		19:  "CODE_CERTIFICATE_FOREIGN",
+		20:  "CODE_CERTIFICATE_REVOKED",
+		21:  "CODE_CERTIFICATE_EXPIRED",
+		22:  "CODE_CERTIFICATE_EARLY",
+		180: "CODE_LOOP",
 	}
 	Code_value = map[string]int32{
 		"CODE_UNSPECIFIED":         0,
@@ -102,6 +104,7 @@ var (
 		"CODE_CERTIFICATE_REVOKED": 20,
 		"CODE_CERTIFICATE_EXPIRED": 21,
 		"CODE_CERTIFICATE_EARLY":   22,
+		"CODE_LOOP":                180,
 	}
 )
 
@@ -151,6 +154,7 @@ type Request struct {
 	//	*Request_Lock
 	//	*Request_Unlock
 	//	*Request_Locks
+	//	*Request_Above
 	Call          isRequest_Call `protobuf_oneof:"call"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -308,6 +312,15 @@ func (x *Request) GetLocks() *LocksRequest {
 	return nil
 }
 
+func (x *Request) GetAbove() *AboveRequest {
+	if x != nil {
+		if x, ok := x.Call.(*Request_Above); ok {
+			return x.Above
+		}
+	}
+	return nil
+}
+
 type isRequest_Call interface {
 	isRequest_Call()
 }
@@ -360,6 +373,10 @@ type Request_Locks struct {
 	Locks *LocksRequest `protobuf:"bytes,13,opt,name=locks,proto3,oneof"`
 }
 
+type Request_Above struct {
+	Above *AboveRequest `protobuf:"bytes,180,opt,name=above,proto3,oneof"`
+}
+
 func (*Request_Hello) isRequest_Call() {}
 
 func (*Request_Cameras) isRequest_Call() {}
@@ -384,6 +401,8 @@ func (*Request_Unlock) isRequest_Call() {}
 
 func (*Request_Locks) isRequest_Call() {}
 
+func (*Request_Above) isRequest_Call() {}
+
 // Answer is one message of what comes back on the stream.
 type Answer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -399,6 +418,7 @@ type Answer struct {
 	//	*Answer_Certificate
 	//	*Answer_Lock
 	//	*Answer_Done
+	//	*Answer_Above
 	Body          isAnswer_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -531,6 +551,15 @@ func (x *Answer) GetDone() *DoneAnswer {
 	return nil
 }
 
+func (x *Answer) GetAbove() *AboveAnswer {
+	if x != nil {
+		if x, ok := x.Body.(*Answer_Above); ok {
+			return x.Above
+		}
+	}
+	return nil
+}
+
 type isAnswer_Body interface {
 	isAnswer_Body()
 }
@@ -576,6 +605,10 @@ type Answer_Done struct {
 	Done *DoneAnswer `protobuf:"bytes,10,opt,name=done,proto3,oneof"`
 }
 
+type Answer_Above struct {
+	Above *AboveAnswer `protobuf:"bytes,180,opt,name=above,proto3,oneof"`
+}
+
 func (*Answer_Error) isAnswer_Body() {}
 
 func (*Answer_Hello) isAnswer_Body() {}
@@ -595,6 +628,8 @@ func (*Answer_Certificate) isAnswer_Body() {}
 func (*Answer_Lock) isAnswer_Body() {}
 
 func (*Answer_Done) isAnswer_Body() {}
+
+func (*Answer_Above) isAnswer_Body() {}
 
 type Error struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -656,7 +691,9 @@ type HelloRequest struct {
 	MinVersion uint32 `protobuf:"varint,1,opt,name=min_version,json=minVersion,proto3" json:"min_version,omitempty"`
 	MaxVersion uint32 `protobuf:"varint,2,opt,name=max_version,json=maxVersion,proto3" json:"max_version,omitempty"`
 	// The sender's software, for people.
-	Software      string `protobuf:"bytes,3,opt,name=software,proto3" json:"software,omitempty"`
+	Software string `protobuf:"bytes,3,opt,name=software,proto3" json:"software,omitempty"`
+	// Set if the sender is a hub itself, which serves its sites to the hub that it dials.
+	Hub           *Hub `protobuf:"bytes,180,opt,name=hub,proto3" json:"hub,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -712,11 +749,20 @@ func (x *HelloRequest) GetSoftware() string {
 	return ""
 }
 
+func (x *HelloRequest) GetHub() *Hub {
+	if x != nil {
+		return x.Hub
+	}
+	return nil
+}
+
 type HelloAnswer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The version that this link speaks.
-	Version       uint32 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
-	Software      string `protobuf:"bytes,2,opt,name=software,proto3" json:"software,omitempty"`
+	Version  uint32 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	Software string `protobuf:"bytes,2,opt,name=software,proto3" json:"software,omitempty"`
+	// The ways up from the hub that answers, as in AboveAnswer.
+	Above         []*Way `protobuf:"bytes,180,rep,name=above,proto3" json:"above,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -765,6 +811,195 @@ func (x *HelloAnswer) GetSoftware() string {
 	return ""
 }
 
+func (x *HelloAnswer) GetAbove() []*Way {
+	if x != nil {
+		return x.Above
+	}
+	return nil
+}
+
+// Hub is a hub as it names itself.
+type Hub struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 16 random bytes, made with the hub's state.
+	Id []byte `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// For people.
+	Name          string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Hub) Reset() {
+	*x = Hub{}
+	mi := &file_branchline_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Hub) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Hub) ProtoMessage() {}
+
+func (x *Hub) ProtoReflect() protoreflect.Message {
+	mi := &file_branchline_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Hub.ProtoReflect.Descriptor instead.
+func (*Hub) Descriptor() ([]byte, []int) {
+	return file_branchline_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Hub) GetId() []byte {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *Hub) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+// Way is a hub and those above it, one over the other, up to one that has none above.
+type Way struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Hubs          []*Hub                 `protobuf:"bytes,1,rep,name=hubs,proto3" json:"hubs,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Way) Reset() {
+	*x = Way{}
+	mi := &file_branchline_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Way) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Way) ProtoMessage() {}
+
+func (x *Way) ProtoReflect() protoreflect.Message {
+	mi := &file_branchline_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Way.ProtoReflect.Descriptor instead.
+func (*Way) Descriptor() ([]byte, []int) {
+	return file_branchline_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Way) GetHubs() []*Hub {
+	if x != nil {
+		return x.Hubs
+	}
+	return nil
+}
+
+// AboveRequest asks a hub for the ways up from it, and is answered by one AboveAnswer.
+type AboveRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AboveRequest) Reset() {
+	*x = AboveRequest{}
+	mi := &file_branchline_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AboveRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AboveRequest) ProtoMessage() {}
+
+func (x *AboveRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_branchline_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AboveRequest.ProtoReflect.Descriptor instead.
+func (*AboveRequest) Descriptor() ([]byte, []int) {
+	return file_branchline_proto_rawDescGZIP(), []int{7}
+}
+
+type AboveAnswer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Each begins with the hub that answers.
+	Ways          []*Way `protobuf:"bytes,1,rep,name=ways,proto3" json:"ways,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AboveAnswer) Reset() {
+	*x = AboveAnswer{}
+	mi := &file_branchline_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AboveAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AboveAnswer) ProtoMessage() {}
+
+func (x *AboveAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_branchline_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AboveAnswer.ProtoReflect.Descriptor instead.
+func (*AboveAnswer) Descriptor() ([]byte, []int) {
+	return file_branchline_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *AboveAnswer) GetWays() []*Way {
+	if x != nil {
+		return x.Ways
+	}
+	return nil
+}
+
 // CamerasRequest is answered by one Camera each.
 type CamerasRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -774,7 +1009,7 @@ type CamerasRequest struct {
 
 func (x *CamerasRequest) Reset() {
 	*x = CamerasRequest{}
-	mi := &file_branchline_proto_msgTypes[5]
+	mi := &file_branchline_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -786,7 +1021,7 @@ func (x *CamerasRequest) String() string {
 func (*CamerasRequest) ProtoMessage() {}
 
 func (x *CamerasRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[5]
+	mi := &file_branchline_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -799,7 +1034,7 @@ func (x *CamerasRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CamerasRequest.ProtoReflect.Descriptor instead.
 func (*CamerasRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{5}
+	return file_branchline_proto_rawDescGZIP(), []int{9}
 }
 
 // SegmentsRequest is answered by one Segment each, with fragments.
@@ -813,7 +1048,7 @@ type SegmentsRequest struct {
 
 func (x *SegmentsRequest) Reset() {
 	*x = SegmentsRequest{}
-	mi := &file_branchline_proto_msgTypes[6]
+	mi := &file_branchline_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -825,7 +1060,7 @@ func (x *SegmentsRequest) String() string {
 func (*SegmentsRequest) ProtoMessage() {}
 
 func (x *SegmentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[6]
+	mi := &file_branchline_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -838,7 +1073,7 @@ func (x *SegmentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SegmentsRequest.ProtoReflect.Descriptor instead.
 func (*SegmentsRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{6}
+	return file_branchline_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *SegmentsRequest) GetStream() string {
@@ -865,7 +1100,7 @@ type ChangesRequest struct {
 
 func (x *ChangesRequest) Reset() {
 	*x = ChangesRequest{}
-	mi := &file_branchline_proto_msgTypes[7]
+	mi := &file_branchline_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -877,7 +1112,7 @@ func (x *ChangesRequest) String() string {
 func (*ChangesRequest) ProtoMessage() {}
 
 func (x *ChangesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[7]
+	mi := &file_branchline_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -890,7 +1125,7 @@ func (x *ChangesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangesRequest.ProtoReflect.Descriptor instead.
 func (*ChangesRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{7}
+	return file_branchline_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ChangesRequest) GetAfter() *Position {
@@ -913,7 +1148,7 @@ type FetchRequest struct {
 
 func (x *FetchRequest) Reset() {
 	*x = FetchRequest{}
-	mi := &file_branchline_proto_msgTypes[8]
+	mi := &file_branchline_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -925,7 +1160,7 @@ func (x *FetchRequest) String() string {
 func (*FetchRequest) ProtoMessage() {}
 
 func (x *FetchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[8]
+	mi := &file_branchline_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -938,7 +1173,7 @@ func (x *FetchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchRequest.ProtoReflect.Descriptor instead.
 func (*FetchRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{8}
+	return file_branchline_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *FetchRequest) GetSegment() []byte {
@@ -970,7 +1205,7 @@ type FetchAnswer struct {
 
 func (x *FetchAnswer) Reset() {
 	*x = FetchAnswer{}
-	mi := &file_branchline_proto_msgTypes[9]
+	mi := &file_branchline_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -982,7 +1217,7 @@ func (x *FetchAnswer) String() string {
 func (*FetchAnswer) ProtoMessage() {}
 
 func (x *FetchAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[9]
+	mi := &file_branchline_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -995,7 +1230,7 @@ func (x *FetchAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchAnswer.ProtoReflect.Descriptor instead.
 func (*FetchAnswer) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{9}
+	return file_branchline_proto_rawDescGZIP(), []int{13}
 }
 
 // LiveRequest is answered by Item messages without end.
@@ -1008,7 +1243,7 @@ type LiveRequest struct {
 
 func (x *LiveRequest) Reset() {
 	*x = LiveRequest{}
-	mi := &file_branchline_proto_msgTypes[10]
+	mi := &file_branchline_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1020,7 +1255,7 @@ func (x *LiveRequest) String() string {
 func (*LiveRequest) ProtoMessage() {}
 
 func (x *LiveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[10]
+	mi := &file_branchline_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1033,7 +1268,7 @@ func (x *LiveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LiveRequest.ProtoReflect.Descriptor instead.
 func (*LiveRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{10}
+	return file_branchline_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *LiveRequest) GetStream() string {
@@ -1060,7 +1295,7 @@ type HoldRequest struct {
 
 func (x *HoldRequest) Reset() {
 	*x = HoldRequest{}
-	mi := &file_branchline_proto_msgTypes[11]
+	mi := &file_branchline_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1072,7 +1307,7 @@ func (x *HoldRequest) String() string {
 func (*HoldRequest) ProtoMessage() {}
 
 func (x *HoldRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[11]
+	mi := &file_branchline_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1085,7 +1320,7 @@ func (x *HoldRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HoldRequest.ProtoReflect.Descriptor instead.
 func (*HoldRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{11}
+	return file_branchline_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *HoldRequest) GetStream() string {
@@ -1127,7 +1362,7 @@ type LockRequest struct {
 
 func (x *LockRequest) Reset() {
 	*x = LockRequest{}
-	mi := &file_branchline_proto_msgTypes[12]
+	mi := &file_branchline_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1139,7 +1374,7 @@ func (x *LockRequest) String() string {
 func (*LockRequest) ProtoMessage() {}
 
 func (x *LockRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[12]
+	mi := &file_branchline_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1152,7 +1387,7 @@ func (x *LockRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LockRequest.ProtoReflect.Descriptor instead.
 func (*LockRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{12}
+	return file_branchline_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *LockRequest) GetLock() *Lock {
@@ -1172,7 +1407,7 @@ type UnlockRequest struct {
 
 func (x *UnlockRequest) Reset() {
 	*x = UnlockRequest{}
-	mi := &file_branchline_proto_msgTypes[13]
+	mi := &file_branchline_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1184,7 +1419,7 @@ func (x *UnlockRequest) String() string {
 func (*UnlockRequest) ProtoMessage() {}
 
 func (x *UnlockRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[13]
+	mi := &file_branchline_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1197,7 +1432,7 @@ func (x *UnlockRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnlockRequest.ProtoReflect.Descriptor instead.
 func (*UnlockRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{13}
+	return file_branchline_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *UnlockRequest) GetId() string {
@@ -1216,7 +1451,7 @@ type LocksRequest struct {
 
 func (x *LocksRequest) Reset() {
 	*x = LocksRequest{}
-	mi := &file_branchline_proto_msgTypes[14]
+	mi := &file_branchline_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1228,7 +1463,7 @@ func (x *LocksRequest) String() string {
 func (*LocksRequest) ProtoMessage() {}
 
 func (x *LocksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[14]
+	mi := &file_branchline_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1241,7 +1476,7 @@ func (x *LocksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocksRequest.ProtoReflect.Descriptor instead.
 func (*LocksRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{14}
+	return file_branchline_proto_rawDescGZIP(), []int{18}
 }
 
 type DoneAnswer struct {
@@ -1252,7 +1487,7 @@ type DoneAnswer struct {
 
 func (x *DoneAnswer) Reset() {
 	*x = DoneAnswer{}
-	mi := &file_branchline_proto_msgTypes[15]
+	mi := &file_branchline_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1264,7 +1499,7 @@ func (x *DoneAnswer) String() string {
 func (*DoneAnswer) ProtoMessage() {}
 
 func (x *DoneAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[15]
+	mi := &file_branchline_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1277,7 +1512,7 @@ func (x *DoneAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DoneAnswer.ProtoReflect.Descriptor instead.
 func (*DoneAnswer) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{15}
+	return file_branchline_proto_rawDescGZIP(), []int{19}
 }
 
 // RenewRequest asks the hub for a fresh certificate for the key of the present one.
@@ -1291,7 +1526,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_branchline_proto_msgTypes[16]
+	mi := &file_branchline_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1303,7 +1538,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[16]
+	mi := &file_branchline_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1316,7 +1551,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{16}
+	return file_branchline_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RenewRequest) GetCsr() []byte {
@@ -1338,7 +1573,7 @@ type EnrolRequest struct {
 
 func (x *EnrolRequest) Reset() {
 	*x = EnrolRequest{}
-	mi := &file_branchline_proto_msgTypes[17]
+	mi := &file_branchline_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1350,7 +1585,7 @@ func (x *EnrolRequest) String() string {
 func (*EnrolRequest) ProtoMessage() {}
 
 func (x *EnrolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[17]
+	mi := &file_branchline_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1363,7 +1598,7 @@ func (x *EnrolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrolRequest.ProtoReflect.Descriptor instead.
 func (*EnrolRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{17}
+	return file_branchline_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *EnrolRequest) GetSecret() []byte {
@@ -1391,7 +1626,7 @@ type CertificateAnswer struct {
 
 func (x *CertificateAnswer) Reset() {
 	*x = CertificateAnswer{}
-	mi := &file_branchline_proto_msgTypes[18]
+	mi := &file_branchline_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1403,7 +1638,7 @@ func (x *CertificateAnswer) String() string {
 func (*CertificateAnswer) ProtoMessage() {}
 
 func (x *CertificateAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[18]
+	mi := &file_branchline_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1416,7 +1651,7 @@ func (x *CertificateAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertificateAnswer.ProtoReflect.Descriptor instead.
 func (*CertificateAnswer) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{18}
+	return file_branchline_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *CertificateAnswer) GetCertificate() []byte {
@@ -1444,7 +1679,7 @@ type TimeRange struct {
 
 func (x *TimeRange) Reset() {
 	*x = TimeRange{}
-	mi := &file_branchline_proto_msgTypes[19]
+	mi := &file_branchline_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1456,7 +1691,7 @@ func (x *TimeRange) String() string {
 func (*TimeRange) ProtoMessage() {}
 
 func (x *TimeRange) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[19]
+	mi := &file_branchline_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1469,7 +1704,7 @@ func (x *TimeRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TimeRange.ProtoReflect.Descriptor instead.
 func (*TimeRange) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{19}
+	return file_branchline_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *TimeRange) GetStartNs() int64 {
@@ -1496,7 +1731,7 @@ type Position struct {
 
 func (x *Position) Reset() {
 	*x = Position{}
-	mi := &file_branchline_proto_msgTypes[20]
+	mi := &file_branchline_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1508,7 +1743,7 @@ func (x *Position) String() string {
 func (*Position) ProtoMessage() {}
 
 func (x *Position) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[20]
+	mi := &file_branchline_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1521,7 +1756,7 @@ func (x *Position) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Position.ProtoReflect.Descriptor instead.
 func (*Position) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{20}
+	return file_branchline_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Position) GetEpoch() uint64 {
@@ -1551,7 +1786,7 @@ type Camera struct {
 
 func (x *Camera) Reset() {
 	*x = Camera{}
-	mi := &file_branchline_proto_msgTypes[21]
+	mi := &file_branchline_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1563,7 +1798,7 @@ func (x *Camera) String() string {
 func (*Camera) ProtoMessage() {}
 
 func (x *Camera) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[21]
+	mi := &file_branchline_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1576,7 +1811,7 @@ func (x *Camera) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Camera.ProtoReflect.Descriptor instead.
 func (*Camera) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{21}
+	return file_branchline_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Camera) GetId() string {
@@ -1626,7 +1861,7 @@ type Stream struct {
 
 func (x *Stream) Reset() {
 	*x = Stream{}
-	mi := &file_branchline_proto_msgTypes[22]
+	mi := &file_branchline_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1638,7 +1873,7 @@ func (x *Stream) String() string {
 func (*Stream) ProtoMessage() {}
 
 func (x *Stream) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[22]
+	mi := &file_branchline_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1651,7 +1886,7 @@ func (x *Stream) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stream.ProtoReflect.Descriptor instead.
 func (*Stream) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{22}
+	return file_branchline_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Stream) GetId() string {
@@ -1701,7 +1936,7 @@ type Segment struct {
 
 func (x *Segment) Reset() {
 	*x = Segment{}
-	mi := &file_branchline_proto_msgTypes[23]
+	mi := &file_branchline_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1713,7 +1948,7 @@ func (x *Segment) String() string {
 func (*Segment) ProtoMessage() {}
 
 func (x *Segment) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[23]
+	mi := &file_branchline_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1726,7 +1961,7 @@ func (x *Segment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Segment.ProtoReflect.Descriptor instead.
 func (*Segment) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{23}
+	return file_branchline_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Segment) GetId() []byte {
@@ -1820,7 +2055,7 @@ type Fragment struct {
 
 func (x *Fragment) Reset() {
 	*x = Fragment{}
-	mi := &file_branchline_proto_msgTypes[24]
+	mi := &file_branchline_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1832,7 +2067,7 @@ func (x *Fragment) String() string {
 func (*Fragment) ProtoMessage() {}
 
 func (x *Fragment) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[24]
+	mi := &file_branchline_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1845,7 +2080,7 @@ func (x *Fragment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fragment.ProtoReflect.Descriptor instead.
 func (*Fragment) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{24}
+	return file_branchline_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Fragment) GetOffset() int64 {
@@ -1900,6 +2135,8 @@ type Change struct {
 	//	*Change_Removed
 	//	*Change_Gap
 	//	*Change_Camera
+	//	*Change_Recorded
+	//	*Change_Site
 	What          isChange_What `protobuf_oneof:"what"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1907,7 +2144,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_branchline_proto_msgTypes[25]
+	mi := &file_branchline_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1919,7 +2156,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[25]
+	mi := &file_branchline_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1932,7 +2169,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{25}
+	return file_branchline_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Change) GetAt() *Position {
@@ -1994,6 +2231,24 @@ func (x *Change) GetCamera() *Camera {
 	return nil
 }
 
+func (x *Change) GetRecorded() *Recorded {
+	if x != nil {
+		if x, ok := x.What.(*Change_Recorded); ok {
+			return x.Recorded
+		}
+	}
+	return nil
+}
+
+func (x *Change) GetSite() *SiteLink {
+	if x != nil {
+		if x, ok := x.What.(*Change_Site); ok {
+			return x.Site
+		}
+	}
+	return nil
+}
+
 type isChange_What interface {
 	isChange_What()
 }
@@ -2018,6 +2273,14 @@ type Change_Camera struct {
 	Camera *Camera `protobuf:"bytes,6,opt,name=camera,proto3,oneof"`
 }
 
+type Change_Recorded struct {
+	Recorded *Recorded `protobuf:"bytes,180,opt,name=recorded,proto3,oneof"`
+}
+
+type Change_Site struct {
+	Site *SiteLink `protobuf:"bytes,181,opt,name=site,proto3,oneof"`
+}
+
 func (*Change_Opened) isChange_What() {}
 
 func (*Change_Sealed) isChange_What() {}
@@ -2027,6 +2290,135 @@ func (*Change_Removed) isChange_What() {}
 func (*Change_Gap) isChange_What() {}
 
 func (*Change_Camera) isChange_What() {}
+
+func (*Change_Recorded) isChange_What() {}
+
+func (*Change_Site) isChange_What() {}
+
+// Recorded sums up recordings: the span is recorded, in segments that are not named.
+type Recorded struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Stream        string                 `protobuf:"bytes,1,opt,name=stream,proto3" json:"stream,omitempty"`
+	Span          *TimeRange             `protobuf:"bytes,2,opt,name=span,proto3" json:"span,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Recorded) Reset() {
+	*x = Recorded{}
+	mi := &file_branchline_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Recorded) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Recorded) ProtoMessage() {}
+
+func (x *Recorded) ProtoReflect() protoreflect.Message {
+	mi := &file_branchline_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Recorded.ProtoReflect.Descriptor instead.
+func (*Recorded) Descriptor() ([]byte, []int) {
+	return file_branchline_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *Recorded) GetStream() string {
+	if x != nil {
+		return x.Stream
+	}
+	return ""
+}
+
+func (x *Recorded) GetSpan() *TimeRange {
+	if x != nil {
+		return x.Span
+	}
+	return nil
+}
+
+// SiteLink tells how the link of a site behind a hub stands, as that hub sees it.
+type SiteLink struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As the hub calls it; a path if it is behind further hubs.
+	Site   string `protobuf:"bytes,1,opt,name=site,proto3" json:"site,omitempty"`
+	Linked bool   `protobuf:"varint,2,opt,name=linked,proto3" json:"linked,omitempty"`
+	// Since when.
+	SinceNs int64 `protobuf:"varint,3,opt,name=since_ns,json=sinceNs,proto3" json:"since_ns,omitempty"`
+	// The Ed25519 keys with which the site has signed its segments, 32 bytes each.
+	Keys          [][]byte `protobuf:"bytes,4,rep,name=keys,proto3" json:"keys,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SiteLink) Reset() {
+	*x = SiteLink{}
+	mi := &file_branchline_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SiteLink) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SiteLink) ProtoMessage() {}
+
+func (x *SiteLink) ProtoReflect() protoreflect.Message {
+	mi := &file_branchline_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SiteLink.ProtoReflect.Descriptor instead.
+func (*SiteLink) Descriptor() ([]byte, []int) {
+	return file_branchline_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *SiteLink) GetSite() string {
+	if x != nil {
+		return x.Site
+	}
+	return ""
+}
+
+func (x *SiteLink) GetLinked() bool {
+	if x != nil {
+		return x.Linked
+	}
+	return false
+}
+
+func (x *SiteLink) GetSinceNs() int64 {
+	if x != nil {
+		return x.SinceNs
+	}
+	return 0
+}
+
+func (x *SiteLink) GetKeys() [][]byte {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
 
 type Removal struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2040,7 +2432,7 @@ type Removal struct {
 
 func (x *Removal) Reset() {
 	*x = Removal{}
-	mi := &file_branchline_proto_msgTypes[26]
+	mi := &file_branchline_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2052,7 +2444,7 @@ func (x *Removal) String() string {
 func (*Removal) ProtoMessage() {}
 
 func (x *Removal) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[26]
+	mi := &file_branchline_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2065,7 +2457,7 @@ func (x *Removal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Removal.ProtoReflect.Descriptor instead.
 func (*Removal) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{26}
+	return file_branchline_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Removal) GetId() []byte {
@@ -2108,7 +2500,7 @@ type Gap struct {
 
 func (x *Gap) Reset() {
 	*x = Gap{}
-	mi := &file_branchline_proto_msgTypes[27]
+	mi := &file_branchline_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2120,7 +2512,7 @@ func (x *Gap) String() string {
 func (*Gap) ProtoMessage() {}
 
 func (x *Gap) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[27]
+	mi := &file_branchline_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2133,7 +2525,7 @@ func (x *Gap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Gap.ProtoReflect.Descriptor instead.
 func (*Gap) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{27}
+	return file_branchline_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Gap) GetStream() string {
@@ -2180,7 +2572,7 @@ type Lock struct {
 
 func (x *Lock) Reset() {
 	*x = Lock{}
-	mi := &file_branchline_proto_msgTypes[28]
+	mi := &file_branchline_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2192,7 +2584,7 @@ func (x *Lock) String() string {
 func (*Lock) ProtoMessage() {}
 
 func (x *Lock) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[28]
+	mi := &file_branchline_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2205,7 +2597,7 @@ func (x *Lock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lock.ProtoReflect.Descriptor instead.
 func (*Lock) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{28}
+	return file_branchline_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Lock) GetId() string {
@@ -2277,7 +2669,7 @@ type Item struct {
 
 func (x *Item) Reset() {
 	*x = Item{}
-	mi := &file_branchline_proto_msgTypes[29]
+	mi := &file_branchline_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2289,7 +2681,7 @@ func (x *Item) String() string {
 func (*Item) ProtoMessage() {}
 
 func (x *Item) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[29]
+	mi := &file_branchline_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2302,7 +2694,7 @@ func (x *Item) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Item.ProtoReflect.Descriptor instead.
 func (*Item) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{29}
+	return file_branchline_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Item) GetSegment() []byte {
@@ -2420,7 +2812,7 @@ type SegmentStart struct {
 
 func (x *SegmentStart) Reset() {
 	*x = SegmentStart{}
-	mi := &file_branchline_proto_msgTypes[30]
+	mi := &file_branchline_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2432,7 +2824,7 @@ func (x *SegmentStart) String() string {
 func (*SegmentStart) ProtoMessage() {}
 
 func (x *SegmentStart) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[30]
+	mi := &file_branchline_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2445,7 +2837,7 @@ func (x *SegmentStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SegmentStart.ProtoReflect.Descriptor instead.
 func (*SegmentStart) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{30}
+	return file_branchline_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *SegmentStart) GetId() []byte {
@@ -2511,7 +2903,7 @@ type Frame struct {
 
 func (x *Frame) Reset() {
 	*x = Frame{}
-	mi := &file_branchline_proto_msgTypes[31]
+	mi := &file_branchline_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2523,7 +2915,7 @@ func (x *Frame) String() string {
 func (*Frame) ProtoMessage() {}
 
 func (x *Frame) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[31]
+	mi := &file_branchline_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2536,7 +2928,7 @@ func (x *Frame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Frame.ProtoReflect.Descriptor instead.
 func (*Frame) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{31}
+	return file_branchline_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Frame) GetTrack() uint32 {
@@ -2592,7 +2984,7 @@ type FragmentEnd struct {
 
 func (x *FragmentEnd) Reset() {
 	*x = FragmentEnd{}
-	mi := &file_branchline_proto_msgTypes[32]
+	mi := &file_branchline_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2604,7 +2996,7 @@ func (x *FragmentEnd) String() string {
 func (*FragmentEnd) ProtoMessage() {}
 
 func (x *FragmentEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[32]
+	mi := &file_branchline_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2617,7 +3009,7 @@ func (x *FragmentEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FragmentEnd.ProtoReflect.Descriptor instead.
 func (*FragmentEnd) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{32}
+	return file_branchline_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *FragmentEnd) GetFragment() *Fragment {
@@ -2653,7 +3045,7 @@ type SegmentSeal struct {
 
 func (x *SegmentSeal) Reset() {
 	*x = SegmentSeal{}
-	mi := &file_branchline_proto_msgTypes[33]
+	mi := &file_branchline_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2665,7 +3057,7 @@ func (x *SegmentSeal) String() string {
 func (*SegmentSeal) ProtoMessage() {}
 
 func (x *SegmentSeal) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[33]
+	mi := &file_branchline_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2678,7 +3070,7 @@ func (x *SegmentSeal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SegmentSeal.ProtoReflect.Descriptor instead.
 func (*SegmentSeal) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{33}
+	return file_branchline_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *SegmentSeal) GetId() []byte {
@@ -2720,7 +3112,7 @@ type RunEnd struct {
 
 func (x *RunEnd) Reset() {
 	*x = RunEnd{}
-	mi := &file_branchline_proto_msgTypes[34]
+	mi := &file_branchline_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2732,7 +3124,7 @@ func (x *RunEnd) String() string {
 func (*RunEnd) ProtoMessage() {}
 
 func (x *RunEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[34]
+	mi := &file_branchline_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2745,7 +3137,7 @@ func (x *RunEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunEnd.ProtoReflect.Descriptor instead.
 func (*RunEnd) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{34}
+	return file_branchline_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *RunEnd) GetRun() uint64 {
@@ -2773,7 +3165,7 @@ var File_branchline_proto protoreflect.FileDescriptor
 
 const file_branchline_proto_rawDesc = "" +
 	"\n" +
-	"\x10branchline.proto\x12\rbranchline.v1\"\xb8\x05\n" +
+	"\x10branchline.proto\x12\rbranchline.v1\"\xee\x05\n" +
 	"\aRequest\x12\x1a\n" +
 	"\bpriority\x18\x01 \x01(\rR\bpriority\x123\n" +
 	"\x05hello\x18\x02 \x01(\v2\x1b.branchline.v1.HelloRequestH\x00R\x05hello\x129\n" +
@@ -2788,8 +3180,9 @@ const file_branchline_proto_rawDesc = "" +
 	" \x01(\v2\x1a.branchline.v1.HoldRequestH\x00R\x04hold\x120\n" +
 	"\x04lock\x18\v \x01(\v2\x1a.branchline.v1.LockRequestH\x00R\x04lock\x126\n" +
 	"\x06unlock\x18\f \x01(\v2\x1c.branchline.v1.UnlockRequestH\x00R\x06unlock\x123\n" +
-	"\x05locks\x18\r \x01(\v2\x1b.branchline.v1.LocksRequestH\x00R\x05locksB\x06\n" +
-	"\x04call\"\x89\x04\n" +
+	"\x05locks\x18\r \x01(\v2\x1b.branchline.v1.LocksRequestH\x00R\x05locks\x124\n" +
+	"\x05above\x18\xb4\x01 \x01(\v2\x1b.branchline.v1.AboveRequestH\x00R\x05aboveB\x06\n" +
+	"\x04call\"\xbe\x04\n" +
 	"\x06Answer\x12,\n" +
 	"\x05error\x18\x01 \x01(\v2\x14.branchline.v1.ErrorH\x00R\x05error\x122\n" +
 	"\x05hello\x18\x02 \x01(\v2\x1a.branchline.v1.HelloAnswerH\x00R\x05hello\x12/\n" +
@@ -2801,20 +3194,31 @@ const file_branchline_proto_rawDesc = "" +
 	"\vcertificate\x18\b \x01(\v2 .branchline.v1.CertificateAnswerH\x00R\vcertificate\x12)\n" +
 	"\x04lock\x18\t \x01(\v2\x13.branchline.v1.LockH\x00R\x04lock\x12/\n" +
 	"\x04done\x18\n" +
-	" \x01(\v2\x19.branchline.v1.DoneAnswerH\x00R\x04doneB\x06\n" +
+	" \x01(\v2\x19.branchline.v1.DoneAnswerH\x00R\x04done\x123\n" +
+	"\x05above\x18\xb4\x01 \x01(\v2\x1a.branchline.v1.AboveAnswerH\x00R\x05aboveB\x06\n" +
 	"\x04body\"D\n" +
 	"\x05Error\x12'\n" +
 	"\x04code\x18\x01 \x01(\x0e2\x13.branchline.v1.CodeR\x04code\x12\x12\n" +
-	"\x04text\x18\x02 \x01(\tR\x04text\"l\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\"\x93\x01\n" +
 	"\fHelloRequest\x12\x1f\n" +
 	"\vmin_version\x18\x01 \x01(\rR\n" +
 	"minVersion\x12\x1f\n" +
 	"\vmax_version\x18\x02 \x01(\rR\n" +
 	"maxVersion\x12\x1a\n" +
-	"\bsoftware\x18\x03 \x01(\tR\bsoftware\"C\n" +
+	"\bsoftware\x18\x03 \x01(\tR\bsoftware\x12%\n" +
+	"\x03hub\x18\xb4\x01 \x01(\v2\x12.branchline.v1.HubR\x03hub\"n\n" +
 	"\vHelloAnswer\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1a\n" +
-	"\bsoftware\x18\x02 \x01(\tR\bsoftware\"\x10\n" +
+	"\bsoftware\x18\x02 \x01(\tR\bsoftware\x12)\n" +
+	"\x05above\x18\xb4\x01 \x03(\v2\x12.branchline.v1.WayR\x05above\")\n" +
+	"\x03Hub\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\fR\x02id\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\"-\n" +
+	"\x03Way\x12&\n" +
+	"\x04hubs\x18\x01 \x03(\v2\x12.branchline.v1.HubR\x04hubs\"\x0e\n" +
+	"\fAboveRequest\"5\n" +
+	"\vAboveAnswer\x12&\n" +
+	"\x04ways\x18\x01 \x03(\v2\x12.branchline.v1.WayR\x04ways\"\x10\n" +
 	"\x0eCamerasRequest\"W\n" +
 	"\x0fSegmentsRequest\x12\x16\n" +
 	"\x06stream\x18\x01 \x01(\tR\x06stream\x12,\n" +
@@ -2885,15 +3289,25 @@ const file_branchline_proto_rawDesc = "" +
 	"\vduration_ns\x18\x04 \x01(\x03R\n" +
 	"durationNs\x12\x10\n" +
 	"\x03key\x18\x05 \x01(\bR\x03key\x12\x12\n" +
-	"\x04hash\x18\x06 \x01(\fR\x04hash\"\xaa\x02\n" +
+	"\x04hash\x18\x06 \x01(\fR\x04hash\"\x92\x03\n" +
 	"\x06Change\x12'\n" +
 	"\x02at\x18\x01 \x01(\v2\x17.branchline.v1.PositionR\x02at\x120\n" +
 	"\x06opened\x18\x02 \x01(\v2\x16.branchline.v1.SegmentH\x00R\x06opened\x120\n" +
 	"\x06sealed\x18\x03 \x01(\v2\x16.branchline.v1.SegmentH\x00R\x06sealed\x122\n" +
 	"\aremoved\x18\x04 \x01(\v2\x16.branchline.v1.RemovalH\x00R\aremoved\x12&\n" +
 	"\x03gap\x18\x05 \x01(\v2\x12.branchline.v1.GapH\x00R\x03gap\x12/\n" +
-	"\x06camera\x18\x06 \x01(\v2\x15.branchline.v1.CameraH\x00R\x06cameraB\x06\n" +
-	"\x04what\"u\n" +
+	"\x06camera\x18\x06 \x01(\v2\x15.branchline.v1.CameraH\x00R\x06camera\x126\n" +
+	"\brecorded\x18\xb4\x01 \x01(\v2\x17.branchline.v1.RecordedH\x00R\brecorded\x12.\n" +
+	"\x04site\x18\xb5\x01 \x01(\v2\x17.branchline.v1.SiteLinkH\x00R\x04siteB\x06\n" +
+	"\x04what\"P\n" +
+	"\bRecorded\x12\x16\n" +
+	"\x06stream\x18\x01 \x01(\tR\x06stream\x12,\n" +
+	"\x04span\x18\x02 \x01(\v2\x18.branchline.v1.TimeRangeR\x04span\"e\n" +
+	"\bSiteLink\x12\x12\n" +
+	"\x04site\x18\x01 \x01(\tR\x04site\x12\x16\n" +
+	"\x06linked\x18\x02 \x01(\bR\x06linked\x12\x19\n" +
+	"\bsince_ns\x18\x03 \x01(\x03R\asinceNs\x12\x12\n" +
+	"\x04keys\x18\x04 \x03(\fR\x04keys\"u\n" +
 	"\aRemoval\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x16\n" +
 	"\x06stream\x18\x02 \x01(\tR\x06stream\x12,\n" +
@@ -2949,7 +3363,7 @@ const file_branchline_proto_rawDesc = "" +
 	"\x06RunEnd\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\x04R\x03run\x12\x13\n" +
 	"\x05at_ns\x18\x02 \x01(\x03R\x04atNs\x12\x14\n" +
-	"\x05cause\x18\x03 \x01(\tR\x05cause*\xc7\x03\n" +
+	"\x05cause\x18\x03 \x01(\tR\x05cause*\xd7\x03\n" +
 	"\x04Code\x12\x14\n" +
 	"\x10CODE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10CODE_UNAVAILABLE\x10\x01\x12\r\n" +
@@ -2972,7 +3386,8 @@ const file_branchline_proto_rawDesc = "" +
 	"\x18CODE_CERTIFICATE_FOREIGN\x10\x13\x12\x1c\n" +
 	"\x18CODE_CERTIFICATE_REVOKED\x10\x14\x12\x1c\n" +
 	"\x18CODE_CERTIFICATE_EXPIRED\x10\x15\x12\x1a\n" +
-	"\x16CODE_CERTIFICATE_EARLY\x10\x16B.Z,github.com/branchline-video/branchline/protob\x06proto3"
+	"\x16CODE_CERTIFICATE_EARLY\x10\x16\x12\x0e\n" +
+	"\tCODE_LOOP\x10\xb4\x01B.Z,github.com/branchline-video/branchline/protob\x06proto3"
 
 var (
 	file_branchline_proto_rawDescOnce sync.Once
@@ -2987,7 +3402,7 @@ func file_branchline_proto_rawDescGZIP() []byte {
 }
 
 var file_branchline_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_branchline_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
+var file_branchline_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
 var file_branchline_proto_goTypes = []any{
 	(Code)(0),                 // 0: branchline.v1.Code
 	(*Request)(nil),           // 1: branchline.v1.Request
@@ -2995,88 +3410,103 @@ var file_branchline_proto_goTypes = []any{
 	(*Error)(nil),             // 3: branchline.v1.Error
 	(*HelloRequest)(nil),      // 4: branchline.v1.HelloRequest
 	(*HelloAnswer)(nil),       // 5: branchline.v1.HelloAnswer
-	(*CamerasRequest)(nil),    // 6: branchline.v1.CamerasRequest
-	(*SegmentsRequest)(nil),   // 7: branchline.v1.SegmentsRequest
-	(*ChangesRequest)(nil),    // 8: branchline.v1.ChangesRequest
-	(*FetchRequest)(nil),      // 9: branchline.v1.FetchRequest
-	(*FetchAnswer)(nil),       // 10: branchline.v1.FetchAnswer
-	(*LiveRequest)(nil),       // 11: branchline.v1.LiveRequest
-	(*HoldRequest)(nil),       // 12: branchline.v1.HoldRequest
-	(*LockRequest)(nil),       // 13: branchline.v1.LockRequest
-	(*UnlockRequest)(nil),     // 14: branchline.v1.UnlockRequest
-	(*LocksRequest)(nil),      // 15: branchline.v1.LocksRequest
-	(*DoneAnswer)(nil),        // 16: branchline.v1.DoneAnswer
-	(*RenewRequest)(nil),      // 17: branchline.v1.RenewRequest
-	(*EnrolRequest)(nil),      // 18: branchline.v1.EnrolRequest
-	(*CertificateAnswer)(nil), // 19: branchline.v1.CertificateAnswer
-	(*TimeRange)(nil),         // 20: branchline.v1.TimeRange
-	(*Position)(nil),          // 21: branchline.v1.Position
-	(*Camera)(nil),            // 22: branchline.v1.Camera
-	(*Stream)(nil),            // 23: branchline.v1.Stream
-	(*Segment)(nil),           // 24: branchline.v1.Segment
-	(*Fragment)(nil),          // 25: branchline.v1.Fragment
-	(*Change)(nil),            // 26: branchline.v1.Change
-	(*Removal)(nil),           // 27: branchline.v1.Removal
-	(*Gap)(nil),               // 28: branchline.v1.Gap
-	(*Lock)(nil),              // 29: branchline.v1.Lock
-	(*Item)(nil),              // 30: branchline.v1.Item
-	(*SegmentStart)(nil),      // 31: branchline.v1.SegmentStart
-	(*Frame)(nil),             // 32: branchline.v1.Frame
-	(*FragmentEnd)(nil),       // 33: branchline.v1.FragmentEnd
-	(*SegmentSeal)(nil),       // 34: branchline.v1.SegmentSeal
-	(*RunEnd)(nil),            // 35: branchline.v1.RunEnd
+	(*Hub)(nil),               // 6: branchline.v1.Hub
+	(*Way)(nil),               // 7: branchline.v1.Way
+	(*AboveRequest)(nil),      // 8: branchline.v1.AboveRequest
+	(*AboveAnswer)(nil),       // 9: branchline.v1.AboveAnswer
+	(*CamerasRequest)(nil),    // 10: branchline.v1.CamerasRequest
+	(*SegmentsRequest)(nil),   // 11: branchline.v1.SegmentsRequest
+	(*ChangesRequest)(nil),    // 12: branchline.v1.ChangesRequest
+	(*FetchRequest)(nil),      // 13: branchline.v1.FetchRequest
+	(*FetchAnswer)(nil),       // 14: branchline.v1.FetchAnswer
+	(*LiveRequest)(nil),       // 15: branchline.v1.LiveRequest
+	(*HoldRequest)(nil),       // 16: branchline.v1.HoldRequest
+	(*LockRequest)(nil),       // 17: branchline.v1.LockRequest
+	(*UnlockRequest)(nil),     // 18: branchline.v1.UnlockRequest
+	(*LocksRequest)(nil),      // 19: branchline.v1.LocksRequest
+	(*DoneAnswer)(nil),        // 20: branchline.v1.DoneAnswer
+	(*RenewRequest)(nil),      // 21: branchline.v1.RenewRequest
+	(*EnrolRequest)(nil),      // 22: branchline.v1.EnrolRequest
+	(*CertificateAnswer)(nil), // 23: branchline.v1.CertificateAnswer
+	(*TimeRange)(nil),         // 24: branchline.v1.TimeRange
+	(*Position)(nil),          // 25: branchline.v1.Position
+	(*Camera)(nil),            // 26: branchline.v1.Camera
+	(*Stream)(nil),            // 27: branchline.v1.Stream
+	(*Segment)(nil),           // 28: branchline.v1.Segment
+	(*Fragment)(nil),          // 29: branchline.v1.Fragment
+	(*Change)(nil),            // 30: branchline.v1.Change
+	(*Recorded)(nil),          // 31: branchline.v1.Recorded
+	(*SiteLink)(nil),          // 32: branchline.v1.SiteLink
+	(*Removal)(nil),           // 33: branchline.v1.Removal
+	(*Gap)(nil),               // 34: branchline.v1.Gap
+	(*Lock)(nil),              // 35: branchline.v1.Lock
+	(*Item)(nil),              // 36: branchline.v1.Item
+	(*SegmentStart)(nil),      // 37: branchline.v1.SegmentStart
+	(*Frame)(nil),             // 38: branchline.v1.Frame
+	(*FragmentEnd)(nil),       // 39: branchline.v1.FragmentEnd
+	(*SegmentSeal)(nil),       // 40: branchline.v1.SegmentSeal
+	(*RunEnd)(nil),            // 41: branchline.v1.RunEnd
 }
 var file_branchline_proto_depIdxs = []int32{
 	4,  // 0: branchline.v1.Request.hello:type_name -> branchline.v1.HelloRequest
-	6,  // 1: branchline.v1.Request.cameras:type_name -> branchline.v1.CamerasRequest
-	7,  // 2: branchline.v1.Request.segments:type_name -> branchline.v1.SegmentsRequest
-	8,  // 3: branchline.v1.Request.changes:type_name -> branchline.v1.ChangesRequest
-	9,  // 4: branchline.v1.Request.fetch:type_name -> branchline.v1.FetchRequest
-	11, // 5: branchline.v1.Request.live:type_name -> branchline.v1.LiveRequest
-	17, // 6: branchline.v1.Request.renew:type_name -> branchline.v1.RenewRequest
-	18, // 7: branchline.v1.Request.enrol:type_name -> branchline.v1.EnrolRequest
-	12, // 8: branchline.v1.Request.hold:type_name -> branchline.v1.HoldRequest
-	13, // 9: branchline.v1.Request.lock:type_name -> branchline.v1.LockRequest
-	14, // 10: branchline.v1.Request.unlock:type_name -> branchline.v1.UnlockRequest
-	15, // 11: branchline.v1.Request.locks:type_name -> branchline.v1.LocksRequest
-	3,  // 12: branchline.v1.Answer.error:type_name -> branchline.v1.Error
-	5,  // 13: branchline.v1.Answer.hello:type_name -> branchline.v1.HelloAnswer
-	22, // 14: branchline.v1.Answer.camera:type_name -> branchline.v1.Camera
-	24, // 15: branchline.v1.Answer.segment:type_name -> branchline.v1.Segment
-	26, // 16: branchline.v1.Answer.change:type_name -> branchline.v1.Change
-	10, // 17: branchline.v1.Answer.fetch:type_name -> branchline.v1.FetchAnswer
-	30, // 18: branchline.v1.Answer.item:type_name -> branchline.v1.Item
-	19, // 19: branchline.v1.Answer.certificate:type_name -> branchline.v1.CertificateAnswer
-	29, // 20: branchline.v1.Answer.lock:type_name -> branchline.v1.Lock
-	16, // 21: branchline.v1.Answer.done:type_name -> branchline.v1.DoneAnswer
-	0,  // 22: branchline.v1.Error.code:type_name -> branchline.v1.Code
-	20, // 23: branchline.v1.SegmentsRequest.span:type_name -> branchline.v1.TimeRange
-	21, // 24: branchline.v1.ChangesRequest.after:type_name -> branchline.v1.Position
-	20, // 25: branchline.v1.HoldRequest.spans:type_name -> branchline.v1.TimeRange
-	29, // 26: branchline.v1.LockRequest.lock:type_name -> branchline.v1.Lock
-	23, // 27: branchline.v1.Camera.streams:type_name -> branchline.v1.Stream
-	20, // 28: branchline.v1.Segment.span:type_name -> branchline.v1.TimeRange
-	25, // 29: branchline.v1.Segment.fragments:type_name -> branchline.v1.Fragment
-	21, // 30: branchline.v1.Change.at:type_name -> branchline.v1.Position
-	24, // 31: branchline.v1.Change.opened:type_name -> branchline.v1.Segment
-	24, // 32: branchline.v1.Change.sealed:type_name -> branchline.v1.Segment
-	27, // 33: branchline.v1.Change.removed:type_name -> branchline.v1.Removal
-	28, // 34: branchline.v1.Change.gap:type_name -> branchline.v1.Gap
-	22, // 35: branchline.v1.Change.camera:type_name -> branchline.v1.Camera
-	20, // 36: branchline.v1.Removal.span:type_name -> branchline.v1.TimeRange
-	20, // 37: branchline.v1.Gap.span:type_name -> branchline.v1.TimeRange
-	20, // 38: branchline.v1.Lock.span:type_name -> branchline.v1.TimeRange
-	31, // 39: branchline.v1.Item.start:type_name -> branchline.v1.SegmentStart
-	32, // 40: branchline.v1.Item.frame:type_name -> branchline.v1.Frame
-	33, // 41: branchline.v1.Item.fragment:type_name -> branchline.v1.FragmentEnd
-	34, // 42: branchline.v1.Item.seal:type_name -> branchline.v1.SegmentSeal
-	35, // 43: branchline.v1.Item.run_end:type_name -> branchline.v1.RunEnd
-	25, // 44: branchline.v1.FragmentEnd.fragment:type_name -> branchline.v1.Fragment
-	45, // [45:45] is the sub-list for method output_type
-	45, // [45:45] is the sub-list for method input_type
-	45, // [45:45] is the sub-list for extension type_name
-	45, // [45:45] is the sub-list for extension extendee
-	0,  // [0:45] is the sub-list for field type_name
+	10, // 1: branchline.v1.Request.cameras:type_name -> branchline.v1.CamerasRequest
+	11, // 2: branchline.v1.Request.segments:type_name -> branchline.v1.SegmentsRequest
+	12, // 3: branchline.v1.Request.changes:type_name -> branchline.v1.ChangesRequest
+	13, // 4: branchline.v1.Request.fetch:type_name -> branchline.v1.FetchRequest
+	15, // 5: branchline.v1.Request.live:type_name -> branchline.v1.LiveRequest
+	21, // 6: branchline.v1.Request.renew:type_name -> branchline.v1.RenewRequest
+	22, // 7: branchline.v1.Request.enrol:type_name -> branchline.v1.EnrolRequest
+	16, // 8: branchline.v1.Request.hold:type_name -> branchline.v1.HoldRequest
+	17, // 9: branchline.v1.Request.lock:type_name -> branchline.v1.LockRequest
+	18, // 10: branchline.v1.Request.unlock:type_name -> branchline.v1.UnlockRequest
+	19, // 11: branchline.v1.Request.locks:type_name -> branchline.v1.LocksRequest
+	8,  // 12: branchline.v1.Request.above:type_name -> branchline.v1.AboveRequest
+	3,  // 13: branchline.v1.Answer.error:type_name -> branchline.v1.Error
+	5,  // 14: branchline.v1.Answer.hello:type_name -> branchline.v1.HelloAnswer
+	26, // 15: branchline.v1.Answer.camera:type_name -> branchline.v1.Camera
+	28, // 16: branchline.v1.Answer.segment:type_name -> branchline.v1.Segment
+	30, // 17: branchline.v1.Answer.change:type_name -> branchline.v1.Change
+	14, // 18: branchline.v1.Answer.fetch:type_name -> branchline.v1.FetchAnswer
+	36, // 19: branchline.v1.Answer.item:type_name -> branchline.v1.Item
+	23, // 20: branchline.v1.Answer.certificate:type_name -> branchline.v1.CertificateAnswer
+	35, // 21: branchline.v1.Answer.lock:type_name -> branchline.v1.Lock
+	20, // 22: branchline.v1.Answer.done:type_name -> branchline.v1.DoneAnswer
+	9,  // 23: branchline.v1.Answer.above:type_name -> branchline.v1.AboveAnswer
+	0,  // 24: branchline.v1.Error.code:type_name -> branchline.v1.Code
+	6,  // 25: branchline.v1.HelloRequest.hub:type_name -> branchline.v1.Hub
+	7,  // 26: branchline.v1.HelloAnswer.above:type_name -> branchline.v1.Way
+	6,  // 27: branchline.v1.Way.hubs:type_name -> branchline.v1.Hub
+	7,  // 28: branchline.v1.AboveAnswer.ways:type_name -> branchline.v1.Way
+	24, // 29: branchline.v1.SegmentsRequest.span:type_name -> branchline.v1.TimeRange
+	25, // 30: branchline.v1.ChangesRequest.after:type_name -> branchline.v1.Position
+	24, // 31: branchline.v1.HoldRequest.spans:type_name -> branchline.v1.TimeRange
+	35, // 32: branchline.v1.LockRequest.lock:type_name -> branchline.v1.Lock
+	27, // 33: branchline.v1.Camera.streams:type_name -> branchline.v1.Stream
+	24, // 34: branchline.v1.Segment.span:type_name -> branchline.v1.TimeRange
+	29, // 35: branchline.v1.Segment.fragments:type_name -> branchline.v1.Fragment
+	25, // 36: branchline.v1.Change.at:type_name -> branchline.v1.Position
+	28, // 37: branchline.v1.Change.opened:type_name -> branchline.v1.Segment
+	28, // 38: branchline.v1.Change.sealed:type_name -> branchline.v1.Segment
+	33, // 39: branchline.v1.Change.removed:type_name -> branchline.v1.Removal
+	34, // 40: branchline.v1.Change.gap:type_name -> branchline.v1.Gap
+	26, // 41: branchline.v1.Change.camera:type_name -> branchline.v1.Camera
+	31, // 42: branchline.v1.Change.recorded:type_name -> branchline.v1.Recorded
+	32, // 43: branchline.v1.Change.site:type_name -> branchline.v1.SiteLink
+	24, // 44: branchline.v1.Recorded.span:type_name -> branchline.v1.TimeRange
+	24, // 45: branchline.v1.Removal.span:type_name -> branchline.v1.TimeRange
+	24, // 46: branchline.v1.Gap.span:type_name -> branchline.v1.TimeRange
+	24, // 47: branchline.v1.Lock.span:type_name -> branchline.v1.TimeRange
+	37, // 48: branchline.v1.Item.start:type_name -> branchline.v1.SegmentStart
+	38, // 49: branchline.v1.Item.frame:type_name -> branchline.v1.Frame
+	39, // 50: branchline.v1.Item.fragment:type_name -> branchline.v1.FragmentEnd
+	40, // 51: branchline.v1.Item.seal:type_name -> branchline.v1.SegmentSeal
+	41, // 52: branchline.v1.Item.run_end:type_name -> branchline.v1.RunEnd
+	29, // 53: branchline.v1.FragmentEnd.fragment:type_name -> branchline.v1.Fragment
+	54, // [54:54] is the sub-list for method output_type
+	54, // [54:54] is the sub-list for method input_type
+	54, // [54:54] is the sub-list for extension type_name
+	54, // [54:54] is the sub-list for extension extendee
+	0,  // [0:54] is the sub-list for field type_name
 }
 
 func init() { file_branchline_proto_init() }
@@ -3097,6 +3527,7 @@ func file_branchline_proto_init() {
 		(*Request_Lock)(nil),
 		(*Request_Unlock)(nil),
 		(*Request_Locks)(nil),
+		(*Request_Above)(nil),
 	}
 	file_branchline_proto_msgTypes[1].OneofWrappers = []any{
 		(*Answer_Error)(nil),
@@ -3109,15 +3540,18 @@ func file_branchline_proto_init() {
 		(*Answer_Certificate)(nil),
 		(*Answer_Lock)(nil),
 		(*Answer_Done)(nil),
+		(*Answer_Above)(nil),
 	}
-	file_branchline_proto_msgTypes[25].OneofWrappers = []any{
+	file_branchline_proto_msgTypes[29].OneofWrappers = []any{
 		(*Change_Opened)(nil),
 		(*Change_Sealed)(nil),
 		(*Change_Removed)(nil),
 		(*Change_Gap)(nil),
 		(*Change_Camera)(nil),
+		(*Change_Recorded)(nil),
+		(*Change_Site)(nil),
 	}
-	file_branchline_proto_msgTypes[29].OneofWrappers = []any{
+	file_branchline_proto_msgTypes[35].OneofWrappers = []any{
 		(*Item_Start)(nil),
 		(*Item_Frame)(nil),
 		(*Item_Fragment)(nil),
@@ -3130,7 +3564,7 @@ func file_branchline_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_branchline_proto_rawDesc), len(file_branchline_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   35,
+			NumMessages:   41,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
