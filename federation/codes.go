@@ -26,8 +26,8 @@ type wireError struct {
 
 // wireErrors is the table from errors to codes and back. Where an error is several of these the first
 // counts.
-func wireErrors() [20]wireError {
-	return [20]wireError{
+func wireErrors() [21]wireError {
+	return [21]wireError{
 		{wire.Code_CODE_TOKEN_UNKNOWN, identity.ErrTokenUnknown},
 		{wire.Code_CODE_TOKEN_USED, identity.ErrTokenUsed},
 		{wire.Code_CODE_TOKEN_EXPIRED, identity.ErrTokenExpired},
@@ -37,6 +37,7 @@ func wireErrors() [20]wireError {
 		{wire.Code_CODE_CERTIFICATE_EARLY, identity.ErrEarly},
 		{wire.Code_CODE_VERSION, ErrVersion},
 		{wire.Code_CODE_REPLACED, ErrReplaced},
+		{wire.Code_CODE_LOOP, ErrLoop},
 		{wire.Code_CODE_STALLED, link.ErrStalled},
 		{wire.Code_CODE_GONE, branchline.ErrGone},
 		{wire.Code_CODE_NOT_FOUND, branchline.ErrNotFound},

@@ -28,29 +28,30 @@ func negotiate(low, high uint32) (uint32, error) {
 		low, high, minVersion, maxVersion)
 }
 
-// greet opens the link from the side that dialled. After it both sides may call each other.
-func greet(ctx context.Context, conn link.Conn, software string) error {
+// greet opens the link from the side that dialled, of the tier if that is a hub itself, and returns the ways
+// up from the peer. After it both sides may call each other.
+func greet(ctx context.Context, conn link.Conn, software string, tier *Tier) ([]Way, error) {
 	ctx, cancel := context.WithTimeout(ctx, helloTime)
 	defer cancel()
 	c, err := ask(ctx, conn, link.KindControl, &wire.Request{Call: &wire.Request_Hello{Hello: &wire.HelloRequest{
-		MinVersion: minVersion, MaxVersion: maxVersion, Software: software,
+		MinVersion: minVersion, MaxVersion: maxVersion, Software: software, Hub: tier.hello(),
 	}}})
 	if err != nil {
-		return fmt.Errorf("greet hub: %w", err)
+		return nil, fmt.Errorf("greet hub: %w", err)
 	}
 	defer c.close()
 	a, err := c.one()
 	if err != nil {
-		return fmt.Errorf("greet hub: %w", err)
+		return nil, fmt.Errorf("greet hub: %w", err)
 	}
 	if v := a.GetHello().GetVersion(); v < minVersion || v > maxVersion {
-		return fmt.Errorf("greet hub: %w: the hub chose %d", ErrVersion, v)
+		return nil, fmt.Errorf("greet hub: %w: the hub chose %d", ErrVersion, v)
 	}
-	return nil
+	return decodeWays(a.GetHello().GetAbove())
 }
 
 // welcome answers the greeting, on the side that accepted, and returns the peer's software.
-func welcome(ctx context.Context, conn link.Conn, software string) (string, error) {
+func welcome(ctx context.Context, conn link.Conn, software string, tier *Tier) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, helloTime)
 	defer cancel()
 	st, err := conn.AcceptStream(ctx)
@@ -71,8 +72,11 @@ func welcome(ctx context.Context, conn link.Conn, software string) (string, erro
 	hello := req.GetHello()
 	version, err := negotiate(hello.GetMinVersion(), hello.GetMaxVersion())
 	if err == nil {
+		err = tier.admit(hello.GetHub())
+	}
+	if err == nil {
 		err = a.send(&wire.Answer{Body: &wire.Answer_Hello{Hello: &wire.HelloAnswer{
-			Version: version, Software: software,
+			Version: version, Software: software, Above: encodeWays(tier.Ways()),
 		}}})
 	}
 	a.end(st, err)

@@ -44,6 +44,8 @@ type PeersConfig struct {
 	Linked func(ctx context.Context, site branchline.SiteID, src *Remote)
 	// Copies, if set, gives sites back what they have lost.
 	Copies CopyFunc
+	// Tier is this hub among those above and below it; nil for one that knows of none.
+	Tier *Tier
 	// Software describes this node to its sites, for people.
 	Software string
 	// ListenPacket opens the socket; nil means the system's.
@@ -205,7 +207,7 @@ func (p *Peers) link(ctx context.Context, conn link.Conn) error {
 	p.cfg.Logger.Info("link up", "site", site, "addr", conn.Peer().Addr)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		s := &server{conn: conn, renew: func(csr []byte) (identity.Certificate, error) {
+		s := &server{conn: conn, tier: p.cfg.Tier, renew: func(csr []byte) (identity.Certificate, error) {
 			return p.cfg.Authority.Renew(site, csr)
 		}}
 		if p.cfg.Copies != nil {
@@ -232,7 +234,7 @@ func (p *Peers) welcome(ctx context.Context, conn link.Conn) (*peer, error) {
 		return nil, fmt.Errorf("more than %d connections are waiting: %w", maxPending, branchline.ErrBusy)
 	}
 	defer func() { <-p.pending }()
-	software, err := welcome(ctx, conn, p.cfg.Software)
+	software, err := welcome(ctx, conn, p.cfg.Software, p.cfg.Tier)
 	if err != nil {
 		return nil, err
 	}

@@ -57,6 +57,8 @@ type server struct {
 	renew func(csr []byte) (identity.Certificate, error) // nil: this side is no authority
 	// copies gives the peer what it has lost; nil: nothing.
 	copies func(ctx context.Context, id branchline.SegmentID, bytes branchline.ByteRange) (io.ReadCloser, error)
+	tier   *Tier  // of this side, if it is a hub that knows of others
+	name   string // of the peer, as [UplinkConfig.Name]
 
 	mu   sync.Mutex
 	busy [link.KindGossip + 1]int // calls by kind
@@ -192,6 +194,9 @@ func (s *server) answer(a *answer, kind link.Kind, req *wire.Request) error {
 	}
 	if call := req.GetFetch(); call != nil && kind == link.KindFetch && s.copies != nil {
 		return s.fetch(a, call, s.copies)
+	}
+	if req.GetAbove() != nil && kind == link.KindControl && s.tier != nil {
+		return a.send(&wire.Answer{Body: &wire.Answer_Above{Above: &wire.AboveAnswer{Ways: encodeWays(s.tier.Ways())}}})
 	}
 	if s.src == nil {
 		return fmt.Errorf("a hub has no answer to this: %w", branchline.ErrDenied)

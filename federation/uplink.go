@@ -38,6 +38,11 @@ const (
 type UplinkConfig struct {
 	Node   *identity.Node
 	Source branchline.Source
+	// Name is the hub's, as this node calls it; empty for the only or the first one. Holds and locks that
+	// come over this link are of that name, so that two hubs never reach each other's.
+	Name string
+	// Tier, if set, says that this node is a hub itself.
+	Tier *Tier
 	// Restore, if set, gets back from the hub what its disk has lost and the hub holds.
 	Restore Restorer
 	// Hubs are host:port; empty means those that came with the token.
@@ -147,7 +152,7 @@ func (u *Uplink) Run(ctx context.Context) error {
 
 // refused reports whether trying again soon is of no use.
 func refused(err error) bool {
-	return spent(err) || worthless(err) || isAny(err, identity.ErrEarly, identity.ErrNotEnrolled, ErrVersion)
+	return spent(err) || worthless(err) || isAny(err, identity.ErrEarly, identity.ErrNotEnrolled, ErrVersion, ErrLoop)
 }
 
 // spent reports whether the token will never do: the hub that made it said so, or it is no token.
@@ -201,12 +206,18 @@ func (u *Uplink) once(ctx context.Context, next int) (hub string, err error) {
 
 // linked serves on the connection until it ends.
 func (u *Uplink) linked(ctx context.Context, hub string, conn link.Conn) error {
-	if err := greet(ctx, conn, u.cfg.Software); err != nil {
+	above, err := greet(ctx, conn, u.cfg.Software, u.cfg.Tier)
+	if err != nil {
 		return whyEnded(conn, err)
 	}
+	if err := u.cfg.Tier.enter(u.cfg.Name, above); err != nil {
+		return errors.Join(err, closeFor(conn, err))
+	}
+	defer u.cfg.Tier.leave(u.cfg.Name)
 	u.up(hub, conn)
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return Serve(ctx, conn, u.cfg.Source) })
+	g.Go(func() error { return u.serve(ctx, conn) })
+	g.Go(func() error { return u.lookingUp(ctx, conn) })
 	g.Go(func() error { return u.renewing(ctx, conn) })
 	g.Go(func() error { return u.restoring(ctx, conn) })
 	return g.Wait()
