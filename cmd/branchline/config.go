@@ -102,6 +102,7 @@ type edgeFile struct {
 	Listen  string       `yaml:"http"`
 	Segment string       `yaml:"segment"` // a Go duration, "1m"
 	Allow   allowFile    `yaml:"allow"`
+	Hubs    []homeFile   `yaml:"hubs"` // none: one, without a name
 	Cameras []cameraFile `yaml:"cameras"`
 
 	segment time.Duration // Segment, parsed
@@ -154,6 +155,9 @@ func (c *edgeFile) check() error {
 		if err := checkAddress("$.http", c.Listen); err != nil {
 			return err
 		}
+	}
+	if err := checkHomes("$.hubs", c.Hubs); err != nil {
+		return err
 	}
 	seen := map[string]int{}
 	for i := range c.Cameras {
@@ -253,6 +257,8 @@ type hubFile struct {
 	Listen   string       `yaml:"listen"`
 	Public   []string     `yaml:"public"`
 	HTTP     string       `yaml:"http"`
+	Name     string       `yaml:"name"` // for the hubs above; empty: the machine's
+	Hubs     []homeFile   `yaml:"hubs"` // above this one
 	TLS      *tlsFile     `yaml:"tls"`
 	Policies []policyFile `yaml:"policies"`
 }
@@ -299,6 +305,12 @@ func (c *hubFile) check() error {
 	}
 	if c.TLS != nil && (c.TLS.Certificate == "" || c.TLS.Key == "") {
 		return wrong("$.tls", "needs both certificate and key, paths of PEM files")
+	}
+	if len(c.Name) > branchline.MaxName {
+		return wrong("$.name", "longer than %d bytes", branchline.MaxName)
+	}
+	if err := checkHomes("$.hubs", c.Hubs); err != nil {
+		return err
 	}
 	for i, p := range c.Policies {
 		at := fmt.Sprintf("$.policies[%d]", i)

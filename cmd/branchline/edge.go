@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -17,7 +18,6 @@ import (
 
 	"github.com/branchline-video/branchline"
 	"github.com/branchline-video/branchline/edge"
-	"github.com/branchline-video/branchline/federation"
 	"github.com/branchline-video/branchline/federation/identity"
 	"github.com/branchline-video/branchline/internal/clock"
 	"github.com/branchline-video/branchline/segstore"
@@ -25,8 +25,8 @@ import (
 
 type edgeCommand struct {
 	Config string   `help:"The edge's configuration file." type:"path" required:"" placeholder:"FILE"`
-	Token  string   `help:"One-time token of the hub; needed until the site is enrolled." env:"BRANCHLINE_TOKEN"`
-	Hub    []string `help:"Dial these hub addresses instead of those of the token." placeholder:"HOST:PORT"`
+	Token  []string `help:"One-time token of the hub, or NAME=TOKEN of one of several hubs." env:"BRANCHLINE_TOKEN"`
+	Hub    []string `help:"Dial these hub addresses instead of those of the token." placeholder:"[NAME=]HOST:PORT"`
 	JSON   bool     `help:"Print one JSON line when recording has begun."`
 }
 
@@ -43,10 +43,9 @@ func (c *edgeCommand) Run(t *terminal) error {
 	if err := readConfig(c.Config, &file); err != nil {
 		return err
 	}
-	if c.Token != "" {
-		if _, err := identity.ParseToken(c.Token); err != nil {
-			return usageError{fmt.Errorf("--token: %w", err)}
-		}
+	homes, err := homesOf(file.Hubs, c.Token, c.Hub)
+	if err != nil {
+		return err
 	}
 	storage, err := file.options()
 	if err != nil {
@@ -54,7 +53,7 @@ func (c *edgeCommand) Run(t *terminal) error {
 	}
 	branch, err := openBranch(branchConfig{
 		dir: file.Dir, storage: storage, cameras: file.cameras(), segment: file.segment,
-		allow: file.Allow.allow(), token: c.Token, hubs: c.Hub, log: t.log,
+		allow: file.Allow.allow(), homes: homes, log: t.log,
 	})
 	if err != nil {
 		return err
@@ -78,7 +77,7 @@ func (c *edgeCommand) Run(t *terminal) error {
 func (c *edgeCommand) announce(t *terminal, b *branch, cameras int) error {
 	site := b.identity.Site()
 	t.log.Info("edge is recording", "cameras", cameras, "dir", b.dir, "site", site)
-	if !b.linked {
+	if !slices.ContainsFunc(b.uplinks, func(u uplink) bool { return u.linked }) {
 		t.log.Warn("this edge is not enrolled: it records, and no hub sees it; " +
 			"make a token with `branchline site add NAME` at the hub and start the edge with --token")
 	}
@@ -109,19 +108,19 @@ type branchConfig struct {
 	cameras []edge.CameraConfig
 	segment time.Duration
 	allow   edge.Allow
-	token   string
-	hubs    []string
+	homes   []home
+	token   string   // of the only hub, without homes
+	hubs    []string // the same
 	listen  func(addr string) (net.PacketConn, error) // nil: the system's
 	log     *slog.Logger
 }
 
-// branch is an edge node with its identity and its uplink.
+// branch is an edge node with its identity and its uplinks.
 type branch struct {
 	dir      string
-	linked   bool // it has a hub, or a token for one
 	identity *identity.Node
 	node     *edge.Node
-	uplink   *federation.Uplink
+	uplinks  []uplink
 }
 
 // openBranch opens what is kept at dir: identity/ and store/.
@@ -137,21 +136,23 @@ func openBranch(c branchConfig) (*branch, error) {
 	if err != nil {
 		return nil, err
 	}
-	uplink := federation.NewUplink(federation.UplinkConfig{
-		Node: who, Source: node, Restore: node, Hubs: c.hubs, Token: c.token, Software: "branchline " + version,
-		ListenPacket: c.listen, Logger: c.log,
-	})
-	linked := who.Site() != "" || c.token != ""
-	return &branch{dir: c.dir, linked: linked, identity: who, node: node, uplink: uplink}, nil
+	uplinks, err := openUplinks(who, node, c)
+	if err != nil {
+		return nil, errors.Join(err, node.Close())
+	}
+	return &branch{dir: c.dir, identity: who, node: node, uplinks: uplinks}, nil
 }
 
-// run records and keeps the link until ctx ends. A failed uplink never ends the recording.
+// run records and keeps the links until ctx ends. A failed uplink never ends the recording.
 func (b *branch) run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return b.node.Run(ctx) })
-	if b.linked {
+	for _, u := range b.uplinks {
+		if !u.linked {
+			continue
+		}
 		group.Go(func() error {
-			if err := b.uplink.Run(ctx); ctx.Err() == nil {
+			if err := u.Run(ctx); ctx.Err() == nil {
 				return fmt.Errorf("keep the uplink: %w", err)
 			}
 			return nil

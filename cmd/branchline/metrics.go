@@ -89,19 +89,26 @@ func (c branchCollector) Collect(out chan<- prometheus.Metric) {
 			out <- prometheus.MustNewConstMetric(desc, m.kind, m.value(s), string(s.Stream))
 		}
 	}
-	link := c.b.uplink.Stats()
+	for _, u := range c.b.uplinks {
+		collectLink(out, u)
+	}
+}
+
+// collectLink sends the values of one link, under the name of its hub if that has one.
+func collectLink(out chan<- prometheus.Metric, u uplink) {
+	link := u.Stats()
 	for _, m := range []struct {
 		name, help string
 		kind       prometheus.ValueType
 		value      float64
 	}{
-		{"up", "1 while the link to the hub is up.", prometheus.GaugeValue, truth(c.b.uplink.State().Up)},
+		{"up", "1 while the link to the hub is up.", prometheus.GaugeValue, truth(u.State().Up)},
 		{"rtt_seconds", "Round trip time of the link.", prometheus.GaugeValue, link.RTT.Seconds()},
 		{"sent_bytes", "Bytes sent on the present link.", prometheus.GaugeValue, float64(link.Sent)},
 		{"received_bytes", "Bytes received on the present link.", prometheus.GaugeValue, float64(link.Received)},
 		{"lost_bytes", "Bytes lost on the present link, an estimate.", prometheus.GaugeValue, float64(link.Lost)},
 	} {
-		desc := prometheus.NewDesc("branchline_edge_link_"+m.name, m.help, nil, nil)
-		out <- prometheus.MustNewConstMetric(desc, m.kind, m.value)
+		desc := prometheus.NewDesc("branchline_edge_link_"+m.name, m.help, []string{"hub"}, nil)
+		out <- prometheus.MustNewConstMetric(desc, m.kind, m.value, u.name)
 	}
 }
