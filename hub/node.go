@@ -21,6 +21,7 @@ import (
 	"github.com/branchline-video/branchline/hub/catalog"
 	"github.com/branchline-video/branchline/hub/evidence"
 	"github.com/branchline-video/branchline/hub/fetch"
+	"github.com/branchline-video/branchline/hub/onward"
 	"github.com/branchline-video/branchline/hub/policy"
 	"github.com/branchline-video/branchline/internal/clock"
 	"github.com/branchline-video/branchline/internal/live"
@@ -35,6 +36,8 @@ type Config struct {
 	Listen   string           // UDP address for the sites; empty: links come by Attach alone
 	Policies []policy.Policy  // the first that matches a stream counts; a zero Since is when the hub first had it
 	Software string           // told to the sites, for people
+	Name     string           // told to other hubs, for people
+	Above    []Above          // the hubs above this one
 	// ListenPacket opens the socket; nil means the system's.
 	ListenPacket func(addr string) (net.PacketConn, error)
 	// CatalogChanged and JobChanged, if set, are told what lists of sites, cameras and jobs and what
@@ -58,7 +61,10 @@ type Node struct {
 	locks     *evidence.Locks
 	authority *identity.Authority
 	peers     *federation.Peers // nil without Listen
-	cameras   chan struct{}     // holds a token when a camera was added or changed
+	tier      *federation.Tier
+	above     []uplink
+	onward    *onward.Log   // nil without hubs above
+	cameras   chan struct{} // holds a token when a camera was added or changed
 	origins   origins
 	keys      *keys
 	memory    *live.Budget // of the live streams
@@ -110,8 +116,14 @@ func (n *Node) open() (err error) {
 	if err != nil {
 		return err
 	}
-	n.catalog, err = catalog.Open(catalog.Options{
-		DB: n.db, Clock: n.cfg.Clock, Logger: n.log, Changed: n.catalogChanged})
+	if err := n.openOnward(); err != nil {
+		return err
+	}
+	told := catalog.Options{DB: n.db, Clock: n.cfg.Clock, Logger: n.log, Changed: n.catalogChanged}
+	if n.onward != nil {
+		told.Onward = passOn{n}
+	}
+	n.catalog, err = catalog.Open(told)
 	if err != nil {
 		return err
 	}
@@ -133,6 +145,9 @@ func (n *Node) open() (err error) {
 	if err != nil {
 		return err
 	}
+	if err := n.openAbove(); err != nil {
+		return err
+	}
 	if n.cfg.Registry != nil {
 		if err := n.register(n.cfg.Registry); err != nil {
 			return err
@@ -144,7 +159,7 @@ func (n *Node) open() (err error) {
 	n.peers, err = federation.OpenPeers(federation.PeersConfig{
 		Addr: n.cfg.Listen, Authority: n.authority, Software: n.cfg.Software,
 		ListenPacket: n.cfg.ListenPacket, Clock: n.cfg.Clock, Logger: n.log,
-		Linked: n.linkUp, Copies: n.copyFor,
+		Linked: n.linkUp, Copies: n.copyFor, Tier: n.tier,
 	})
 	return err
 }
@@ -190,6 +205,7 @@ func (n *Node) Run(ctx context.Context) error {
 	if n.peers != nil {
 		group.Go(func() error { return n.peers.Run(ctx) })
 	}
+	n.runAbove(ctx, group)
 	err := group.Wait()
 	n.mu.Lock()
 	n.failed = err
@@ -249,7 +265,7 @@ func (n *Node) attach(ctx context.Context, site branchline.SiteID, src branchlin
 	n.setLink(site, src)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
-		return n.persist(ctx, func() error { return n.catalog.Follow(ctx, site, src) })
+		return n.persist(ctx, func() error { return n.catalog.Follow(ctx, site, vouching{src, n, site}) })
 	})
 	group.Go(func() error {
 		return n.persist(ctx, func() error { return n.fetcher.Serve(ctx, site, src) })
@@ -314,6 +330,9 @@ func (n *Node) catalogChanged(notice catalog.Notice) {
 		case n.cameras <- struct{}{}:
 		default:
 		}
+	}
+	if n.onward != nil {
+		n.onward.Wake()
 	}
 	if n.cfg.CatalogChanged != nil {
 		n.cfg.CatalogChanged(notice)

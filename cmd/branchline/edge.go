@@ -109,8 +109,8 @@ type branchConfig struct {
 	segment time.Duration
 	allow   edge.Allow
 	homes   []home
-	token   string   // of the only hub, without homes
-	hubs    []string // the same
+	token   string                                    // of the only hub, without homes
+	hubs    []string                                  // the same
 	listen  func(addr string) (net.PacketConn, error) // nil: the system's
 	log     *slog.Logger
 }
