@@ -1,14 +1,19 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/branchline-video/branchline"
 	"github.com/branchline-video/branchline/edge"
 	"github.com/branchline-video/branchline/federation"
 	"github.com/branchline-video/branchline/federation/identity"
+	"github.com/branchline-video/branchline/hub"
 	"github.com/branchline-video/branchline/internal/clock"
 )
 
@@ -149,4 +154,46 @@ func firstHome(who *identity.Node, homes []home) (string, error) {
 		names[i] = h.name
 	}
 	return who.FirstHub(names)
+}
+
+// above returns the hubs above a hub.
+func (c *hubFile) above(tokens, addresses []string) ([]hub.Above, error) {
+	if len(c.Hubs) == 0 {
+		if len(tokens)+len(addresses) > 0 {
+			return nil, usageError{errors.New("--token and --hub are for a hub above this one: name it in the " +
+				"configuration, hubs: [{name: headquarters}]")}
+		}
+		return nil, nil
+	}
+	homes, err := homesOf(c.Hubs, tokens, addresses)
+	if err != nil {
+		return nil, err
+	}
+	var all []hub.Above
+	for _, h := range homes {
+		all = append(all, hub.Above{Name: h.name, Hubs: h.hubs, Token: h.token})
+	}
+	return all, nil
+}
+
+// called is how the hub names itself to other hubs: as configured, or as its machine.
+func (c *hubFile) called() string {
+	name, err := os.Hostname()
+	if c.Name != "" || err != nil {
+		return c.Name
+	}
+	return name
+}
+
+// aboveCollector reads the figures of a hub's links to those above it.
+type aboveCollector struct{ node *hub.Node }
+
+// Describe sends nothing, as the edge's collector.
+func (aboveCollector) Describe(chan<- *prometheus.Desc) {}
+
+// Collect sends the present values.
+func (c aboveCollector) Collect(out chan<- prometheus.Metric) {
+	for _, a := range c.node.Above() {
+		collectLink(out, "branchline_hub_above_", a.Name, a.Up, a.Stats)
+	}
 }
