@@ -236,6 +236,9 @@ func (p *Peers) welcome(ctx context.Context, conn link.Conn) (*peer, error) {
 	defer func() { <-p.pending }()
 	software, err := welcome(ctx, conn, p.cfg.Software, p.cfg.Tier)
 	if err != nil {
+		if errors.Is(err, ErrLoop) {
+			p.cfg.Logger.Warn("link refused", "site", conn.Peer().Site, "error", err)
+		}
 		return nil, err
 	}
 	l := &peer{

