@@ -127,7 +127,9 @@ func TestTwoHubs(t *testing.T) {
 	}
 	a.relay.cut.Store(false)
 	healed := time.Now()
-	until(t, catchUp, "the hub that was cut off holds all of it", func() bool { return a.holds("berlin.door", began, healed) })
+	until(t, catchUp, "the hub that was cut off holds all of it", func() bool {
+		return a.holds("berlin.door", began, healed)
+	})
 	if !b.holds("branch-7.door", began, healed) {
 		t.Error("the other hub has a hole")
 	}

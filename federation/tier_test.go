@@ -53,7 +53,8 @@ func TestTier(t *testing.T) {
 			}
 			dialler, other := a.enter("b", b.Ways()), b.admit(a.hello())
 			for side, err := range map[string]error{c.dialler: dialler, c.other: other} {
-				if (err == nil) != (side == "") || err != nil && (!errors.Is(err, ErrLoop) || !strings.HasPrefix(err.Error(), side)) {
+				if (err == nil) != (side == "") ||
+					err != nil && (!errors.Is(err, ErrLoop) || !strings.HasPrefix(err.Error(), side)) {
 					t.Errorf("%v, expected %q", err, side)
 				}
 			}

@@ -67,7 +67,8 @@ func TestTrustBelow(t *testing.T) {
 	}
 	check := func(stream branchline.StreamID, signed byte, trusted bool) {
 		t.Helper()
-		if err := k.trust(stream, key(signed)); (err == nil) != trusted || err != nil && !errors.Is(err, branchline.ErrDenied) {
+		err := k.trust(stream, key(signed))
+		if (err == nil) != trusted || err != nil && !errors.Is(err, branchline.ErrDenied) {
 			t.Errorf("%s signed with key %d: %v", stream, signed, err)
 		}
 	}

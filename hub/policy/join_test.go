@@ -19,6 +19,7 @@ func TestJoin(t *testing.T) {
 	hold := func(s branchline.Spans, known, until time.Time) branchline.Hold {
 		return branchline.Hold{Stream: "berlin.door.main", Spans: s, Known: known, Until: until}
 	}
+	wanted := hold(spans(0, 10), at(5), at(200))
 	none := hold(nil, policy.Considered(), at(100))
 	for name, c := range map[string]struct {
 		own   branchline.Hold
@@ -27,11 +28,11 @@ func TestJoin(t *testing.T) {
 		want  branchline.Hold
 	}{
 		"nobody wants anything": {none, nil, nil, none},
-		"only above":            {none, []branchline.Hold{hold(spans(0, 10), at(5), at(200))}, nil, hold(spans(0, 10), at(5), at(200))},
+		"only above":            {none, []branchline.Hold{wanted}, nil, wanted},
 		"both": {hold(spans(20, 30), at(30), at(150)), []branchline.Hold{hold(spans(0, 10), at(40), at(120))}, nil,
 			hold(append(spans(0, 10), spans(20, 30)...), at(30), at(150))},
-		"held here":            {none, []branchline.Hold{hold(spans(0, 10), at(5), at(200))}, spans(0, 10), none},
-		"held in part":         {none, []branchline.Hold{hold(spans(0, 10), at(5), at(200))}, spans(0, 4), hold(spans(4, 10), at(5), at(200))},
+		"held here":            {none, []branchline.Hold{wanted}, spans(0, 10), none},
+		"held in part":         {none, []branchline.Hold{wanted}, spans(0, 4), hold(spans(4, 10), at(5), at(200))},
 		"a lease that is over": {none, []branchline.Hold{hold(spans(0, 10), at(5), at(100))}, nil, none},
 		"a release":            {none, []branchline.Hold{hold(nil, policy.Considered(), at(200))}, nil, none},
 	} {
