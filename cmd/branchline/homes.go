@@ -68,6 +68,9 @@ func homesOf(file []homeFile, tokens, addresses []string) ([]home, error) {
 		homes = append(homes, home{name: f.Name, hubs: f.Addresses})
 	}
 	for _, t := range tokens {
+		if t == "" { // an empty variable of the environment
+			continue
+		}
 		h, token, err := named(homes, "--token", t)
 		if err != nil {
 			return nil, err

@@ -50,7 +50,7 @@ func TestHomesOf(t *testing.T) {
 		want              string // name, addresses and whether there is a token of each
 	}{
 		{"one, as ever", nil, []string{token}, []string{"h:1", "h:2"}, "[{ [h:1 h:2] true}]"},
-		{"none", nil, nil, nil, "[{ [] false}]"},
+		{"none", nil, []string{""}, nil, "[{ [] false}]"},
 		{"the first", two, []string{token}, nil, "[{north [] true} {south [s:1] false}]"},
 		{"by name", two, []string{"south=" + token}, []string{"south=x:1", "south=x:2"},
 			"[{north [] false} {south [x:1 x:2] true}]"},
