@@ -28,6 +28,21 @@ type Above struct {
 	Token string   // enrols this hub there; empty once it is enrolled
 }
 
+// Allow says what this hub lets those above do beyond looking and fetching, here and, as far as their sites
+// allow it, there. The zero Allow is nothing.
+type Allow struct {
+	Hold bool // keep footage from retention, for a while, until it has been fetched
+	Lock bool // place and take off evidence locks
+}
+
+// allowed returns nothing, or this hub's refusal with the key by which its administrator changes that.
+func allowed(yes bool, key string) error {
+	if yes {
+		return nil
+	}
+	return fmt.Errorf("the region does not allow it (allow.%s in its configuration): %w", key, branchline.ErrDenied)
+}
+
 // AboveState is how the link to a hub above stands.
 type AboveState struct {
 	Name string

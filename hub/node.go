@@ -38,6 +38,7 @@ type Config struct {
 	Software string           // told to the sites, for people
 	Name     string           // told to other hubs, for people
 	Above    []Above          // the hubs above this one
+	Allow    Allow            // what those may do
 	// ListenPacket opens the socket; nil means the system's.
 	ListenPacket func(addr string) (net.PacketConn, error)
 	// CatalogChanged and JobChanged, if set, are told what lists of sites, cameras and jobs and what

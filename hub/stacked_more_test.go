@@ -1,11 +1,13 @@
 package hub_test
 
 import (
+	"errors"
 	"testing"
 	"time"
 
 	"github.com/branchline-video/branchline"
 	edgenode "github.com/branchline-video/branchline/edge"
+	"github.com/branchline-video/branchline/hub"
 	"github.com/branchline-video/branchline/hub/catalog"
 	"github.com/branchline-video/branchline/hub/evidence"
 	"github.com/branchline-video/branchline/hub/fetch"
@@ -91,5 +93,30 @@ func TestRegionRefusedLock(t *testing.T) {
 	t.Log(cause)
 	if here := region.Locks().Locks(); len(here) != 0 {
 		t.Errorf("the region has %+v", here)
+	}
+}
+
+// TestRegionAllowsNothing: without its administrator's leave a region takes no holds and locks, and lets go of any.
+func TestRegionAllowsNothing(t *testing.T) {
+	node, err := hub.Open(hub.Config{Dir: t.TempDir(), Above: []hub.Above{{Name: "hq"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer node.Close()
+	up := node.Upward().(branchline.Control)
+	now := time.Now()
+	span := branchline.TimeRange{Start: now.Add(-time.Minute), End: now}
+	hold := branchline.Hold{Holder: "hub hq", Stream: stream, Spans: branchline.Spans{span}, Until: now.Add(time.Hour)}
+	for what, err := range map[string]error{
+		"hold": up.Hold(t.Context(), hold), "unlock": up.Unlock(t.Context(), "1"),
+		"lock": up.Lock(t.Context(), branchline.Lock{ID: "1", Stream: stream, Span: span}),
+	} {
+		if !errors.Is(err, branchline.ErrDenied) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	hold.Spans = nil
+	if err := up.Hold(t.Context(), hold); errors.Is(err, branchline.ErrDenied) {
+		t.Errorf("release: %v", err)
 	}
 }

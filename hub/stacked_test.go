@@ -31,7 +31,8 @@ type stack struct {
 func inStack(t *testing.T, region, top []policy.Policy, test func(s *stack)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		w := &world{T: t, dir: t.TempDir(), policies: region, above: []hub.Above{{Name: "hq"}}}
+		w := &world{T: t, dir: t.TempDir(), policies: region, above: []hub.Above{{Name: "hq"}},
+			allow: hub.Allow{Hold: true, Lock: true}}
 		w.edge = newEdge(t, t.TempDir())
 		w.open()
 		w.heal()

@@ -76,6 +76,11 @@ func (u upward) Live(ctx context.Context, stream branchline.StreamID) iter.Seq2[
 // Hold implements [branchline.Control]: it is kept here, spares what this hub holds, and is part of the hold
 // that this hub has at the site, as far as that allows it.
 func (u upward) Hold(ctx context.Context, h branchline.Hold) error {
+	if len(h.Spans) > 0 { // releasing is always allowed
+		if err := allowed(u.n.cfg.Allow.Hold, "hold"); err != nil {
+			return err
+		}
+	}
 	if err := h.Check(); err != nil {
 		return err
 	}
@@ -94,6 +99,9 @@ const (
 // Lock implements [branchline.Control]: it is an evidence lock of this hub, which its site is told of as of any
 // other. What a linked site refuses is not locked.
 func (u upward) Lock(ctx context.Context, l branchline.Lock) error {
+	if err := allowed(u.n.cfg.Allow.Lock, "lock"); err != nil {
+		return err
+	}
 	if err := l.Check(); err != nil {
 		return err
 	}
@@ -139,6 +147,9 @@ func (u upward) answer(ctx context.Context, id string) (evidence.State, string) 
 
 // Unlock implements [branchline.Control].
 func (u upward) Unlock(ctx context.Context, id string) error {
+	if err := allowed(u.n.cfg.Allow.Lock, "lock"); err != nil {
+		return err
+	}
 	for _, l := range u.n.locks.Locks() {
 		if l.For == id && !l.Removed {
 			if err := u.n.locks.Remove(ctx, l.ID); err != nil && !errors.Is(err, branchline.ErrNotFound) {

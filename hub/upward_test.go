@@ -51,7 +51,8 @@ func join(node *hub.Node, site branchline.SiteID, src branchline.Source) (cut fu
 // openHub opens a hub that serves one above it, without links of its own.
 func openHub(t *testing.T) *hub.Node {
 	t.Helper()
-	node, err := hub.Open(hub.Config{Dir: t.TempDir(), Above: []hub.Above{{Name: "hq"}}})
+	node, err := hub.Open(hub.Config{Dir: t.TempDir(), Above: []hub.Above{{Name: "hq"}},
+		Allow: hub.Allow{Hold: true, Lock: true}})
 	if err != nil {
 		t.Fatal(err)
 	}

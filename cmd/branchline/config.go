@@ -257,8 +257,9 @@ type hubFile struct {
 	Listen   string       `yaml:"listen"`
 	Public   []string     `yaml:"public"`
 	HTTP     string       `yaml:"http"`
-	Name     string       `yaml:"name"` // for the hubs above; empty: the machine's
-	Hubs     []homeFile   `yaml:"hubs"` // above this one
+	Name     string       `yaml:"name"`  // for the hubs above; empty: the machine's
+	Hubs     []homeFile   `yaml:"hubs"`  // above this one
+	Allow    allowFile    `yaml:"allow"` // for those
 	TLS      *tlsFile     `yaml:"tls"`
 	Policies []policyFile `yaml:"policies"`
 }

@@ -119,7 +119,7 @@ func openCentre(c centreConfig) (_ *centre, err error) {
 	h.node, err = hub.Open(hub.Config{
 		Dir: c.Dir, Storage: storage, Listen: c.Listen, Policies: c.policies(), Software: "branchline " + version,
 		CatalogChanged: feed.Catalog, JobChanged: feed.Job, LockChanged: feed.Lock, Registry: registry, Logger: c.log,
-		Name: c.called(), Above: c.above,
+		Name: c.called(), Above: c.above, Allow: hub.Allow(c.Allow.allow()),
 	})
 	if err != nil {
 		return nil, err
