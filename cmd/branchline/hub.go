@@ -23,7 +23,7 @@ import (
 
 type hubCommand struct {
 	Config        string   `help:"The hub's configuration file." type:"path" required:"" placeholder:"FILE"`
-	Token         []string `help:"One-time token of a hub above, or NAME=TOKEN of one of several." env:"BRANCHLINE_HUB_TOKEN"`
+	Token         []string `help:"One-time token of a hub above: TOKEN or NAME=TOKEN." env:"BRANCHLINE_HUB_TOKEN"`
 	Hub           []string `help:"Dial these addresses of a hub above." placeholder:"[NAME=]HOST:PORT"`
 	ResetPassword bool     `help:"Make a new password for the administrator and print it."`
 	JSON          bool     `help:"Print one JSON line when ready."`
