@@ -47,8 +47,9 @@ bench-storage: build | need-go ## measure the storage, half an hour; results in 
 race: | need-go ## test the Go code under the race detector
 	go test -race -timeout 30m ./...
 
-soak: | need-go ## look for properties that fail, with CHECKS (2000) of each at random
+soak: | need-go ## look for properties that fail, with CHECKS (2000) of each at random; live SEEDS (20) days of links
 	go test -count=1 -timeout 6h $(PROPERTIES) -rapid.checks=$${CHECKS:-2000}
+	SEEDS=$${SEEDS:-20} SITES=$${SITES:-500} HOURS=$${HOURS:-24} go test -count=1 -v -timeout 6h -run 'TestDay|TestBudget' ./federation/members
 
 fuzz: | need-go ## run each fuzz target for FUZZTIME (10s)
 	@for p in $$(grep -rlE '^func Fuzz' --include='*_test.go' . | xargs -n1 dirname | sort -u); do \

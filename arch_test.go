@@ -46,6 +46,7 @@ func mayImport() map[string][]string {
 		"segstore/retain":     {},
 		"segstore/crypt":      {},
 		"segstore":            {"segstore/", "internal/clock"},
+		"federation/budget":   {"internal/clock"},
 		"federation/link":     {"internal/clock", "internal/backoff"},
 		"federation/identity": {"internal/clock"},
 		"federation/members":  {"federation/link", "internal/clock"},
@@ -77,6 +78,7 @@ func foreignHomes() map[string][]string {
 		"github.com/Eyevinn/mp4ff":             {"internal/testcam/marks"},
 		"github.com/dgraph-io/badger/v4":       {"segstore/index"},
 		"github.com/hashicorp/memberlist":      {"federation/members"},
+		"github.com/hashicorp/go-msgpack/v2":   {"federation/members"},
 		"github.com/gorilla/websocket":         {"hub/api"},
 		"google.golang.org/protobuf":           {"proto", "federation"},
 		"github.com/alecthomas/kong":           {"cmd/branchline"},
@@ -86,7 +88,7 @@ func foreignHomes() map[string][]string {
 		"github.com/cenkalti/backoff/v5":       {"internal/backoff"},
 		"golang.org/x/crypto":                  {"hub/access"},
 		"golang.org/x/sync":                    {"*"},
-		"golang.org/x/sys":                     {"segstore", "segstore/index"},
+		"golang.org/x/sys":                     {"segstore", "segstore/index", "federation/link"},
 		"golang.org/x/time":                    {"*"},
 	}
 }

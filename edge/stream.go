@@ -40,6 +40,7 @@ type stream struct {
 	endSegment atomic.Bool
 	unused     []string // used only by run: what was told to be not recorded
 	count      counters
+	meter      meter
 }
 
 // counters are read while the stream runs.
@@ -210,6 +211,8 @@ func (s *stream) publish(items []branchline.Item, cause branchline.Cause) {
 		case item.RunEnd != nil:
 			s.gaps.open(item.RunEnd.At, item.RunEnd.Cause)
 			s.logger.Info("run ended", "run", item.RunEnd.Run, "cause", item.RunEnd.Cause)
+		case item.Frame != nil:
+			s.meter.add(item.Frame)
 		}
 		s.ring.Publish(item)
 	}

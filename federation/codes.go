@@ -26,8 +26,8 @@ type wireError struct {
 
 // wireErrors is the table from errors to codes and back. Where an error is several of these the first
 // counts.
-func wireErrors() [21]wireError {
-	return [21]wireError{
+func wireErrors() [25]wireError {
+	return [25]wireError{
 		{wire.Code_CODE_TOKEN_UNKNOWN, identity.ErrTokenUnknown},
 		{wire.Code_CODE_TOKEN_USED, identity.ErrTokenUsed},
 		{wire.Code_CODE_TOKEN_EXPIRED, identity.ErrTokenExpired},
@@ -35,6 +35,10 @@ func wireErrors() [21]wireError {
 		{wire.Code_CODE_CERTIFICATE_REVOKED, identity.ErrRevoked},
 		{wire.Code_CODE_CERTIFICATE_EXPIRED, identity.ErrExpired},
 		{wire.Code_CODE_CERTIFICATE_EARLY, identity.ErrEarly},
+		{wire.Code_CODE_QUARANTINED, identity.ErrQuarantined},
+		{wire.Code_CODE_SUPERSEDED, identity.ErrSuperseded},
+		{wire.Code_CODE_WAITING, identity.ErrWaiting},
+		{wire.Code_CODE_REFUSED, identity.ErrRefused},
 		{wire.Code_CODE_VERSION, ErrVersion},
 		{wire.Code_CODE_REPLACED, ErrReplaced},
 		{wire.Code_CODE_LOOP, ErrLoop},
@@ -82,7 +86,7 @@ const maxText = 500
 
 func encodeError(err error) *wire.Error {
 	text := err.Error()
-	return &wire.Error{Code: codeOf(err), Text: text[:min(len(text), maxText)]}
+	return &wire.Error{Code: codeOf(err), Text: text[:min(len(text), maxText)], Refusal: encodeRefusal(err)}
 }
 
 // remoteError is an error of the peer: its text, and what it means.
@@ -96,6 +100,9 @@ func (e *remoteError) Unwrap() error { return e.err }
 
 func decodeError(e *wire.Error) error {
 	err := errorOf(e.GetCode())
+	if refusal := decodeRefusal(e.GetRefusal()); refusal != nil {
+		return refusal
+	}
 	text := e.GetText()
 	if text == "" {
 		return err

@@ -5,8 +5,8 @@
 //
 // What always holds:
 //
-//   - The edge dials, the hub asks. What an edge can ask of a hub is to greet it, to renew its certificate,
-//     and to give back a segment of its own that its disk has lost; nothing else.
+//   - The edge dials, the hub asks. What an edge can ask of a hub is to greet it, to renew its certificate
+//     or to have it back, and to give back a segment of its own that its disk has lost; nothing else.
 //   - The site's name comes from its certificate. Identifiers cross the wire as the site itself calls
 //     them; whoever serves several sites puts the names in front.
 //   - Whatever a peer sends costs at most its own stream: a message over its limit, one that cannot be

@@ -34,7 +34,7 @@ type enrolling struct {
 
 // enter takes a place for one from the address, host and port. The caller gives it back with leave.
 func (e *enrolling) enter(addr string) (leave func(), err error) {
-	from := network(addr)
+	from := link.Network(addr)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.all >= maxEnrolling || e.of[from] >= maxEnrollingFrom {
@@ -56,17 +56,6 @@ func (e *enrolling) enter(addr string) (leave func(), err error) {
 	}, nil
 }
 
-// network returns what one client can be taken to own: an IPv4 address, or the /64 of an IPv6 address.
-func network(addr string) netip.Prefix {
-	a, err := netip.ParseAddrPort(addr)
-	if err != nil {
-		return netip.Prefix{} // all that are not understood together
-	}
-	ip := a.Addr().Unmap().WithZone("")
-	p, _ := ip.Prefix(min(ip.BitLen(), 64)) // such a prefix always exists
-	return p
-}
-
 // Enrol makes node a site of the hub that made the token, trying the hub's addresses in turn, and
 // stores the certificate durably. The hub proves itself before anything of the token is sent. The
 // errors on which an operator acts are those of package identity; [branchline.ErrInvalid] is for text
@@ -74,6 +63,11 @@ func network(addr string) netip.Prefix {
 func Enrol(ctx context.Context, node *identity.Node, token string,
 	listen func(addr string) (net.PacketConn, error),
 ) error {
+	return enrol(ctx, node, token, link.Options{ListenPacket: listen})
+}
+
+// enrol is [Enrol], with the options for dialling but for their TLS.
+func enrol(ctx context.Context, node *identity.Node, token string, opt link.Options) error {
 	t, err := identity.ParseToken(token)
 	if err != nil {
 		return fmt.Errorf("enrol site: %w", err)
@@ -83,7 +77,7 @@ func Enrol(ctx context.Context, node *identity.Node, token string,
 	}
 	var failed error
 	for _, hub := range t.Hubs {
-		c, err := enrolAt(ctx, hub, node, t, listen)
+		c, err := enrolAt(ctx, hub, node, t, opt)
 		if err == nil {
 			return node.Enrolled(t, c)
 		}
@@ -92,16 +86,17 @@ func Enrol(ctx context.Context, node *identity.Node, token string,
 	return failed
 }
 
-func enrolAt(ctx context.Context, hub string, node *identity.Node, t identity.Token,
-	listen func(addr string) (net.PacketConn, error),
-) (c identity.Certificate, err error) {
+func enrolAt(ctx context.Context, hub string, node *identity.Node, t identity.Token, opt link.Options) (
+	c identity.Certificate, err error,
+) {
 	ctx, cancel := context.WithTimeout(ctx, enrolTime)
 	defer cancel()
 	csr, err := node.Request()
 	if err != nil {
 		return c, err
 	}
-	conn, err := link.Dial(ctx, hub, link.Options{TLS: node.EnrolTLS(t), ListenPacket: listen})
+	opt.TLS = node.EnrolTLS(t)
+	conn, err := dialHub(ctx, hub, opt)
 	if err != nil {
 		return c, err
 	}
@@ -122,12 +117,11 @@ func certificate(ctx context.Context, conn link.Conn, req *wire.Request) (identi
 	if err != nil {
 		return identity.Certificate{}, err
 	}
-	answer := a.GetCertificate()
-	return identity.Certificate{Leaf: answer.GetCertificate(), Authority: answer.GetAuthority()}, nil
+	return decodeCertificate(a.GetCertificate()), nil
 }
 
 // admit answers the only call of the enrolment protocol and waits until the edge has hung up.
-func admit(ctx context.Context, conn link.Conn, authority *identity.Authority) error {
+func admit(ctx context.Context, conn link.Conn, give func(*wire.Request) (identity.Certificate, error)) error {
 	ctx, cancel := context.WithTimeout(ctx, enrolTime)
 	defer cancel()
 	st, err := conn.AcceptStream(ctx)
@@ -137,18 +131,16 @@ func admit(ctx context.Context, conn link.Conn, authority *identity.Authority) e
 	stop := context.AfterFunc(ctx, func() { st.Reset(linkCode(wire.Code_CODE_INVALID)) })
 	defer stop()
 	kind, req, err := readRequest(newReceiver(st))
-	if err == nil && (kind != link.KindControl || req.GetEnrol() == nil) {
+	if err == nil && (kind != link.KindControl || req.GetEnrol() == nil && req.GetReturn() == nil) {
 		err = invalid("nothing but enrolment goes here")
 	}
 	if err != nil {
 		return fmt.Errorf("admit site: %w", callError(ctx, err))
 	}
 	a := &answer{ctx: ctx, out: &sender{w: st}, limit: maxControl}
-	c, err := authority.Enrol(req.GetEnrol().GetSecret(), req.GetEnrol().GetCsr())
+	c, err := give(req)
 	if err == nil {
-		err = a.send(&wire.Answer{Body: &wire.Answer_Certificate{Certificate: &wire.CertificateAnswer{
-			Certificate: c.Leaf, Authority: c.Authority,
-		}}})
+		err = a.send(&wire.Answer{Body: &wire.Answer_Certificate{Certificate: encodeCertificate(c)}})
 	}
 	a.end(st, err)
 	_, gone := conn.AcceptStream(ctx) // ends with the connection; closing it here could lose the answer

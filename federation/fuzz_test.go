@@ -119,6 +119,7 @@ func FuzzAnswer(f *testing.F) {
 	f.Add(marshal(f, &wire.Answer{Body: &wire.Answer_Lock{Lock: encodeLock(sampleLock())}}))
 	f.Add(marshal(f, &wire.Answer{Body: &wire.Answer_Above{Above: &wire.AboveAnswer{Ways: encodeWays(waysOf("a b"))}}}))
 	f.Add(marshal(f, &wire.Answer{Body: &wire.Answer_Error{Error: encodeError(branchline.ErrGone)}}))
+	f.Add(marshal(f, &wire.Answer{Body: &wire.Answer_Error{Error: encodeError(sampleRefusal())}}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var a wire.Answer
 		if proto.Unmarshal(b, &a) != nil {
@@ -133,6 +134,11 @@ func FuzzAnswer(f *testing.F) {
 		again(t, decodeItem, encodeItem, a.GetItem())
 		again(t, decodeLock, encodeLock, a.GetLock())
 		again(t, decodeWays, encodeWays, a.GetAbove().GetWays())
+		if r := decodeRefusal(a.GetError().GetRefusal()); r != nil {
+			if second := decodeRefusal(encodeRefusal(r)); !cmp.Equal(r, second) {
+				t.Errorf("decoded %+v, and again %+v", r, second)
+			}
+		}
 	})
 }
 
@@ -169,6 +175,8 @@ func FuzzRequest(f *testing.F) {
 			MinVersion: 1, MaxVersion: 1, Hub: encodeHub(HubID{ID: [16]byte{1}, Name: "hq"})}}},
 		{Call: &wire.Request_Above{Above: &wire.AboveRequest{}}},
 		{Call: &wire.Request_Locks{Locks: &wire.LocksRequest{}}},
+		{Call: &wire.Request_Watch{Watch: &wire.WatchRequest{Stream: string(testStream), Watched: true}}},
+		{Call: &wire.Request_Uplink{Uplink: &wire.UplinkRequest{}}},
 		{Call: &wire.Request_Unlock{Unlock: &wire.UnlockRequest{Id: "1"}}},
 		{Call: &wire.Request_Lock{Lock: &wire.LockRequest{Lock: encodeLock(sampleLock())}}},
 		{Call: &wire.Request_Hold{Hold: encodeHold(sampleHold())}},

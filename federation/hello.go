@@ -28,14 +28,13 @@ func negotiate(low, high uint32) (uint32, error) {
 		low, high, minVersion, maxVersion)
 }
 
-// greet opens the link from the side that dialled, of the tier if that is a hub itself, and returns the ways
-// up from the peer. After it both sides may call each other.
-func greet(ctx context.Context, conn link.Conn, software string, tier *Tier) ([]Way, error) {
+// greetAs opens the link from the side that dialled, with all that hello tells of this node, of which it fills in
+// the versions, and returns the ways up from the peer. After it both sides may call each other.
+func greetAs(ctx context.Context, conn link.Conn, hello *wire.HelloRequest) ([]Way, error) {
 	ctx, cancel := context.WithTimeout(ctx, helloTime)
 	defer cancel()
-	c, err := ask(ctx, conn, link.KindControl, &wire.Request{Call: &wire.Request_Hello{Hello: &wire.HelloRequest{
-		MinVersion: minVersion, MaxVersion: maxVersion, Software: software, Hub: tier.hello(),
-	}}})
+	hello.MinVersion, hello.MaxVersion = minVersion, maxVersion
+	c, err := ask(ctx, conn, link.KindControl, &wire.Request{Call: &wire.Request_Hello{Hello: hello}})
 	if err != nil {
 		return nil, fmt.Errorf("greet hub: %w", err)
 	}
@@ -51,7 +50,10 @@ func greet(ctx context.Context, conn link.Conn, software string, tier *Tier) ([]
 }
 
 // welcome answers the greeting, on the side that accepted, and returns the peer's software.
-func welcome(ctx context.Context, conn link.Conn, software string, tier *Tier) (string, error) {
+// welcomeIf answers the greeting, on the side that accepted, and returns the peer's software. A node that may not
+// be in the tier, or not by may, is told that error.
+func welcomeIf(ctx context.Context, conn link.Conn, software string, tier *Tier,
+	may func(*wire.HelloRequest) error) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, helloTime)
 	defer cancel()
 	st, err := conn.AcceptStream(ctx)
@@ -73,6 +75,9 @@ func welcome(ctx context.Context, conn link.Conn, software string, tier *Tier) (
 	version, err := negotiate(hello.GetMinVersion(), hello.GetMaxVersion())
 	if err == nil {
 		err = tier.admit(hello.GetHub())
+	}
+	if err == nil {
+		err = may(hello)
 	}
 	if err == nil {
 		err = a.send(&wire.Answer{Body: &wire.Answer_Hello{Hello: &wire.HelloAnswer{

@@ -127,3 +127,13 @@ func TestVersionRefused(t *testing.T) {
 		t.Errorf("the hub says %v", err)
 	}
 }
+
+// greet opens a link with nothing but software and tier.
+func greet(ctx context.Context, conn link.Conn, software string, tier *Tier) ([]Way, error) {
+	return greetAs(ctx, conn, &wire.HelloRequest{Software: software, Hub: tier.hello()})
+}
+
+// welcome lets in whom the tier lets in.
+func welcome(ctx context.Context, conn link.Conn, software string, tier *Tier) (string, error) {
+	return welcomeIf(ctx, conn, software, tier, func(*wire.HelloRequest) error { return nil })
+}

@@ -18,6 +18,7 @@ import (
 	"github.com/branchline-video/branchline"
 	"github.com/branchline-video/branchline/federation/identity"
 	"github.com/branchline-video/branchline/federation/link"
+	"github.com/branchline-video/branchline/federation/members"
 	"github.com/branchline-video/branchline/internal/clock"
 	wire "github.com/branchline-video/branchline/proto"
 )
@@ -35,7 +36,7 @@ const (
 
 // PeersConfig says what a hub's links need; Addr, Authority and Linked must be set.
 type PeersConfig struct {
-	// Addr is the UDP address to listen on.
+	// Addr is the address to listen on, by UDP and TCP.
 	Addr      string
 	Authority *identity.Authority
 	// Linked is called, on a goroutine of its own, for each link that comes up, and is to return when its
@@ -46,6 +47,16 @@ type PeersConfig struct {
 	Copies CopyFunc
 	// Tier is this hub among those above and below it; nil for one that knows of none.
 	Tier *Tier
+	// Members, if set, is this hub's part in the gossip, which stays the caller's.
+	Members *members.Members
+	// Followed, if set, tells how far a site's feed has been followed, so that a store with an old state shows.
+	Followed func(site branchline.SiteID) (branchline.Position, error)
+	// Denied, if set, is told of calls that a site's node makes and that are not its to make, for the audit.
+	// Of one site it is told at most deniedBurst at once and then one every deniedEvery.
+	Denied func(Denial)
+	// Standing, if set, is told when a site waits for approval or is quarantined, and when that is over. It must
+	// return at once.
+	Standing func(site branchline.SiteID)
 	// Software describes this node to its sites, for people.
 	Software string
 	// ListenPacket opens the socket; nil means the system's.
@@ -62,9 +73,11 @@ type Peers struct {
 	l         *link.Listener
 	pending   chan struct{}
 	enrolling enrolling
+	measured  measured
 
-	mu    sync.Mutex
-	links map[branchline.SiteID]*peer
+	mu      sync.Mutex
+	links   map[branchline.SiteID]*peer
+	denials map[branchline.SiteID]*denials
 }
 
 type peer struct {
@@ -72,6 +85,8 @@ type peer struct {
 	conn     link.Conn
 	since    time.Time
 	software string
+	instance uint64        // of the node's process, 0 if it did not tell
+	leaf     []byte        // the newest certificate of its key, DER; guarded by Peers.mu
 	done     chan struct{} // closed when Linked has returned and the link is forgotten
 }
 
@@ -79,6 +94,7 @@ type peer struct {
 type PeerState struct {
 	Site     branchline.SiteID
 	Addr     string
+	Carrier  link.Carrier
 	Since    time.Time
 	Software string
 	Stats    link.Stats
@@ -89,14 +105,19 @@ func OpenPeers(cfg PeersConfig) (*Peers, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	p := &Peers{cfg: cfg, pending: make(chan struct{}, maxPending), links: make(map[branchline.SiteID]*peer)}
+	p := &Peers{cfg: cfg, pending: make(chan struct{}, maxPending), links: make(map[branchline.SiteID]*peer),
+		denials: make(map[branchline.SiteID]*denials)}
 	l, err := link.Listen(cfg.Addr, link.Options{
 		TLS: cfg.Authority.TLS(), Verify: p.verify, ListenPacket: cfg.ListenPacket, ResetKey: cfg.Authority.ResetKey(),
+		Join: identity.ProtocolJoin, Single: identity.ProtocolEnrol,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("open links to sites: %w", err)
 	}
 	p.l = l
+	if err := l.TCP(); err != nil {
+		cfg.Logger.Warn("no links over TCP: sites whose network blocks UDP cannot link", "addr", l.Addr(), "error", err)
+	}
 	return p, nil
 }
 
@@ -128,8 +149,8 @@ func (p *Peers) Links() []PeerState {
 	states := make([]PeerState, 0, len(links))
 	for _, l := range links {
 		states = append(states, PeerState{
-			Site: l.remote.Site(), Addr: l.conn.Peer().Addr, Since: l.since, Software: l.software,
-			Stats: l.conn.Stats(),
+			Site: l.remote.Site(), Addr: l.conn.Peer().Addr, Carrier: l.conn.Peer().Carrier, Since: l.since,
+			Software: l.software, Stats: l.conn.Stats(),
 		})
 	}
 	slices.SortFunc(states, func(a, b PeerState) int { return strings.Compare(string(a.Site), string(b.Site)) })
@@ -141,7 +162,11 @@ func (p *Peers) verify(state tls.ConnectionState) (branchline.SiteID, *link.Erro
 	if state.NegotiatedProtocol == identity.ProtocolEnrol {
 		return "", nil
 	}
-	site, err := p.cfg.Authority.Verify(state.PeerCertificates[0].Raw)
+	var chain [][]byte
+	for _, c := range state.PeerCertificates[1:] {
+		chain = append(chain, c.Raw)
+	}
+	site, err := p.cfg.Authority.Verify(state.PeerCertificates[0].Raw, chain...)
 	if err != nil {
 		p.cfg.Logger.Warn("link refused", "error", err)
 		return "", &link.Error{Code: linkCode(codeOf(err)), Reason: err.Error(), Conn: true}
@@ -171,9 +196,12 @@ func (p *Peers) Run(ctx context.Context) error {
 // serve deals with one connection. Whatever happens to it is no error of Run.
 func (p *Peers) serve(ctx context.Context, conn link.Conn) error {
 	var err error
-	if conn.Peer().Protocol == identity.ProtocolEnrol {
+	switch conn.Peer().Protocol {
+	case identity.ProtocolEnrol:
 		err = p.enrolment(ctx, conn)
-	} else {
+	case identity.ProtocolTest:
+		err = p.measure(ctx, conn)
+	default:
 		err = p.link(ctx, conn)
 	}
 	if ctx.Err() != nil {
@@ -191,7 +219,7 @@ func (p *Peers) enrolment(ctx context.Context, conn link.Conn) error {
 		return err
 	}
 	defer leave()
-	err = admit(ctx, conn, p.cfg.Authority)
+	err = p.admit(ctx, conn)
 	p.cfg.Logger.Info("enrolment", "addr", conn.Peer().Addr, "error", err)
 	return err
 }
@@ -204,12 +232,20 @@ func (p *Peers) link(ctx context.Context, conn link.Conn) error {
 	}
 	defer p.forget(l)
 	site := l.remote.Site()
-	p.cfg.Logger.Info("link up", "site", site, "addr", conn.Peer().Addr)
+	gossip, err := gossipIn(p.cfg.Members, site, conn)
+	if err != nil {
+		return err
+	}
+	p.cfg.Logger.Info("link up", "site", site, "addr", conn.Peer().Addr, "carrier", conn.Peer().Carrier)
+	stop := ctx
 	g, ctx := errgroup.WithContext(ctx)
+	if gossip != nil {
+		g.Go(func() error { return gossip.Run(ctx, stop) })
+	}
 	g.Go(func() error {
-		s := &server{conn: conn, tier: p.cfg.Tier, renew: func(csr []byte) (identity.Certificate, error) {
-			return p.cfg.Authority.Renew(site, csr)
-		}}
+		s := &server{conn: conn, tier: p.cfg.Tier, gossip: gossip, renew: func(csr []byte) (identity.Certificate, error) {
+			return p.renew(l, csr)
+		}, denied: func(req *wire.Request, err error) { p.deny(conn.Peer(), req, err) }}
 		if p.cfg.Copies != nil {
 			s.copies = func(ctx context.Context, id branchline.SegmentID, b branchline.ByteRange) (io.ReadCloser, error) {
 				return p.cfg.Copies(ctx, site, id, b)
@@ -217,7 +253,7 @@ func (p *Peers) link(ctx context.Context, conn link.Conn) error {
 		}
 		return s.run(ctx)
 	})
-	g.Go(func() error { return p.verifying(ctx, conn) })
+	g.Go(func() error { return p.verifying(ctx, l) })
 	g.Go(func() error {
 		p.cfg.Linked(ctx, site, l.remote)
 		return nil
@@ -234,15 +270,17 @@ func (p *Peers) welcome(ctx context.Context, conn link.Conn) (*peer, error) {
 		return nil, fmt.Errorf("more than %d connections are waiting: %w", maxPending, branchline.ErrBusy)
 	}
 	defer func() { <-p.pending }()
-	software, err := welcome(ctx, conn, p.cfg.Software, p.cfg.Tier)
+	l := &peer{remote: NewRemote(conn), conn: conn, since: p.cfg.Clock.Now(), leaf: conn.Peer().Leaf,
+		done: make(chan struct{})}
+	var err error
+	l.software, err = welcomeIf(ctx, conn, p.cfg.Software, p.cfg.Tier, func(hello *wire.HelloRequest) error {
+		return p.greeted(l, hello)
+	})
 	if err != nil {
 		if errors.Is(err, ErrLoop) {
 			p.cfg.Logger.Warn("link refused", "site", conn.Peer().Site, "error", err)
 		}
 		return nil, err
-	}
-	l := &peer{
-		remote: NewRemote(conn), conn: conn, since: p.cfg.Clock.Now(), software: software, done: make(chan struct{}),
 	}
 	return l, p.claim(ctx, l)
 }
@@ -288,16 +326,19 @@ func (p *Peers) forget(l *peer) {
 }
 
 // verifying returns an error when the certificate of the link is no longer good.
-func (p *Peers) verifying(ctx context.Context, conn link.Conn) error {
+func (p *Peers) verifying(ctx context.Context, l *peer) error {
+	conn := l.conn
 	tick := time.NewTicker(verifyEvery)
 	defer tick.Stop()
+	var asked asking
 	for {
+		asked = p.refresh(ctx, l, asked)
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		_, err := p.cfg.Authority.Verify(conn.Peer().Leaf)
+		err := p.cfg.Authority.Good(p.leafOf(l), l.instance)
 		if code := codeOf(err); err != nil && code != wire.Code_CODE_INTERNAL {
 			// At once: whoever uses the link may take its time to stop.
 			return errors.Join(err, closeFor(conn, err))

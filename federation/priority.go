@@ -23,7 +23,8 @@ const (
 type priorityKey struct{}
 
 // WithPriority makes [Remote.Fetch] ask with the priority. Without it a fetch is a request; what is
-// more urgent than a request is not for fetches and counts as one.
+// more urgent than a request is not for fetches and counts as one. With [PrioritySchedule] it makes
+// [Remote.Live] ask for what is recorded and not watched.
 func WithPriority(ctx context.Context, p Priority) context.Context {
 	return context.WithValue(ctx, priorityKey{}, p)
 }
@@ -42,6 +43,9 @@ func bounded(p Priority, kind link.Kind) Priority {
 	case link.KindFetch:
 		return min(max(p, PriorityRequest), PriorityBackfill)
 	case link.KindLive:
+		if p >= PrioritySchedule {
+			return PrioritySchedule // nobody watches: it is recorded
+		}
 		return PriorityLive
 	}
 	return PriorityControl

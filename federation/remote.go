@@ -26,7 +26,8 @@ const (
 // when the connection is gone, which never comes back: a new link gives a new Remote. A call ends at
 // once when its context does. It needs no closing; whoever made the connection closes that.
 type Remote struct {
-	conn link.Conn
+	conn   link.Conn
+	signer ed25519.PublicKey // told by a site with a certificate of the organisation's; nil: its certificate's
 }
 
 var _ branchline.Source = (*Remote)(nil)
@@ -37,12 +38,20 @@ func NewRemote(conn link.Conn) *Remote { return &Remote{conn: conn} }
 // Site returns the name of the site, as in its certificate.
 func (r *Remote) Site() branchline.SiteID { return r.conn.Peer().Site }
 
-// Key returns the public key of the site's certificate, which is the key that signs its segments. It is
-// nil for a connection in memory, which has no certificates.
-func (r *Remote) Key() ed25519.PublicKey { return identity.KeyOf(r.conn.Peer().Leaf) }
+// Key returns the key that signs the site's segments: that of its certificate, or, where certificates are the
+// organisation's, the one that the site told. It is nil for a connection in memory, which has no certificates.
+func (r *Remote) Key() ed25519.PublicKey {
+	if r.signer != nil {
+		return r.signer
+	}
+	return identity.KeyOf(r.conn.Peer().Leaf)
+}
 
 // Stats returns the link's present figures.
 func (r *Remote) Stats() link.Stats { return r.conn.Stats() }
+
+// Lanes returns how many connections the link has at present: so many fetches do not hold each other up.
+func (r *Remote) Lanes() int { return max(r.conn.Stats().Connections, 1) }
 
 // Cameras is [branchline.Source.Cameras].
 func (r *Remote) Cameras(ctx context.Context) ([]branchline.Camera, error) {
@@ -118,12 +127,12 @@ func (r *Remote) Changes(ctx context.Context, after branchline.Position) iter.Se
 
 // Live is [branchline.Source.Live].
 func (r *Remote) Live(ctx context.Context, stream branchline.StreamID) iter.Seq2[branchline.Item, error] {
-	req := &wire.Request{Call: &wire.Request_Live{Live: &wire.LiveRequest{Stream: string(stream)}}}
-	return follow(ctx, r.conn, link.KindLive, req, func(a *wire.Answer) (branchline.Item, bool, error) {
-		i, err := decodeItem(a.GetItem())
-		known := i.Start != nil || i.Frame != nil || i.Fragment != nil || i.Seal != nil || i.RunEnd != nil
-		return i, known, err
-	})
+	return func(yield func(branchline.Item, error) bool) {
+		err := r.live(ctx, stream, func(i branchline.Item) bool { return yield(i, nil) })
+		if err != nil && ctx.Err() == nil {
+			yield(branchline.Item{}, fmt.Errorf("follow %s: %w", link.KindLive, err))
+		}
+	}
 }
 
 // follow asks for answers without end and yields them until ctx ends or an error is yielded. Answers
@@ -175,7 +184,7 @@ func (r *Remote) Fetch(ctx context.Context, id branchline.SegmentID, bytes branc
 	io.ReadCloser, error,
 ) {
 	req := &wire.Request{Call: &wire.Request_Fetch{Fetch: &wire.FetchRequest{
-		Segment: id[:], Start: bytes.Start, End: bytes.End,
+		Segment: id[:], Start: bytes.Start, End: bytes.End, Watched: playbackOf(ctx),
 	}}}
 	c, err := ask(ctx, r.conn, link.KindFetch, req)
 	if err != nil {

@@ -11,20 +11,23 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/branchline-video/branchline"
+	"github.com/branchline-video/branchline/federation/budget"
 	"github.com/branchline-video/branchline/federation/identity"
 	"github.com/branchline-video/branchline/federation/link"
+	"github.com/branchline-video/branchline/federation/members"
 	wire "github.com/branchline-video/branchline/proto"
 )
 
 const (
 	// requestTime is how long a stream may take to bring its request.
 	requestTime = 10 * time.Second
-	// What a peer may have going on at once, so that bulk leaves room for the rest; together no more
-	// than link.MaxStreams. More is answered with ErrBusy.
+	// What a peer may have going on at once, so that bulk leaves room for the rest: of fetches two for each
+	// connection of a bundle and some more. More is answered with ErrBusy.
 	maxControlCalls = 64
 	maxChangesCalls = 8
-	maxFetchCalls   = 96
-	maxLiveCalls    = 88
+	maxFetchCalls   = 160
+	maxLiveCalls    = 88 * maxLanes
+	maxAllCalls     = maxControlCalls + maxChangesCalls + maxFetchCalls + maxLiveCalls
 	// copySize is the piece in which a fetch is read and sent.
 	copySize = 64 << 10
 )
@@ -55,19 +58,31 @@ type server struct {
 	conn  link.Conn
 	src   branchline.Source                              // nil: this side has nothing to give
 	renew func(csr []byte) (identity.Certificate, error) // nil: this side is no authority
+	// refresh makes this node renew its certificate; nil: it has none to renew.
+	refresh func()
+	// denied is told of a call of the peer that is not its to make; nil: nobody is.
+	denied func(req *wire.Request, err error)
 	// copies gives the peer what it has lost; nil: nothing.
 	copies func(ctx context.Context, id branchline.SegmentID, bytes branchline.ByteRange) (io.ReadCloser, error)
-	tier   *Tier  // of this side, if it is a hub that knows of others
-	name   string // of the peer, as [UplinkConfig.Name]
+	gossip *members.Link // nil: this side does not gossip
+	// budget decides how fast this side sends; nil: nothing does.
+	budget  *budget.Budget
+	watches watches
+	tier    *Tier  // of this side, if it is a hub that knows of others
+	name    string // of the peer, as [UplinkConfig.Name]
 
 	mu   sync.Mutex
 	busy [link.KindGossip + 1]int // calls by kind
+
+	spreads map[liveTicket]*spread // live calls on several streams
 }
 
 func (s *server) run(ctx context.Context) error {
+	defer s.budget.Attach(sampleOf(s.conn))()
+	defer s.watches.end()
 	g, ctx := errgroup.WithContext(ctx)
 	// Not one of the group's: its end is the end of the group.
-	free := make(chan struct{}, link.MaxStreams)
+	free := make(chan struct{}, maxAllCalls)
 	g.Go(func() error {
 		for {
 			select {
@@ -95,6 +110,12 @@ func (s *server) stream(ctx context.Context, g *errgroup.Group, st link.Stream) 
 	gone := context.AfterFunc(ctx, func() { st.Reset(linkCode(wire.Code_CODE_UNAVAILABLE)) })
 	defer gone()
 	in := newReceiver(st)
+	if b, err := in.r.Peek(1); err == nil && link.Kind(b[0]) == link.KindGossip && s.gossip != nil {
+		_, _ = in.r.ReadByte() // it is there
+		late.Stop()
+		s.gossip.Serve(ctx, st, in.r)
+		return
+	}
 	kind, req, err := readRequest(in)
 	late.Stop()
 	if err != nil {
@@ -107,7 +128,8 @@ func (s *server) stream(ctx context.Context, g *errgroup.Group, st link.Stream) 
 	if err == nil {
 		defer s.finish(kind)
 	}
-	st.SetPriority(int8(bounded(Priority(min(req.GetPriority(), uint32(PriorityBackfill))), kind)))
+	priority := bounded(Priority(min(req.GetPriority(), uint32(PriorityBackfill))), kind)
+	st.SetPriority(int8(priority))
 
 	// The peer keeps its direction open for as long as it wants answers.
 	ctx, cancel := context.WithCancel(ctx)
@@ -118,9 +140,9 @@ func (s *server) stream(ctx context.Context, g *errgroup.Group, st link.Stream) 
 		return nil
 	})
 	quit := context.AfterFunc(ctx, func() { st.Reset(linkCode(wire.Code_CODE_CANCELLED)) })
-	a := &answer{ctx: ctx, out: &sender{w: st}, limit: maxAnswer(kind)}
+	a := &answer{ctx: ctx, out: &sender{w: st}, limit: maxAnswer(kind), priority: priority}
 	if err == nil {
-		err = s.answer(a, kind, req)
+		err = s.checked(req, s.answer(a, kind, req))
 	}
 	a.end(st, err)
 	quit()
@@ -166,6 +188,8 @@ type answer struct {
 	out   *sender
 	limit int
 	raw   bool // bytes follow: an error can no longer be told in a message
+
+	priority Priority
 }
 
 func (a *answer) send(m *wire.Answer) error { return a.out.message(m, a.limit) }
@@ -198,8 +222,18 @@ func (s *server) answer(a *answer, kind link.Kind, req *wire.Request) error {
 	if req.GetAbove() != nil && kind == link.KindControl && s.tier != nil {
 		return a.send(&wire.Answer{Body: &wire.Answer_Above{Above: &wire.AboveAnswer{Ways: encodeWays(s.tier.Ways())}}})
 	}
+	if req.GetRefresh() != nil && kind == link.KindControl && s.refresh != nil {
+		s.refresh()
+		return a.done(nil)
+	}
 	if s.src == nil {
 		return fmt.Errorf("a hub has no answer to this: %w", branchline.ErrDenied)
+	}
+	if kind == link.KindControl && req.GetWatch() != nil {
+		return s.watch(a, req.GetWatch())
+	}
+	if kind == link.KindControl && req.GetUplink() != nil {
+		return s.uplink(a)
 	}
 	if isControl(req) && kind == link.KindControl {
 		return s.control(a, req)
@@ -234,9 +268,7 @@ func (s *server) certificate(a *answer, r *wire.RenewRequest) error {
 	if err != nil {
 		return err
 	}
-	return a.send(&wire.Answer{Body: &wire.Answer_Certificate{Certificate: &wire.CertificateAnswer{
-		Certificate: c.Leaf, Authority: c.Authority,
-	}}})
+	return a.send(&wire.Answer{Body: &wire.Answer_Certificate{Certificate: encodeCertificate(c)}})
 }
 
 func (s *server) cameras(a *answer) error {
@@ -283,15 +315,34 @@ func (s *server) changes(a *answer, r *wire.ChangesRequest) error {
 
 // live is one cursor on the source's ring: while the peer is slow it stands still, and the ring drops.
 func (s *server) live(a *answer, r *wire.LiveRequest) error {
+	if t := r.GetTicket(); len(t) > 0 {
+		return s.joinLive(a, t)
+	}
 	stream := branchline.StreamID(r.GetStream())
 	if err := stream.Check(); err != nil {
 		return err
+	}
+	class, leave, err := s.admit(a, stream, r.GetKeyFramesOnly())
+	if err != nil {
+		return err
+	}
+	defer leave()
+	out := &sender{w: &paced{a.ctx, a.out.w, s.budget, class}}
+	if r.GetSpread() && !r.GetKeyFramesOnly() {
+		a.out = out
+		return s.spreadLive(a, stream)
 	}
 	for i, err := range s.src.Live(a.ctx, stream) {
 		if err != nil {
 			return err
 		}
-		if err := a.send(&wire.Answer{Body: &wire.Answer_Item{Item: encodeItem(i)}}); err != nil {
+		if r.GetKeyFramesOnly() {
+			var of bool
+			if i, of = keyFrame(i); !of {
+				continue
+			}
+		}
+		if err := out.message(&wire.Answer{Body: &wire.Answer_Item{Item: encodeItem(i)}}, a.limit); err != nil {
 			return err
 		}
 	}
@@ -308,6 +359,11 @@ func (s *server) fetch(a *answer, r *wire.FetchRequest,
 	if want.Start < 0 || want.End < 0 || want.End != 0 && want.End < want.Start {
 		return invalid("bytes %d to %d", want.Start, want.End)
 	}
+	leave, err := s.playback(branchline.StreamID(r.GetWatched()))
+	if err != nil {
+		return err
+	}
+	defer leave()
 	body, err := from(a.ctx, id, want)
 	if err != nil {
 		return err
@@ -317,6 +373,8 @@ func (s *server) fetch(a *answer, r *wire.FetchRequest,
 	}
 	a.raw = true
 	// Without the methods by which a file would copy itself in pieces of its own choice.
-	_, err = io.CopyBuffer(struct{ io.Writer }{a.out.w}, struct{ io.Reader }{body}, make([]byte, copySize))
+	class := func() budget.Class { return budget.Class(a.priority) }
+	out := &paced{a.ctx, a.out.w, s.budget, class}
+	_, err = io.CopyBuffer(struct{ io.Writer }{out}, struct{ io.Reader }{body}, make([]byte, copySize))
 	return errors.Join(err, body.Close())
 }

@@ -183,9 +183,16 @@ func above(ctx context.Context, conn link.Conn) ([]Way, error) {
 	return decodeWays(a.GetAbove().GetWays())
 }
 
-// serve answers the hub's calls on conn.
-func (u *Uplink) serve(ctx context.Context, conn link.Conn) error {
-	return (&server{conn: conn, src: u.cfg.Source, name: u.cfg.Name}).run(ctx)
+// greet opens the link, unless hubs would be in a loop by it. After it both sides may call each other.
+func (u *Uplink) greet(ctx context.Context, conn link.Conn) error {
+	ways, err := greetAs(ctx, conn, u.hello())
+	if err != nil {
+		return err
+	}
+	if err := u.cfg.Tier.enter(u.cfg.Name, ways); err != nil {
+		return errors.Join(err, closeFor(conn, err))
+	}
+	return nil
 }
 
 func encodeHub(h HubID) *wire.Hub { return &wire.Hub{Id: h.ID[:], Name: h.Name} }

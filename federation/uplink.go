@@ -14,8 +14,10 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/branchline-video/branchline"
+	"github.com/branchline-video/branchline/federation/budget"
 	"github.com/branchline-video/branchline/federation/identity"
 	"github.com/branchline-video/branchline/federation/link"
+	"github.com/branchline-video/branchline/federation/members"
 	"github.com/branchline-video/branchline/internal/backoff"
 	"github.com/branchline-video/branchline/internal/clock"
 	wire "github.com/branchline-video/branchline/proto"
@@ -32,6 +34,8 @@ const (
 	goodLink = 5 * time.Second
 	// renewCheck is how often a linked node looks whether its certificate is due.
 	renewCheck = time.Minute
+	// renewAgain is the least time between a renewal and the next that the node's own clock asks for.
+	renewAgain = time.Hour
 )
 
 // UplinkConfig says what an uplink needs; Node and Source must be set.
@@ -45,23 +49,38 @@ type UplinkConfig struct {
 	Tier *Tier
 	// Restore, if set, gets back from the hub what its disk has lost and the hub holds.
 	Restore Restorer
+	// Feed, if set, returns the position of the source's newest change, so that the hub notices when an old
+	// state of the store was put back.
+	Feed func() (branchline.Position, error)
+	// Budget, if set, decides how fast the source is sent, beside what others send with it. It stays the
+	// caller's.
+	Budget *budget.Budget
 	// Hubs are host:port; empty means those that came with the token.
 	Hubs []string
 	// Token enrols the node, if it is not enrolled yet or the hub does not accept its certificate any
 	// more; empty for none.
 	Token string
+	// Members, if set, is this node's part in the gossip, which stays the caller's.
+	Members *members.Members
 	// Software describes this node to the hub, for people.
 	Software string
 	// ListenPacket opens the sockets; nil means the system's.
 	ListenPacket func(addr string) (net.PacketConn, error)
-	Clock        clock.Clock
-	Logger       *slog.Logger // nil means none
+	// DialStream opens TCP sockets; nil means the system's, or none if ListenPacket is set.
+	DialStream func(ctx context.Context, addr string) (net.Conn, error)
+	// Uplinks are the ways by which this node reaches the network; none leaves that to the system.
+	Uplinks []link.Uplink
+	Clock   clock.Clock
+	Logger  *slog.Logger // nil means none
 }
 
 // Uplink keeps an edge linked to its hub and serves the edge's source there.
 type Uplink struct {
 	cfg   UplinkConfig
 	again bool // the token was used up for a certificate that had become worthless; Run's
+
+	carrier link.Carrier     // to try first; Run's
+	probe   *backoff.Backoff // pauses between attempts to get back to QUIC; Run's
 
 	mu      sync.Mutex
 	state   UplinkState
@@ -75,6 +94,9 @@ type UplinkState struct {
 	Since time.Time // of this Up or down; zero before the first attempt has ended
 	Hub   string    // the address of the link, or of the last attempt
 	Err   error     // why it is down
+
+	Carrier link.Carrier // while up; by TCP where UDP does not get through
+	Uplink  string       // while up, the name of the one of UplinkConfig.Uplinks that it goes by
 }
 
 // NewUplink returns an uplink that does nothing until it is run.
@@ -82,7 +104,7 @@ func NewUplink(cfg UplinkConfig) *Uplink {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Uplink{cfg: cfg, changed: make(chan struct{})}
+	return &Uplink{cfg: cfg, probe: backoff.New(firstProbe, maxProbe), changed: make(chan struct{})}
 }
 
 // State returns how the uplink stands.
@@ -152,7 +174,8 @@ func (u *Uplink) Run(ctx context.Context) error {
 
 // refused reports whether trying again soon is of no use.
 func refused(err error) bool {
-	return spent(err) || worthless(err) || isAny(err, identity.ErrEarly, identity.ErrNotEnrolled, ErrVersion, ErrLoop)
+	return spent(err) || worthless(err) || isAny(err, identity.ErrEarly, identity.ErrNotEnrolled, ErrVersion,
+		identity.ErrQuarantined, ErrLoop)
 }
 
 // spent reports whether the token will never do: the hub that made it said so, or it is no token.
@@ -162,7 +185,8 @@ func spent(err error) bool {
 
 // worthless reports whether the certificate is why the hub refused this node: a new token helps.
 func worthless(err error) bool {
-	return isAny(err, identity.ErrRevoked, identity.ErrExpired, identity.ErrForeign)
+	return isAny(err, identity.ErrRevoked, identity.ErrExpired, identity.ErrForeign, identity.ErrWaiting,
+		identity.ErrRefused, identity.ErrSuperseded)
 }
 
 func isAny(err error, of ...error) bool {
@@ -173,16 +197,12 @@ func isAny(err error, of ...error) bool {
 func (u *Uplink) once(ctx context.Context, next int) (hub string, err error) {
 	known := u.cfg.Node.Certificate() != nil
 	if u.cfg.Token != "" && (!known || worthless(u.State().Err) && !u.again) {
-		err := Enrol(ctx, u.cfg.Node, u.cfg.Token, u.cfg.ListenPacket)
+		err := enrol(ctx, u.cfg.Node, u.cfg.Token, u.options(nil))
 		u.again = known && (err == nil || spent(err))
 		if err != nil {
 			return "", err
 		}
 		u.cfg.Logger.Info("enrolled", "site", u.cfg.Node.Site())
-	}
-	conf, err := u.cfg.Node.TLS()
-	if err != nil {
-		return "", fmt.Errorf("link to hub: %w", err)
 	}
 	hubs := u.cfg.Hubs
 	if len(hubs) == 0 {
@@ -192,10 +212,17 @@ func (u *Uplink) once(ctx context.Context, next int) (hub string, err error) {
 		return "", fmt.Errorf("link to hub: no address is known: %w", branchline.ErrInvalid)
 	}
 	hub = hubs[next%len(hubs)]
-	dialling, cancel := context.WithTimeout(ctx, link.HandshakeTimeout)
-	conn, err := link.Dial(dialling, hub, link.Options{
-		TLS: conf, ListenPacket: u.cfg.ListenPacket, Small: errors.Is(u.State().Err, link.ErrStalled),
-	})
+	if u.returns() {
+		if err := u.comeBack(ctx, hub); err != nil {
+			return hub, err
+		}
+	}
+	conf, err := u.tls(hub)
+	if err != nil {
+		return hub, fmt.Errorf("link to hub: %w", err)
+	}
+	dialling, cancel := context.WithTimeout(ctx, u.dialTime())
+	conn, err := dialHub(dialling, hub, u.options(conf))
 	cancel()
 	if err != nil {
 		return hub, fmt.Errorf("link to hub: %w", err)
@@ -206,20 +233,43 @@ func (u *Uplink) once(ctx context.Context, next int) (hub string, err error) {
 
 // linked serves on the connection until it ends.
 func (u *Uplink) linked(ctx context.Context, hub string, conn link.Conn) error {
-	above, err := greet(ctx, conn, u.cfg.Software, u.cfg.Tier)
-	if err != nil {
+	if err := u.greet(ctx, conn); err != nil {
 		return whyEnded(conn, err)
 	}
-	if err := u.cfg.Tier.enter(u.cfg.Name, above); err != nil {
-		return errors.Join(err, closeFor(conn, err))
+	return u.serving(ctx, hub, conn)
+}
+
+// serve serves on a connection that has greeted until it ends or next takes its place.
+func (u *Uplink) serve(ctx context.Context, hub string, conn link.Conn) (next link.Conn, err error) {
+	gossip, err := gossipIn(u.cfg.Members, u.cfg.Node.Site(), conn)
+	if err != nil {
+		return nil, err
 	}
 	u.up(hub, conn)
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return u.serve(ctx, conn) })
-	g.Go(func() error { return u.lookingUp(ctx, conn) })
-	g.Go(func() error { return u.renewing(ctx, conn) })
-	g.Go(func() error { return u.restoring(ctx, conn) })
-	return g.Wait()
+	g, linked := errgroup.WithContext(ctx)
+	due := make(chan struct{}, 1)
+	g.Go(func() error {
+		return (&server{conn: conn, src: u.cfg.Source, name: u.cfg.Name, budget: u.cfg.Budget, gossip: gossip, refresh: func() {
+			select {
+			case due <- struct{}{}:
+			default: // it is to renew already
+			}
+		}}).run(linked)
+	})
+	if gossip != nil {
+		g.Go(func() error { return gossip.Run(linked, ctx) })
+	}
+	g.Go(func() error { return u.lookingUp(linked, conn) })
+	g.Go(func() error { return u.renewing(linked, conn, due) })
+	g.Go(func() error { return u.restoring(linked, conn) })
+	if len(u.better(conn.Peer(), link.Options{})) > 0 {
+		g.Go(func() (err error) {
+			next, err = u.returning(ctx, linked, hub, conn.Peer())
+			return err
+		})
+	}
+	err = g.Wait()
+	return next, err
 }
 
 // whyEnded prefers the reason with which the hub closed the connection, if it did, to what a stream
@@ -234,19 +284,26 @@ func whyEnded(conn link.Conn, err error) error {
 	return err
 }
 
-// renewing renews the certificate when it is due. Failing is no reason to give up the link: there
-// are weeks left to try.
-func (u *Uplink) renewing(ctx context.Context, conn link.Conn) error {
+// renewing renews the certificate when it is due, or when the hub says so. Failing is no reason to give up the
+// link: there are weeks left to try. A clock that is far ahead makes no storm of renewals.
+func (u *Uplink) renewing(ctx context.Context, conn link.Conn, due <-chan struct{}) error {
 	tick := time.NewTicker(renewCheck)
 	defer tick.Stop()
-	for {
-		if !u.cfg.Clock.Now().Before(u.cfg.Node.RenewAt()) {
-			if err := u.renew(ctx, conn); err != nil && ctx.Err() == nil {
+	asked := false
+	for last := (time.Time{}); ; {
+		now, at := u.cfg.Clock.Now(), u.cfg.Node.RenewAt()
+		if asked || !at.IsZero() && !now.Before(at) && now.Sub(last) >= renewAgain {
+			err := u.renew(ctx, conn)
+			if err == nil {
+				last, asked = now, false
+			} else if ctx.Err() == nil {
 				u.cfg.Logger.Warn("certificate not renewed", "error", err)
 			}
 		}
 		select {
 		case <-tick.C:
+		case <-due:
+			asked = true
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -268,8 +325,11 @@ func (u *Uplink) renew(ctx context.Context, conn link.Conn) error {
 }
 
 func (u *Uplink) up(hub string, conn link.Conn) {
-	u.set(UplinkState{Up: true, Since: u.cfg.Clock.Now(), Hub: hub}, conn)
-	u.cfg.Logger.Info("link up", "hub", hub)
+	p := conn.Peer()
+	u.set(UplinkState{
+		Up: true, Since: u.cfg.Clock.Now(), Hub: hub, Carrier: p.Carrier, Uplink: p.Uplink,
+	}, conn)
+	u.cfg.Logger.Info("link up", "hub", hub, "carrier", p.Carrier, "uplink", p.Uplink)
 }
 
 // down notes the end of an attempt or link; what was down before and says the same is not news.

@@ -79,9 +79,12 @@ func (n *Node) openAbove() error {
 		if err != nil {
 			return fmt.Errorf("open identity for hub %s: %w", a.Name, err)
 		}
+		if err := who.CountOpen(filepath.Join(n.cfg.Dir, "store")); err != nil {
+			n.log.Warn("a hub above cannot tell this one from a copy of it", "to", a.Name, "error", err)
+		}
 		n.above = append(n.above, uplink{name: a.Name, linked: who.Site() != "" || a.Token != "",
 			Uplink: federation.NewUplink(federation.UplinkConfig{
-				Node: who, Source: n.Upward(), Name: a.Name, Tier: n.tier, Hubs: a.Hubs, Token: a.Token,
+				Node: who, Source: n.Upward(), Feed: n.onward.Head, Name: a.Name, Tier: n.tier, Hubs: a.Hubs, Token: a.Token,
 				Software: n.cfg.Software, ListenPacket: n.cfg.ListenPacket, Clock: n.cfg.Clock,
 				Logger: n.log.With("to", a.Name),
 			})})

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/branchline-video/branchline"
+	"github.com/branchline-video/branchline/federation"
 	"github.com/branchline-video/branchline/hub/policy"
 	"github.com/branchline-video/branchline/internal/backoff"
 	"github.com/branchline-video/branchline/internal/live"
@@ -34,6 +35,8 @@ type feed struct {
 	stop    context.CancelFunc
 	readers int // guarded by the node's mutex, as visits: how many there ever were
 	visits  int
+	viewers map[*context.CancelCauseFunc]bool // those readers who watch; guarded by the node's mutex
+	stirred chan struct{}                     // holds a token when there is another number of them
 
 	mu      sync.Mutex
 	flowing bool      // frames come, on the present link
@@ -42,15 +45,52 @@ type feed struct {
 }
 
 // Live implements [branchline.Source]. The stream goes on over a cut of the site's link: there are no
-// items meanwhile, and then they begin with a SegmentStart.
+// items meanwhile, and then they begin with a SegmentStart. The reader watches: where its stream does not fit the
+// budget of the site's uplink it ends with a [*budget.Refusal]. With [federation.WithKeyFrames] it gets these only.
 func (n *Node) Live(ctx context.Context, stream branchline.StreamID) iter.Seq2[branchline.Item, error] {
 	return func(yield func(branchline.Item, error) bool) {
-		f, err := n.join(stream)
+		key := n.keyFor(stream, federation.KeyFrames(ctx))
+		ctx, cancel := context.WithCancelCause(ctx)
+		defer cancel(nil)
+		f, err := n.join(key, &cancel)
 		if err != nil {
 			yield(branchline.Item{}, fmt.Errorf("watch %s: %w", stream, err))
 			return
 		}
-		defer n.leave(stream, f)
+		defer n.leave(key, f, &cancel)
+		for item, err := range f.ring.Subscribe(ctx) {
+			if federation.KeyFrames(ctx) && err == nil && !keyFramesOf(item) {
+				continue
+			}
+			if !yield(item, err) {
+				return
+			}
+		}
+	}
+}
+
+// keyFor returns the feed from which a viewer is to be served: key frames come from the whole stream if somebody
+// watches that already.
+func (n *Node) keyFor(stream branchline.StreamID, keyFrames bool) feedKey {
+	whole := feedKey{stream: stream}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if f := n.feeds[whole]; !keyFrames || f != nil && len(f.viewers) > 0 {
+		return whole
+	}
+	return feedKey{stream, true}
+}
+
+// recorded is Live for a recorder, which nobody refuses, as it takes what is left of the uplink.
+func (n *Node) recorded(ctx context.Context, stream branchline.StreamID) iter.Seq2[branchline.Item, error] {
+	return func(yield func(branchline.Item, error) bool) {
+		key := feedKey{stream: stream}
+		f, err := n.join(key, nil)
+		if err != nil {
+			yield(branchline.Item{}, fmt.Errorf("record %s: %w", stream, err))
+			return
+		}
+		defer n.leave(key, f, nil)
 		for item, err := range f.ring.Subscribe(ctx) {
 			if !yield(item, err) {
 				return
@@ -59,8 +99,10 @@ func (n *Node) Live(ctx context.Context, stream branchline.StreamID) iter.Seq2[b
 	}
 }
 
-// join makes the caller a reader of the stream's feed, which it starts if there is none.
-func (n *Node) join(stream branchline.StreamID) (*feed, error) {
+// join makes the caller a reader of the stream's feed, which it starts if there is none. One that watches, and
+// does not record, can be ended with cancel.
+func (n *Node) join(key feedKey, cancel *context.CancelCauseFunc) (*feed, error) {
+	stream := key.stream
 	cam, err := n.catalog.Camera(stream.Camera())
 	if err != nil {
 		return nil, err
@@ -73,26 +115,35 @@ func (n *Node) join(stream branchline.StreamID) (*feed, error) {
 	if n.closed {
 		return nil, branchline.ErrUnavailable
 	}
-	f := n.feeds[stream]
+	f := n.feeds[key]
 	if f == nil {
 		if len(n.feeds) >= maxFeeds {
 			return nil, fmt.Errorf("%d streams are live: %w", maxFeeds, branchline.ErrBusy)
 		}
-		f = &feed{ring: live.New(live.Limits{Shared: n.memory})}
+		f = &feed{
+			ring: live.New(live.Limits{Shared: n.memory}), stirred: make(chan struct{}, 1),
+			viewers: make(map[*context.CancelCauseFunc]bool),
+		}
 		var ctx context.Context
 		ctx, f.stop = context.WithCancel(n.life)
-		n.feeds[stream] = f
-		n.work.Go(func() { n.fill(ctx, stream, f) })
+		n.feeds[key] = f
+		n.work.Go(func() { n.fill(ctx, key, f) })
 	}
 	f.readers++
 	f.visits++
+	if cancel != nil {
+		f.viewers[cancel] = true
+	}
+	f.stir()
 	return f, nil
 }
 
 // leave ends what join began. The feed ends some time after its last reader has left.
-func (n *Node) leave(stream branchline.StreamID, f *feed) {
+func (n *Node) leave(key feedKey, f *feed, cancel *context.CancelCauseFunc) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	delete(f.viewers, cancel)
+	f.stir()
 	f.readers--
 	if f.readers > 0 || n.closed {
 		return
@@ -105,8 +156,8 @@ func (n *Node) leave(stream branchline.StreamID, f *feed) {
 		}
 		n.mu.Lock()
 		defer n.mu.Unlock()
-		if f.visits == visits && n.feeds[stream] == f { // nobody came meanwhile
-			delete(n.feeds, stream)
+		if f.visits == visits && n.feeds[key] == f { // nobody came meanwhile
+			delete(n.feeds, key)
 			f.stop()
 		}
 	})
@@ -114,9 +165,9 @@ func (n *Node) leave(stream branchline.StreamID, f *feed) {
 
 // fill publishes the site's live items in the feed's ring until ctx ends, whatever becomes of links
 // meanwhile.
-func (n *Node) fill(ctx context.Context, stream branchline.StreamID, f *feed) {
+func (n *Node) fill(ctx context.Context, key feedKey, f *feed) {
 	defer f.ring.Close(branchline.ErrUnavailable)
-	local, _ := stream.Within(stream.Site())
+	stream := key.stream
 	pause := backoff.New(200*time.Millisecond, 5*time.Second)
 	for ctx.Err() == nil {
 		src, changed := n.link(stream.Site())
@@ -127,16 +178,16 @@ func (n *Node) fill(ctx context.Context, stream branchline.StreamID, f *feed) {
 			}
 			continue
 		}
-		for item, err := range src.Live(ctx, local) {
-			if err != nil {
-				n.log.Debug("live stream interrupted", "stream", stream, "error", err)
-				break
+		watched, read := n.watched(f)
+		if !read { // those who were here were refused
+			select {
+			case <-f.stirred:
+			case <-ctx.Done():
 			}
+			continue
+		}
+		if n.receive(ctx, src, key, f, watched) {
 			pause.Reset()
-			if at := item.Start; at != nil {
-				n.origins.add(branchline.Segment{ID: at.ID, Stream: stream, Span: branchline.TimeRange{Start: at.Start}})
-			}
-			f.publish(stream, item)
 		}
 		f.interrupted()
 		wait, cancel := context.WithTimeout(ctx, pause.Next())
@@ -146,6 +197,33 @@ func (n *Node) fill(ctx context.Context, stream branchline.StreamID, f *feed) {
 		}
 		cancel()
 	}
+}
+
+// receive publishes what comes of one subscription at the site until that ends, and reports whether anything
+// came.
+func (n *Node) receive(ctx context.Context, src branchline.Source, key feedKey, f *feed, watched bool) (came bool) {
+	stream := key.stream
+	local, _ := stream.Within(stream.Site())
+	ctx, stop := context.WithCancel(ctx)
+	var telling sync.WaitGroup
+	telling.Go(func() { n.tellWatched(ctx, src, key, f, watched) })
+	defer telling.Wait()
+	defer stop()
+	for item, err := range src.Live(subscription(ctx, key, watched), local) {
+		if err != nil {
+			n.log.Debug("live stream interrupted", "stream", stream, "error", err)
+			if err = outward(stream.Site(), err); watched && isRefusal(err) {
+				n.refuse(f, err)
+			}
+			break
+		}
+		came = true
+		if at := item.Start; at != nil {
+			n.origins.add(branchline.Segment{ID: at.ID, Stream: stream, Span: branchline.TimeRange{Start: at.Start}})
+		}
+		f.publish(stream, item)
+	}
+	return came
 }
 
 // publish passes an item on under the hub's own name of the stream. The first one after an interruption
@@ -176,7 +254,7 @@ func (f *feed) interrupted() {
 // liveAt returns how far the live stream has come, and whether it flows.
 func (n *Node) liveAt(stream branchline.StreamID) (time.Time, bool) {
 	n.mu.Lock()
-	f := n.feeds[stream]
+	f := n.feeds[feedKey{stream: stream}]
 	n.mu.Unlock()
 	if f == nil {
 		return time.Time{}, false
@@ -272,7 +350,7 @@ func (n *Node) recordStream(ctx context.Context, stream branchline.StreamID) {
 	}
 	for ctx.Err() == nil {
 		err := record.Run(ctx, record.Config{Store: n.store, Stream: stream, Logger: n.log, Wrote: wrote},
-			n.Live(ctx, stream))
+			n.recorded(ctx, stream))
 		if ctx.Err() == nil {
 			n.log.Warn("live recording interrupted", "stream", stream, "error", err)
 			if pause.Wait(ctx) != nil {

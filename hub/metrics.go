@@ -5,6 +5,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/branchline-video/branchline/federation/members"
 	"github.com/branchline-video/branchline/hub/fetch"
 	"github.com/branchline-video/branchline/segstore"
 )
@@ -28,6 +29,15 @@ func (n *Node) register(reg prometheus.Registerer) error {
 		counter("branchline_hub_fetch_failures_total", "Transfers that failed and are tried again.",
 			func() float64 { return float64(counters().Failures) }),
 		gauge("branchline_hub_linked_sites", "Sites that are linked now.", n.linkedSites),
+		gauge("branchline_hub_tcp_linked_sites", "Sites that are linked by TCP, as UDP is blocked on the way.",
+			n.tcpLinkedSites),
+		counter("branchline_hub_gossip_bytes_total", "Bytes of gossip sent to and received from sites.",
+			func() float64 { s := n.gossiped(); return float64(s.SentBytes + s.ReceivedBytes) }),
+		counter("branchline_hub_gossip_refused_total", "Packets and streams of gossip that broke a rule.",
+			func() float64 { return float64(n.gossiped().Refused) }),
+		counter("branchline_hub_gossip_dropped_total", "Packets and streams of gossip over a limit or to nobody linked.",
+			func() float64 { return float64(n.gossiped().Dropped) }),
+		standingCollector{n},
 		gauge("branchline_hub_live_streams", "Live streams that come from sites now.", n.liveStreams),
 		gauge("branchline_hub_active_jobs", "Retrievals that have not ended.", n.activeJobs),
 		gauge("branchline_hub_held_bytes", "Bytes of sealed segments that the hub holds.",
@@ -40,6 +50,31 @@ func (n *Node) register(reg prometheus.Registerer) error {
 		}
 	}
 	return nil
+}
+
+func (n *Node) gossiped() members.Stats {
+	if n.members == nil {
+		return members.Stats{}
+	}
+	return n.members.Stats()
+}
+
+// standingCollector tells how many sites stand how.
+type standingCollector struct{ n *Node }
+
+func (standingCollector) desc() *prometheus.Desc {
+	return prometheus.NewDesc("branchline_hub_sites", "Sites by how they stand.", []string{"state"}, nil)
+}
+
+// Describe implements [prometheus.Collector].
+func (c standingCollector) Describe(to chan<- *prometheus.Desc) { to <- c.desc() }
+
+// Collect implements [prometheus.Collector].
+func (c standingCollector) Collect(to chan<- prometheus.Metric) {
+	count := c.n.stand()
+	for _, s := range members.States() {
+		to <- prometheus.MustNewConstMetric(c.desc(), prometheus.GaugeValue, float64(count[s]), string(s))
+	}
 }
 
 func (n *Node) linkedSites() float64 {

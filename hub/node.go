@@ -18,6 +18,7 @@ import (
 	"github.com/branchline-video/branchline"
 	"github.com/branchline-video/branchline/federation"
 	"github.com/branchline-video/branchline/federation/identity"
+	"github.com/branchline-video/branchline/federation/members"
 	"github.com/branchline-video/branchline/hub/catalog"
 	"github.com/branchline-video/branchline/hub/evidence"
 	"github.com/branchline-video/branchline/hub/fetch"
@@ -45,10 +46,18 @@ type Config struct {
 	// time lines should show anew. They must return at once.
 	CatalogChanged func(catalog.Notice)
 	JobChanged     func(fetch.Job)
-	LockChanged    func(evidence.Lock)   // the same for evidence locks
-	Registry       prometheus.Registerer // optional; for the metrics of docs/reference/metrics.md
-	Clock          clock.Clock
-	Logger         *slog.Logger // optional
+	LockChanged    func(evidence.Lock) // the same for evidence locks
+	// SiteChanged, if set, is told that a site waits for approval or is quarantined, or that this is over. It must
+	// return at once.
+	SiteChanged func(branchline.SiteID)
+	// Denied, if set, is told of calls of a site that are not its to make, for the audit.
+	Denied func(federation.Denial)
+	// Organisation, if set, says where the certificates of the organisation's authority are, which then takes
+	// the place of the hub's own.
+	Organisation *identity.Organisation
+	Registry     prometheus.Registerer // optional; for the metrics of docs/reference/metrics.md
+	Clock        clock.Clock
+	Logger       *slog.Logger // optional
 }
 
 // Node is a hub. Its methods may be called concurrently, between Open and Close.
@@ -64,7 +73,9 @@ type Node struct {
 	peers     *federation.Peers // nil without Listen
 	tier      *federation.Tier
 	above     []uplink
-	onward    *onward.Log   // nil without hubs above
+	onward    *onward.Log      // nil without hubs above
+	members   *members.Members // nil without Listen
+	stands    standings
 	cameras   chan struct{} // holds a token when a camera was added or changed
 	origins   origins
 	keys      *keys
@@ -79,7 +90,7 @@ type Node struct {
 	failed error                                   // why Run ended, if it should not have
 	links  map[branchline.SiteID]branchline.Source // the linked sites
 	linked chan struct{}                           // closed when links changes
-	feeds  map[branchline.StreamID]*feed           // live streams with readers, or lately without
+	feeds  map[feedKey]*feed                       // live streams with readers, or lately without
 }
 
 // Open opens the hub that is kept in cfg.Dir, and makes a new one there if there is none. Nothing is
@@ -88,7 +99,7 @@ func Open(cfg Config) (*Node, error) {
 	n := &Node{
 		cfg: cfg, log: cfg.Logger, cameras: make(chan struct{}, 1),
 		links: make(map[branchline.SiteID]branchline.Source), linked: make(chan struct{}),
-		feeds: make(map[branchline.StreamID]*feed), memory: live.NewBudget(liveBytes),
+		feeds: make(map[feedKey]*feed), memory: live.NewBudget(liveBytes),
 	}
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)
@@ -102,7 +113,12 @@ func Open(cfg Config) (*Node, error) {
 
 func (n *Node) open() (err error) {
 	dir := func(name string) string { return filepath.Join(n.cfg.Dir, name) }
-	if n.authority, err = identity.OpenAuthority(dir("authority"), n.cfg.Clock); err != nil {
+	if o := n.cfg.Organisation; o != nil {
+		n.authority, err = identity.OpenOrganisation(dir("authority"), *o, n.cfg.Clock)
+	} else {
+		n.authority, err = identity.OpenAuthority(dir("authority"), n.cfg.Clock)
+	}
+	if err != nil {
 		return err
 	}
 	if n.db, err = index.Open(dir("state"), index.Options{Logger: n.log}); err != nil {
@@ -157,10 +173,14 @@ func (n *Node) open() (err error) {
 	if n.cfg.Listen == "" {
 		return nil
 	}
+	if err := n.gossip(); err != nil {
+		return err
+	}
 	n.peers, err = federation.OpenPeers(federation.PeersConfig{
-		Addr: n.cfg.Listen, Authority: n.authority, Software: n.cfg.Software,
+		Addr: n.cfg.Listen, Authority: n.authority, Software: n.cfg.Software, Members: n.members,
 		ListenPacket: n.cfg.ListenPacket, Clock: n.cfg.Clock, Logger: n.log,
-		Linked: n.linkUp, Copies: n.copyFor, Tier: n.tier,
+		Linked: n.linkUp, Copies: n.copyFor, Tier: n.tier, Followed: n.catalog.Followed, Standing: n.cfg.SiteChanged,
+		Denied: n.cfg.Denied,
 	})
 	return err
 }
@@ -200,9 +220,11 @@ func (n *Node) begun(policies []policy.Policy) ([]policy.Policy, error) {
 // Run links the sites, records and fetches until ctx ends, and returns its error, or earlier the
 // error that made going on impossible. All links have ended when it returns.
 func (n *Node) Run(ctx context.Context) error {
+	n.begin(ctx)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return n.catalog.Run(ctx) })
 	group.Go(func() error { return n.record(ctx) })
+	group.Go(func() error { return n.watch(ctx) })
 	if n.peers != nil {
 		group.Go(func() error { return n.peers.Run(ctx) })
 	}
@@ -229,6 +251,9 @@ func (n *Node) Close() error {
 	var errs []error
 	if n.peers != nil {
 		errs = append(errs, n.peers.Close())
+	}
+	if n.members != nil {
+		errs = append(errs, n.members.Close())
 	}
 	if n.store != nil {
 		errs = append(errs, n.store.Close())
@@ -276,7 +301,7 @@ func (n *Node) attach(ctx context.Context, site branchline.SiteID, src branchlin
 	})
 	err := group.Wait()
 	n.setLink(site, nil)
-	return errors.Join(err, n.catalog.LinkDown(site, n.cfg.Clock.Now()))
+	return errors.Join(err, n.catalog.LinkDown(site, n.cfg.Clock.Now(), n.why(site)))
 }
 
 // tryAgain is the pause before work at a linked site is taken up again after an error.
@@ -322,6 +347,10 @@ func (n *Node) catalogChanged(notice catalog.Notice) {
 	for _, seg := range []*branchline.Segment{notice.Opened, notice.Sealed} {
 		if seg != nil && !n.origins.add(*seg) {
 			n.log.Warn("a site tells of a segment of another", "site", notice.Site, "segment", seg.ID)
+			if n.peers != nil {
+				n.peers.Deny(federation.Denial{Site: notice.Site, Call: "changes", Object: fmt.Sprintf("segment %x", seg.ID),
+					Err: federation.ErrOthers})
+			}
 			return
 		}
 	}
@@ -381,19 +410,6 @@ func (n *Node) Links() []federation.PeerState {
 		return nil
 	}
 	return n.peers.Links()
-}
-
-// RTT returns the round trip time of a site's link, and whether that is known.
-func (n *Node) RTT(site branchline.SiteID) (time.Duration, bool) {
-	if n.peers == nil {
-		return 0, false
-	}
-	remote, ok := n.peers.Remote(site)
-	if !ok {
-		return 0, false
-	}
-	rtt := remote.Stats().RTT
-	return rtt, rtt > 0
 }
 
 // Health returns why the hub does not work, or nil.

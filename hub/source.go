@@ -153,6 +153,7 @@ func (n *Node) Fetch(
 		bytes.End = seg.Size
 	}
 	src, _ := n.link(seg.Stream.Site())
+	ctx = playback(ctx, seg.Stream)
 	if bytes.End != 0 || src == nil {
 		body, err := n.store.Fetch(ctx, id, bytes)
 		switch {

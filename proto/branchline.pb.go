@@ -53,7 +53,13 @@ const (
 	Code_CODE_CERTIFICATE_REVOKED Code = 20
 	Code_CODE_CERTIFICATE_EXPIRED Code = 21
 	Code_CODE_CERTIFICATE_EARLY   Code = 22
-	Code_CODE_LOOP                Code = 180
+	Code_CODE_QUARANTINED         Code = 120
+	Code_CODE_SUPERSEDED          Code = 121
+	Code_CODE_WAITING             Code = 122
+	Code_CODE_REFUSED             Code = 123
+	// One connection of a link is no longer needed; the others go on.
+	Code_CODE_LEFT Code = 100
+	Code_CODE_LOOP Code = 180
 )
 
 // Enum value maps for Code.
@@ -80,6 +86,11 @@ var (
 		20:  "CODE_CERTIFICATE_REVOKED",
 		21:  "CODE_CERTIFICATE_EXPIRED",
 		22:  "CODE_CERTIFICATE_EARLY",
+		120: "CODE_QUARANTINED",
+		121: "CODE_SUPERSEDED",
+		122: "CODE_WAITING",
+		123: "CODE_REFUSED",
+		100: "CODE_LEFT",
 		180: "CODE_LOOP",
 	}
 	Code_value = map[string]int32{
@@ -104,6 +115,11 @@ var (
 		"CODE_CERTIFICATE_REVOKED": 20,
 		"CODE_CERTIFICATE_EXPIRED": 21,
 		"CODE_CERTIFICATE_EARLY":   22,
+		"CODE_QUARANTINED":         120,
+		"CODE_SUPERSEDED":          121,
+		"CODE_WAITING":             122,
+		"CODE_REFUSED":             123,
+		"CODE_LEFT":                100,
 		"CODE_LOOP":                180,
 	}
 )
@@ -135,6 +151,62 @@ func (Code) EnumDescriptor() ([]byte, []int) {
 	return file_branchline_proto_rawDescGZIP(), []int{0}
 }
 
+type TestRequest_What int32
+
+const (
+	TestRequest_WHAT_UNSPECIFIED TestRequest_What = 0
+	// One TestAnswer at once.
+	TestRequest_WHAT_PING TestRequest_What = 1
+	// The caller sends bytes after the request, for as long as it likes, and ends its direction; then
+	// one TestAnswer with what arrived.
+	TestRequest_WHAT_UP TestRequest_What = 2
+	// One TestAnswer at once, then bytes until the time is over.
+	TestRequest_WHAT_DOWN TestRequest_What = 3
+)
+
+// Enum value maps for TestRequest_What.
+var (
+	TestRequest_What_name = map[int32]string{
+		0: "WHAT_UNSPECIFIED",
+		1: "WHAT_PING",
+		2: "WHAT_UP",
+		3: "WHAT_DOWN",
+	}
+	TestRequest_What_value = map[string]int32{
+		"WHAT_UNSPECIFIED": 0,
+		"WHAT_PING":        1,
+		"WHAT_UP":          2,
+		"WHAT_DOWN":        3,
+	}
+)
+
+func (x TestRequest_What) Enum() *TestRequest_What {
+	p := new(TestRequest_What)
+	*p = x
+	return p
+}
+
+func (x TestRequest_What) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (TestRequest_What) Descriptor() protoreflect.EnumDescriptor {
+	return file_branchline_proto_enumTypes[1].Descriptor()
+}
+
+func (TestRequest_What) Type() protoreflect.EnumType {
+	return &file_branchline_proto_enumTypes[1]
+}
+
+func (x TestRequest_What) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use TestRequest_What.Descriptor instead.
+func (TestRequest_What) EnumDescriptor() ([]byte, []int) {
+	return file_branchline_proto_rawDescGZIP(), []int{50, 0}
+}
+
 // Request is the first message of every stream.
 type Request struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -154,6 +226,11 @@ type Request struct {
 	//	*Request_Lock
 	//	*Request_Unlock
 	//	*Request_Locks
+	//	*Request_Test
+	//	*Request_Return
+	//	*Request_Refresh
+	//	*Request_Watch
+	//	*Request_Uplink
 	//	*Request_Above
 	Call          isRequest_Call `protobuf_oneof:"call"`
 	unknownFields protoimpl.UnknownFields
@@ -312,6 +389,51 @@ func (x *Request) GetLocks() *LocksRequest {
 	return nil
 }
 
+func (x *Request) GetTest() *TestRequest {
+	if x != nil {
+		if x, ok := x.Call.(*Request_Test); ok {
+			return x.Test
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetReturn() *ReturnRequest {
+	if x != nil {
+		if x, ok := x.Call.(*Request_Return); ok {
+			return x.Return
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetRefresh() *RefreshRequest {
+	if x != nil {
+		if x, ok := x.Call.(*Request_Refresh); ok {
+			return x.Refresh
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetWatch() *WatchRequest {
+	if x != nil {
+		if x, ok := x.Call.(*Request_Watch); ok {
+			return x.Watch
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetUplink() *UplinkRequest {
+	if x != nil {
+		if x, ok := x.Call.(*Request_Uplink); ok {
+			return x.Uplink
+		}
+	}
+	return nil
+}
+
 func (x *Request) GetAbove() *AboveRequest {
 	if x != nil {
 		if x, ok := x.Call.(*Request_Above); ok {
@@ -373,6 +495,26 @@ type Request_Locks struct {
 	Locks *LocksRequest `protobuf:"bytes,13,opt,name=locks,proto3,oneof"`
 }
 
+type Request_Test struct {
+	Test *TestRequest `protobuf:"bytes,200,opt,name=test,proto3,oneof"`
+}
+
+type Request_Return struct {
+	Return *ReturnRequest `protobuf:"bytes,124,opt,name=return,proto3,oneof"`
+}
+
+type Request_Refresh struct {
+	Refresh *RefreshRequest `protobuf:"bytes,125,opt,name=refresh,proto3,oneof"`
+}
+
+type Request_Watch struct {
+	Watch *WatchRequest `protobuf:"bytes,160,opt,name=watch,proto3,oneof"`
+}
+
+type Request_Uplink struct {
+	Uplink *UplinkRequest `protobuf:"bytes,161,opt,name=uplink,proto3,oneof"`
+}
+
 type Request_Above struct {
 	Above *AboveRequest `protobuf:"bytes,180,opt,name=above,proto3,oneof"`
 }
@@ -401,6 +543,16 @@ func (*Request_Unlock) isRequest_Call() {}
 
 func (*Request_Locks) isRequest_Call() {}
 
+func (*Request_Test) isRequest_Call() {}
+
+func (*Request_Return) isRequest_Call() {}
+
+func (*Request_Refresh) isRequest_Call() {}
+
+func (*Request_Watch) isRequest_Call() {}
+
+func (*Request_Uplink) isRequest_Call() {}
+
 func (*Request_Above) isRequest_Call() {}
 
 // Answer is one message of what comes back on the stream.
@@ -418,6 +570,9 @@ type Answer struct {
 	//	*Answer_Certificate
 	//	*Answer_Lock
 	//	*Answer_Done
+	//	*Answer_Test
+	//	*Answer_Uplink
+	//	*Answer_Live
 	//	*Answer_Above
 	Body          isAnswer_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
@@ -551,6 +706,33 @@ func (x *Answer) GetDone() *DoneAnswer {
 	return nil
 }
 
+func (x *Answer) GetTest() *TestAnswer {
+	if x != nil {
+		if x, ok := x.Body.(*Answer_Test); ok {
+			return x.Test
+		}
+	}
+	return nil
+}
+
+func (x *Answer) GetUplink() *UplinkAnswer {
+	if x != nil {
+		if x, ok := x.Body.(*Answer_Uplink); ok {
+			return x.Uplink
+		}
+	}
+	return nil
+}
+
+func (x *Answer) GetLive() *LiveAnswer {
+	if x != nil {
+		if x, ok := x.Body.(*Answer_Live); ok {
+			return x.Live
+		}
+	}
+	return nil
+}
+
 func (x *Answer) GetAbove() *AboveAnswer {
 	if x != nil {
 		if x, ok := x.Body.(*Answer_Above); ok {
@@ -605,6 +787,18 @@ type Answer_Done struct {
 	Done *DoneAnswer `protobuf:"bytes,10,opt,name=done,proto3,oneof"`
 }
 
+type Answer_Test struct {
+	Test *TestAnswer `protobuf:"bytes,200,opt,name=test,proto3,oneof"`
+}
+
+type Answer_Uplink struct {
+	Uplink *UplinkAnswer `protobuf:"bytes,160,opt,name=uplink,proto3,oneof"`
+}
+
+type Answer_Live struct {
+	Live *LiveAnswer `protobuf:"bytes,100,opt,name=live,proto3,oneof"`
+}
+
 type Answer_Above struct {
 	Above *AboveAnswer `protobuf:"bytes,180,opt,name=above,proto3,oneof"`
 }
@@ -629,13 +823,21 @@ func (*Answer_Lock) isAnswer_Body() {}
 
 func (*Answer_Done) isAnswer_Body() {}
 
+func (*Answer_Test) isAnswer_Body() {}
+
+func (*Answer_Uplink) isAnswer_Body() {}
+
+func (*Answer_Live) isAnswer_Body() {}
+
 func (*Answer_Above) isAnswer_Body() {}
 
 type Error struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Code  Code                   `protobuf:"varint,1,opt,name=code,proto3,enum=branchline.v1.Code" json:"code,omitempty"`
 	// For people.
-	Text          string `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
+	Text string `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
+	// Set if the uplink's budget is why.
+	Refusal       *Refusal `protobuf:"bytes,160,opt,name=refusal,proto3" json:"refusal,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -684,6 +886,181 @@ func (x *Error) GetText() string {
 	return ""
 }
 
+func (x *Error) GetRefusal() *Refusal {
+	if x != nil {
+		return x.Refusal
+	}
+	return nil
+}
+
+// Refusal tells why something does not fit the uplink's budget, in numbers. Rates are bits a second.
+type Refusal struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// That may be sent now; -1 for nothing but control.
+	Budget int64 `protobuf:"varint,1,opt,name=budget,proto3" json:"budget,omitempty"`
+	// When that changes.
+	UntilNs int64 `protobuf:"varint,2,opt,name=until_ns,json=untilNs,proto3" json:"until_ns,omitempty"`
+	// IANA name of the site's zone.
+	Zone string `protobuf:"bytes,3,opt,name=zone,proto3" json:"zone,omitempty"`
+	// By those who were let in before.
+	Used    int64  `protobuf:"varint,4,opt,name=used,proto3" json:"used,omitempty"`
+	Viewers uint32 `protobuf:"varint,5,opt,name=viewers,proto3" json:"viewers,omitempty"`
+	// By what was asked for; 0 where that makes no difference.
+	Need int64 `protobuf:"varint,6,opt,name=need,proto3" json:"need,omitempty"`
+	// The month's quota is used up.
+	Spent bool `protobuf:"varint,7,opt,name=spent,proto3" json:"spent,omitempty"`
+	// What would fit, the best first.
+	Instead       []*Alternative `protobuf:"bytes,8,rep,name=instead,proto3" json:"instead,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Refusal) Reset() {
+	*x = Refusal{}
+	mi := &file_branchline_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Refusal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Refusal) ProtoMessage() {}
+
+func (x *Refusal) ProtoReflect() protoreflect.Message {
+	mi := &file_branchline_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
+func (*Refusal) Descriptor() ([]byte, []int) {
+	return file_branchline_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Refusal) GetBudget() int64 {
+	if x != nil {
+		return x.Budget
+	}
+	return 0
+}
+
+func (x *Refusal) GetUntilNs() int64 {
+	if x != nil {
+		return x.UntilNs
+	}
+	return 0
+}
+
+func (x *Refusal) GetZone() string {
+	if x != nil {
+		return x.Zone
+	}
+	return ""
+}
+
+func (x *Refusal) GetUsed() int64 {
+	if x != nil {
+		return x.Used
+	}
+	return 0
+}
+
+func (x *Refusal) GetViewers() uint32 {
+	if x != nil {
+		return x.Viewers
+	}
+	return 0
+}
+
+func (x *Refusal) GetNeed() int64 {
+	if x != nil {
+		return x.Need
+	}
+	return 0
+}
+
+func (x *Refusal) GetSpent() bool {
+	if x != nil {
+		return x.Spent
+	}
+	return false
+}
+
+func (x *Refusal) GetInstead() []*Alternative {
+	if x != nil {
+		return x.Instead
+	}
+	return nil
+}
+
+type Alternative struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Stream        string                 `protobuf:"bytes,1,opt,name=stream,proto3" json:"stream,omitempty"`
+	KeyFramesOnly bool                   `protobuf:"varint,2,opt,name=key_frames_only,json=keyFramesOnly,proto3" json:"key_frames_only,omitempty"`
+	Need          int64                  `protobuf:"varint,3,opt,name=need,proto3" json:"need,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Alternative) Reset() {
+	*x = Alternative{}
+	mi := &file_branchline_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Alternative) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Alternative) ProtoMessage() {}
+
+func (x *Alternative) ProtoReflect() protoreflect.Message {
+	mi := &file_branchline_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Alternative.ProtoReflect.Descriptor instead.
+func (*Alternative) Descriptor() ([]byte, []int) {
+	return file_branchline_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Alternative) GetStream() string {
+	if x != nil {
+		return x.Stream
+	}
+	return ""
+}
+
+func (x *Alternative) GetKeyFramesOnly() bool {
+	if x != nil {
+		return x.KeyFramesOnly
+	}
+	return false
+}
+
+func (x *Alternative) GetNeed() int64 {
+	if x != nil {
+		return x.Need
+	}
+	return 0
+}
+
 // HelloRequest opens a link: the side that dialled sends it before anything else.
 type HelloRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -692,6 +1069,14 @@ type HelloRequest struct {
 	MaxVersion uint32 `protobuf:"varint,2,opt,name=max_version,json=maxVersion,proto3" json:"max_version,omitempty"`
 	// The sender's software, for people.
 	Software string `protobuf:"bytes,3,opt,name=software,proto3" json:"software,omitempty"`
+	// Random, of this run of the sender's process; 0: not told.
+	Instance uint64 `protobuf:"varint,120,opt,name=instance,proto3" json:"instance,omitempty"`
+	// How often the sender was started, this time included; 0: not known.
+	Opens uint64 `protobuf:"varint,121,opt,name=opens,proto3" json:"opens,omitempty"`
+	// The newest change of the sender's feed.
+	Feed *Position `protobuf:"bytes,122,opt,name=feed,proto3" json:"feed,omitempty"`
+	// The Ed25519 key that signs the sender's segments, where it is not that of its certificate.
+	Signer []byte `protobuf:"bytes,123,opt,name=signer,proto3" json:"signer,omitempty"`
 	// Set if the sender is a hub itself, which serves its sites to the hub that it dials.
 	Hub           *Hub `protobuf:"bytes,180,opt,name=hub,proto3" json:"hub,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -700,7 +1085,7 @@ type HelloRequest struct {
 
 func (x *HelloRequest) Reset() {
 	*x = HelloRequest{}
-	mi := &file_branchline_proto_msgTypes[3]
+	mi := &file_branchline_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -712,7 +1097,7 @@ func (x *HelloRequest) String() string {
 func (*HelloRequest) ProtoMessage() {}
 
 func (x *HelloRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[3]
+	mi := &file_branchline_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -725,7 +1110,7 @@ func (x *HelloRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HelloRequest.ProtoReflect.Descriptor instead.
 func (*HelloRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{3}
+	return file_branchline_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *HelloRequest) GetMinVersion() uint32 {
@@ -749,6 +1134,34 @@ func (x *HelloRequest) GetSoftware() string {
 	return ""
 }
 
+func (x *HelloRequest) GetInstance() uint64 {
+	if x != nil {
+		return x.Instance
+	}
+	return 0
+}
+
+func (x *HelloRequest) GetOpens() uint64 {
+	if x != nil {
+		return x.Opens
+	}
+	return 0
+}
+
+func (x *HelloRequest) GetFeed() *Position {
+	if x != nil {
+		return x.Feed
+	}
+	return nil
+}
+
+func (x *HelloRequest) GetSigner() []byte {
+	if x != nil {
+		return x.Signer
+	}
+	return nil
+}
+
 func (x *HelloRequest) GetHub() *Hub {
 	if x != nil {
 		return x.Hub
@@ -769,7 +1182,7 @@ type HelloAnswer struct {
 
 func (x *HelloAnswer) Reset() {
 	*x = HelloAnswer{}
-	mi := &file_branchline_proto_msgTypes[4]
+	mi := &file_branchline_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -781,7 +1194,7 @@ func (x *HelloAnswer) String() string {
 func (*HelloAnswer) ProtoMessage() {}
 
 func (x *HelloAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[4]
+	mi := &file_branchline_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -794,7 +1207,7 @@ func (x *HelloAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HelloAnswer.ProtoReflect.Descriptor instead.
 func (*HelloAnswer) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{4}
+	return file_branchline_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *HelloAnswer) GetVersion() uint32 {
@@ -831,7 +1244,7 @@ type Hub struct {
 
 func (x *Hub) Reset() {
 	*x = Hub{}
-	mi := &file_branchline_proto_msgTypes[5]
+	mi := &file_branchline_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -843,7 +1256,7 @@ func (x *Hub) String() string {
 func (*Hub) ProtoMessage() {}
 
 func (x *Hub) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[5]
+	mi := &file_branchline_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -856,7 +1269,7 @@ func (x *Hub) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hub.ProtoReflect.Descriptor instead.
 func (*Hub) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{5}
+	return file_branchline_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Hub) GetId() []byte {
@@ -883,7 +1296,7 @@ type Way struct {
 
 func (x *Way) Reset() {
 	*x = Way{}
-	mi := &file_branchline_proto_msgTypes[6]
+	mi := &file_branchline_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -895,7 +1308,7 @@ func (x *Way) String() string {
 func (*Way) ProtoMessage() {}
 
 func (x *Way) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[6]
+	mi := &file_branchline_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -908,7 +1321,7 @@ func (x *Way) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Way.ProtoReflect.Descriptor instead.
 func (*Way) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{6}
+	return file_branchline_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Way) GetHubs() []*Hub {
@@ -927,7 +1340,7 @@ type AboveRequest struct {
 
 func (x *AboveRequest) Reset() {
 	*x = AboveRequest{}
-	mi := &file_branchline_proto_msgTypes[7]
+	mi := &file_branchline_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -939,7 +1352,7 @@ func (x *AboveRequest) String() string {
 func (*AboveRequest) ProtoMessage() {}
 
 func (x *AboveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[7]
+	mi := &file_branchline_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -952,7 +1365,7 @@ func (x *AboveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AboveRequest.ProtoReflect.Descriptor instead.
 func (*AboveRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{7}
+	return file_branchline_proto_rawDescGZIP(), []int{9}
 }
 
 type AboveAnswer struct {
@@ -965,7 +1378,7 @@ type AboveAnswer struct {
 
 func (x *AboveAnswer) Reset() {
 	*x = AboveAnswer{}
-	mi := &file_branchline_proto_msgTypes[8]
+	mi := &file_branchline_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -977,7 +1390,7 @@ func (x *AboveAnswer) String() string {
 func (*AboveAnswer) ProtoMessage() {}
 
 func (x *AboveAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[8]
+	mi := &file_branchline_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -990,7 +1403,7 @@ func (x *AboveAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AboveAnswer.ProtoReflect.Descriptor instead.
 func (*AboveAnswer) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{8}
+	return file_branchline_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *AboveAnswer) GetWays() []*Way {
@@ -1009,7 +1422,7 @@ type CamerasRequest struct {
 
 func (x *CamerasRequest) Reset() {
 	*x = CamerasRequest{}
-	mi := &file_branchline_proto_msgTypes[9]
+	mi := &file_branchline_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1021,7 +1434,7 @@ func (x *CamerasRequest) String() string {
 func (*CamerasRequest) ProtoMessage() {}
 
 func (x *CamerasRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[9]
+	mi := &file_branchline_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1034,7 +1447,7 @@ func (x *CamerasRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CamerasRequest.ProtoReflect.Descriptor instead.
 func (*CamerasRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{9}
+	return file_branchline_proto_rawDescGZIP(), []int{11}
 }
 
 // SegmentsRequest is answered by one Segment each, with fragments.
@@ -1048,7 +1461,7 @@ type SegmentsRequest struct {
 
 func (x *SegmentsRequest) Reset() {
 	*x = SegmentsRequest{}
-	mi := &file_branchline_proto_msgTypes[10]
+	mi := &file_branchline_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1060,7 +1473,7 @@ func (x *SegmentsRequest) String() string {
 func (*SegmentsRequest) ProtoMessage() {}
 
 func (x *SegmentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[10]
+	mi := &file_branchline_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1073,7 +1486,7 @@ func (x *SegmentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SegmentsRequest.ProtoReflect.Descriptor instead.
 func (*SegmentsRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{10}
+	return file_branchline_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *SegmentsRequest) GetStream() string {
@@ -1100,7 +1513,7 @@ type ChangesRequest struct {
 
 func (x *ChangesRequest) Reset() {
 	*x = ChangesRequest{}
-	mi := &file_branchline_proto_msgTypes[11]
+	mi := &file_branchline_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1112,7 +1525,7 @@ func (x *ChangesRequest) String() string {
 func (*ChangesRequest) ProtoMessage() {}
 
 func (x *ChangesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[11]
+	mi := &file_branchline_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1125,7 +1538,7 @@ func (x *ChangesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangesRequest.ProtoReflect.Descriptor instead.
 func (*ChangesRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{11}
+	return file_branchline_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ChangesRequest) GetAfter() *Position {
@@ -1140,15 +1553,17 @@ type FetchRequest struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Segment []byte                 `protobuf:"bytes,1,opt,name=segment,proto3" json:"segment,omitempty"`
 	// First byte, and the byte after the last one; an end of 0 means the end of the segment.
-	Start         int64 `protobuf:"varint,2,opt,name=start,proto3" json:"start,omitempty"`
-	End           int64 `protobuf:"varint,3,opt,name=end,proto3" json:"end,omitempty"`
+	Start int64 `protobuf:"varint,2,opt,name=start,proto3" json:"start,omitempty"`
+	End   int64 `protobuf:"varint,3,opt,name=end,proto3" json:"end,omitempty"`
+	// The stream that the segment is of, if somebody watches it as it comes: it is let in by what that takes.
+	Watched       string `protobuf:"bytes,160,opt,name=watched,proto3" json:"watched,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *FetchRequest) Reset() {
 	*x = FetchRequest{}
-	mi := &file_branchline_proto_msgTypes[12]
+	mi := &file_branchline_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1160,7 +1575,7 @@ func (x *FetchRequest) String() string {
 func (*FetchRequest) ProtoMessage() {}
 
 func (x *FetchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[12]
+	mi := &file_branchline_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1173,7 +1588,7 @@ func (x *FetchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchRequest.ProtoReflect.Descriptor instead.
 func (*FetchRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{12}
+	return file_branchline_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *FetchRequest) GetSegment() []byte {
@@ -1197,6 +1612,13 @@ func (x *FetchRequest) GetEnd() int64 {
 	return 0
 }
 
+func (x *FetchRequest) GetWatched() string {
+	if x != nil {
+		return x.Watched
+	}
+	return ""
+}
+
 type FetchAnswer struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1205,7 +1627,7 @@ type FetchAnswer struct {
 
 func (x *FetchAnswer) Reset() {
 	*x = FetchAnswer{}
-	mi := &file_branchline_proto_msgTypes[13]
+	mi := &file_branchline_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1217,7 +1639,7 @@ func (x *FetchAnswer) String() string {
 func (*FetchAnswer) ProtoMessage() {}
 
 func (x *FetchAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[13]
+	mi := &file_branchline_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1230,20 +1652,27 @@ func (x *FetchAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchAnswer.ProtoReflect.Descriptor instead.
 func (*FetchAnswer) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{13}
+	return file_branchline_proto_rawDescGZIP(), []int{15}
 }
 
-// LiveRequest is answered by Item messages without end.
+// LiveRequest is answered by Item messages without end. With the priority of live somebody watches, and it is
+// let in by what the stream takes; with that of a schedule it is recorded, and takes what is left.
 type LiveRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Stream        string                 `protobuf:"bytes,1,opt,name=stream,proto3" json:"stream,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Stream string                 `protobuf:"bytes,1,opt,name=stream,proto3" json:"stream,omitempty"`
+	// Of the pictures only those that need no others, and no sound: the items cannot be recorded.
+	KeyFramesOnly bool `protobuf:"varint,160,opt,name=key_frames_only,json=keyFramesOnly,proto3" json:"key_frames_only,omitempty"`
+	// The caller takes fragments on several streams: the first answer is a LiveAnswer.
+	Spread bool `protobuf:"varint,100,opt,name=spread,proto3" json:"spread,omitempty"`
+	// One more stream for what another request with spread has begun; that one's LiveAnswer told the ticket.
+	Ticket        []byte `protobuf:"bytes,101,opt,name=ticket,proto3" json:"ticket,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *LiveRequest) Reset() {
 	*x = LiveRequest{}
-	mi := &file_branchline_proto_msgTypes[14]
+	mi := &file_branchline_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1255,7 +1684,7 @@ func (x *LiveRequest) String() string {
 func (*LiveRequest) ProtoMessage() {}
 
 func (x *LiveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[14]
+	mi := &file_branchline_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1268,7 +1697,7 @@ func (x *LiveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LiveRequest.ProtoReflect.Descriptor instead.
 func (*LiveRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{14}
+	return file_branchline_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *LiveRequest) GetStream() string {
@@ -1276,6 +1705,311 @@ func (x *LiveRequest) GetStream() string {
 		return x.Stream
 	}
 	return ""
+}
+
+func (x *LiveRequest) GetKeyFramesOnly() bool {
+	if x != nil {
+		return x.KeyFramesOnly
+	}
+	return false
+}
+
+func (x *LiveRequest) GetSpread() bool {
+	if x != nil {
+		return x.Spread
+	}
+	return false
+}
+
+func (x *LiveRequest) GetTicket() []byte {
+	if x != nil {
+		return x.Ticket
+	}
+	return nil
+}
+
+// WatchRequest tells that somebody begins or ceases to watch a stream that the hub records live on this link. It
+// is answered by DoneAnswer, or by an Error with a Refusal, and then the recording goes on as before.
+type WatchRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Stream        string                 `protobuf:"bytes,1,opt,name=stream,proto3" json:"stream,omitempty"`
+	Watched       bool                   `protobuf:"varint,2,opt,name=watched,proto3" json:"watched,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchRequest) Reset() {
+	*x = WatchRequest{}
+	mi := &file_branchline_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchRequest) ProtoMessage() {}
+
+func (x *WatchRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_branchline_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
+func (*WatchRequest) Descriptor() ([]byte, []int) {
+	return file_branchline_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *WatchRequest) GetStream() string {
+	if x != nil {
+		return x.Stream
+	}
+	return ""
+}
+
+func (x *WatchRequest) GetWatched() bool {
+	if x != nil {
+		return x.Watched
+	}
+	return false
+}
+
+// UplinkRequest asks how the uplink's budget stands.
+type UplinkRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UplinkRequest) Reset() {
+	*x = UplinkRequest{}
+	mi := &file_branchline_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UplinkRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UplinkRequest) ProtoMessage() {}
+
+func (x *UplinkRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_branchline_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UplinkRequest.ProtoReflect.Descriptor instead.
+func (*UplinkRequest) Descriptor() ([]byte, []int) {
+	return file_branchline_proto_rawDescGZIP(), []int{18}
+}
+
+// UplinkAnswer tells how the uplink's budget stands. Rates are bits a second.
+type UplinkAnswer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// That may be sent now; 0 for no limit, -1 for nothing but control.
+	Rate int64 `protobuf:"varint,1,opt,name=rate,proto3" json:"rate,omitempty"`
+	// Of the capacity, if the rate is a share of that.
+	Percent uint32 `protobuf:"varint,2,opt,name=percent,proto3" json:"percent,omitempty"`
+	UntilNs int64  `protobuf:"varint,3,opt,name=until_ns,json=untilNs,proto3" json:"until_ns,omitempty"`
+	Zone    string `protobuf:"bytes,4,opt,name=zone,proto3" json:"zone,omitempty"`
+	// Measured or told; 0 while not known.
+	Capacity int64 `protobuf:"varint,5,opt,name=capacity,proto3" json:"capacity,omitempty"`
+	// At which bulk keeps the queue before the line short; 0 for no limit.
+	Bulk int64 `protobuf:"varint,6,opt,name=bulk,proto3" json:"bulk,omitempty"`
+	// By those who were let in.
+	Used    int64  `protobuf:"varint,7,opt,name=used,proto3" json:"used,omitempty"`
+	Viewers uint32 `protobuf:"varint,8,opt,name=viewers,proto3" json:"viewers,omitempty"`
+	// Of the month, in bytes; a quota of 0 is none.
+	QuotaBytes int64 `protobuf:"varint,9,opt,name=quota_bytes,json=quotaBytes,proto3" json:"quota_bytes,omitempty"`
+	UsedBytes  int64 `protobuf:"varint,10,opt,name=used_bytes,json=usedBytes,proto3" json:"used_bytes,omitempty"`
+	MonthNs    int64 `protobuf:"varint,11,opt,name=month_ns,json=monthNs,proto3" json:"month_ns,omitempty"`
+	EndsNs     int64 `protobuf:"varint,12,opt,name=ends_ns,json=endsNs,proto3" json:"ends_ns,omitempty"`
+	// The quota is used up.
+	Spent         bool `protobuf:"varint,13,opt,name=spent,proto3" json:"spent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UplinkAnswer) Reset() {
+	*x = UplinkAnswer{}
+	mi := &file_branchline_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UplinkAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UplinkAnswer) ProtoMessage() {}
+
+func (x *UplinkAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_branchline_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UplinkAnswer.ProtoReflect.Descriptor instead.
+func (*UplinkAnswer) Descriptor() ([]byte, []int) {
+	return file_branchline_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *UplinkAnswer) GetRate() int64 {
+	if x != nil {
+		return x.Rate
+	}
+	return 0
+}
+
+func (x *UplinkAnswer) GetPercent() uint32 {
+	if x != nil {
+		return x.Percent
+	}
+	return 0
+}
+
+func (x *UplinkAnswer) GetUntilNs() int64 {
+	if x != nil {
+		return x.UntilNs
+	}
+	return 0
+}
+
+func (x *UplinkAnswer) GetZone() string {
+	if x != nil {
+		return x.Zone
+	}
+	return ""
+}
+
+func (x *UplinkAnswer) GetCapacity() int64 {
+	if x != nil {
+		return x.Capacity
+	}
+	return 0
+}
+
+func (x *UplinkAnswer) GetBulk() int64 {
+	if x != nil {
+		return x.Bulk
+	}
+	return 0
+}
+
+func (x *UplinkAnswer) GetUsed() int64 {
+	if x != nil {
+		return x.Used
+	}
+	return 0
+}
+
+func (x *UplinkAnswer) GetViewers() uint32 {
+	if x != nil {
+		return x.Viewers
+	}
+	return 0
+}
+
+func (x *UplinkAnswer) GetQuotaBytes() int64 {
+	if x != nil {
+		return x.QuotaBytes
+	}
+	return 0
+}
+
+func (x *UplinkAnswer) GetUsedBytes() int64 {
+	if x != nil {
+		return x.UsedBytes
+	}
+	return 0
+}
+
+func (x *UplinkAnswer) GetMonthNs() int64 {
+	if x != nil {
+		return x.MonthNs
+	}
+	return 0
+}
+
+func (x *UplinkAnswer) GetEndsNs() int64 {
+	if x != nil {
+		return x.EndsNs
+	}
+	return 0
+}
+
+func (x *UplinkAnswer) GetSpent() bool {
+	if x != nil {
+		return x.Spent
+	}
+	return false
+}
+
+// LiveAnswer says that items are numbered and may come on several streams.
+type LiveAnswer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ticket        []byte                 `protobuf:"bytes,1,opt,name=ticket,proto3" json:"ticket,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LiveAnswer) Reset() {
+	*x = LiveAnswer{}
+	mi := &file_branchline_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LiveAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LiveAnswer) ProtoMessage() {}
+
+func (x *LiveAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_branchline_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LiveAnswer.ProtoReflect.Descriptor instead.
+func (*LiveAnswer) Descriptor() ([]byte, []int) {
+	return file_branchline_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *LiveAnswer) GetTicket() []byte {
+	if x != nil {
+		return x.Ticket
+	}
+	return nil
 }
 
 // HoldRequest places the lease of the hub that sends it, in place of the one that it had on the stream,
@@ -1295,7 +2029,7 @@ type HoldRequest struct {
 
 func (x *HoldRequest) Reset() {
 	*x = HoldRequest{}
-	mi := &file_branchline_proto_msgTypes[15]
+	mi := &file_branchline_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1307,7 +2041,7 @@ func (x *HoldRequest) String() string {
 func (*HoldRequest) ProtoMessage() {}
 
 func (x *HoldRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[15]
+	mi := &file_branchline_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1320,7 +2054,7 @@ func (x *HoldRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HoldRequest.ProtoReflect.Descriptor instead.
 func (*HoldRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{15}
+	return file_branchline_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *HoldRequest) GetStream() string {
@@ -1362,7 +2096,7 @@ type LockRequest struct {
 
 func (x *LockRequest) Reset() {
 	*x = LockRequest{}
-	mi := &file_branchline_proto_msgTypes[16]
+	mi := &file_branchline_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1374,7 +2108,7 @@ func (x *LockRequest) String() string {
 func (*LockRequest) ProtoMessage() {}
 
 func (x *LockRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[16]
+	mi := &file_branchline_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1387,7 +2121,7 @@ func (x *LockRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LockRequest.ProtoReflect.Descriptor instead.
 func (*LockRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{16}
+	return file_branchline_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *LockRequest) GetLock() *Lock {
@@ -1407,7 +2141,7 @@ type UnlockRequest struct {
 
 func (x *UnlockRequest) Reset() {
 	*x = UnlockRequest{}
-	mi := &file_branchline_proto_msgTypes[17]
+	mi := &file_branchline_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1419,7 +2153,7 @@ func (x *UnlockRequest) String() string {
 func (*UnlockRequest) ProtoMessage() {}
 
 func (x *UnlockRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[17]
+	mi := &file_branchline_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1432,7 +2166,7 @@ func (x *UnlockRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnlockRequest.ProtoReflect.Descriptor instead.
 func (*UnlockRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{17}
+	return file_branchline_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *UnlockRequest) GetId() string {
@@ -1451,7 +2185,7 @@ type LocksRequest struct {
 
 func (x *LocksRequest) Reset() {
 	*x = LocksRequest{}
-	mi := &file_branchline_proto_msgTypes[18]
+	mi := &file_branchline_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1463,7 +2197,7 @@ func (x *LocksRequest) String() string {
 func (*LocksRequest) ProtoMessage() {}
 
 func (x *LocksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[18]
+	mi := &file_branchline_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1476,7 +2210,7 @@ func (x *LocksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocksRequest.ProtoReflect.Descriptor instead.
 func (*LocksRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{18}
+	return file_branchline_proto_rawDescGZIP(), []int{24}
 }
 
 type DoneAnswer struct {
@@ -1487,7 +2221,7 @@ type DoneAnswer struct {
 
 func (x *DoneAnswer) Reset() {
 	*x = DoneAnswer{}
-	mi := &file_branchline_proto_msgTypes[19]
+	mi := &file_branchline_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1499,7 +2233,7 @@ func (x *DoneAnswer) String() string {
 func (*DoneAnswer) ProtoMessage() {}
 
 func (x *DoneAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[19]
+	mi := &file_branchline_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1512,7 +2246,7 @@ func (x *DoneAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DoneAnswer.ProtoReflect.Descriptor instead.
 func (*DoneAnswer) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{19}
+	return file_branchline_proto_rawDescGZIP(), []int{25}
 }
 
 // RenewRequest asks the hub for a fresh certificate for the key of the present one.
@@ -1526,7 +2260,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_branchline_proto_msgTypes[20]
+	mi := &file_branchline_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1538,7 +2272,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[20]
+	mi := &file_branchline_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1551,7 +2285,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{20}
+	return file_branchline_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *RenewRequest) GetCsr() []byte {
@@ -1561,7 +2295,108 @@ func (x *RenewRequest) GetCsr() []byte {
 	return nil
 }
 
-// EnrolRequest is the only call of the enrolment protocol.
+// RefreshRequest asks an edge to renew its certificate now and is answered by DoneAnswer at once.
+type RefreshRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RefreshRequest) Reset() {
+	*x = RefreshRequest{}
+	mi := &file_branchline_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RefreshRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RefreshRequest) ProtoMessage() {}
+
+func (x *RefreshRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_branchline_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RefreshRequest.ProtoReflect.Descriptor instead.
+func (*RefreshRequest) Descriptor() ([]byte, []int) {
+	return file_branchline_proto_rawDescGZIP(), []int{27}
+}
+
+// ReturnRequest is a call of the enrolment protocol: an edge whose certificate has ended asks for a new one.
+type ReturnRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// X.509, DER.
+	Certificate []byte `protobuf:"bytes,1,opt,name=certificate,proto3" json:"certificate,omitempty"`
+	// PKCS #10, DER, of the certificate's key.
+	Csr []byte `protobuf:"bytes,2,opt,name=csr,proto3" json:"csr,omitempty"`
+	// The sender's software, for people.
+	Software      string `protobuf:"bytes,3,opt,name=software,proto3" json:"software,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReturnRequest) Reset() {
+	*x = ReturnRequest{}
+	mi := &file_branchline_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReturnRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReturnRequest) ProtoMessage() {}
+
+func (x *ReturnRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_branchline_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReturnRequest.ProtoReflect.Descriptor instead.
+func (*ReturnRequest) Descriptor() ([]byte, []int) {
+	return file_branchline_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *ReturnRequest) GetCertificate() []byte {
+	if x != nil {
+		return x.Certificate
+	}
+	return nil
+}
+
+func (x *ReturnRequest) GetCsr() []byte {
+	if x != nil {
+		return x.Csr
+	}
+	return nil
+}
+
+func (x *ReturnRequest) GetSoftware() string {
+	if x != nil {
+		return x.Software
+	}
+	return ""
+}
+
+// EnrolRequest is a call of the enrolment protocol.
 type EnrolRequest struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Secret []byte                 `protobuf:"bytes,1,opt,name=secret,proto3" json:"secret,omitempty"`
@@ -1573,7 +2408,7 @@ type EnrolRequest struct {
 
 func (x *EnrolRequest) Reset() {
 	*x = EnrolRequest{}
-	mi := &file_branchline_proto_msgTypes[21]
+	mi := &file_branchline_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1585,7 +2420,7 @@ func (x *EnrolRequest) String() string {
 func (*EnrolRequest) ProtoMessage() {}
 
 func (x *EnrolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[21]
+	mi := &file_branchline_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1598,7 +2433,7 @@ func (x *EnrolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrolRequest.ProtoReflect.Descriptor instead.
 func (*EnrolRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{21}
+	return file_branchline_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *EnrolRequest) GetSecret() []byte {
@@ -1618,15 +2453,17 @@ func (x *EnrolRequest) GetCsr() []byte {
 type CertificateAnswer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// X.509, DER.
-	Certificate   []byte `protobuf:"bytes,1,opt,name=certificate,proto3" json:"certificate,omitempty"`
-	Authority     []byte `protobuf:"bytes,2,opt,name=authority,proto3" json:"authority,omitempty"`
+	Certificate []byte `protobuf:"bytes,1,opt,name=certificate,proto3" json:"certificate,omitempty"`
+	Authority   []byte `protobuf:"bytes,2,opt,name=authority,proto3" json:"authority,omitempty"`
+	// Those whose certificates are good as well, until their end.
+	Former        []*FormerAuthority `protobuf:"bytes,120,rep,name=former,proto3" json:"former,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CertificateAnswer) Reset() {
 	*x = CertificateAnswer{}
-	mi := &file_branchline_proto_msgTypes[22]
+	mi := &file_branchline_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1638,7 +2475,7 @@ func (x *CertificateAnswer) String() string {
 func (*CertificateAnswer) ProtoMessage() {}
 
 func (x *CertificateAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[22]
+	mi := &file_branchline_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1651,7 +2488,7 @@ func (x *CertificateAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertificateAnswer.ProtoReflect.Descriptor instead.
 func (*CertificateAnswer) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{22}
+	return file_branchline_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *CertificateAnswer) GetCertificate() []byte {
@@ -1668,6 +2505,67 @@ func (x *CertificateAnswer) GetAuthority() []byte {
 	return nil
 }
 
+func (x *CertificateAnswer) GetFormer() []*FormerAuthority {
+	if x != nil {
+		return x.Former
+	}
+	return nil
+}
+
+// FormerAuthority is an authority that another has taken the place of.
+type FormerAuthority struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// X.509, DER.
+	Certificate   []byte `protobuf:"bytes,1,opt,name=certificate,proto3" json:"certificate,omitempty"`
+	UntilNs       int64  `protobuf:"varint,2,opt,name=until_ns,json=untilNs,proto3" json:"until_ns,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FormerAuthority) Reset() {
+	*x = FormerAuthority{}
+	mi := &file_branchline_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FormerAuthority) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FormerAuthority) ProtoMessage() {}
+
+func (x *FormerAuthority) ProtoReflect() protoreflect.Message {
+	mi := &file_branchline_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FormerAuthority.ProtoReflect.Descriptor instead.
+func (*FormerAuthority) Descriptor() ([]byte, []int) {
+	return file_branchline_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *FormerAuthority) GetCertificate() []byte {
+	if x != nil {
+		return x.Certificate
+	}
+	return nil
+}
+
+func (x *FormerAuthority) GetUntilNs() int64 {
+	if x != nil {
+		return x.UntilNs
+	}
+	return 0
+}
+
 // TimeRange is half open.
 type TimeRange struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1679,7 +2577,7 @@ type TimeRange struct {
 
 func (x *TimeRange) Reset() {
 	*x = TimeRange{}
-	mi := &file_branchline_proto_msgTypes[23]
+	mi := &file_branchline_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1691,7 +2589,7 @@ func (x *TimeRange) String() string {
 func (*TimeRange) ProtoMessage() {}
 
 func (x *TimeRange) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[23]
+	mi := &file_branchline_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1704,7 +2602,7 @@ func (x *TimeRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TimeRange.ProtoReflect.Descriptor instead.
 func (*TimeRange) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{23}
+	return file_branchline_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *TimeRange) GetStartNs() int64 {
@@ -1731,7 +2629,7 @@ type Position struct {
 
 func (x *Position) Reset() {
 	*x = Position{}
-	mi := &file_branchline_proto_msgTypes[24]
+	mi := &file_branchline_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1743,7 +2641,7 @@ func (x *Position) String() string {
 func (*Position) ProtoMessage() {}
 
 func (x *Position) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[24]
+	mi := &file_branchline_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1756,7 +2654,7 @@ func (x *Position) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Position.ProtoReflect.Descriptor instead.
 func (*Position) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{24}
+	return file_branchline_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Position) GetEpoch() uint64 {
@@ -1786,7 +2684,7 @@ type Camera struct {
 
 func (x *Camera) Reset() {
 	*x = Camera{}
-	mi := &file_branchline_proto_msgTypes[25]
+	mi := &file_branchline_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1798,7 +2696,7 @@ func (x *Camera) String() string {
 func (*Camera) ProtoMessage() {}
 
 func (x *Camera) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[25]
+	mi := &file_branchline_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1811,7 +2709,7 @@ func (x *Camera) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Camera.ProtoReflect.Descriptor instead.
 func (*Camera) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{25}
+	return file_branchline_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Camera) GetId() string {
@@ -1861,7 +2759,7 @@ type Stream struct {
 
 func (x *Stream) Reset() {
 	*x = Stream{}
-	mi := &file_branchline_proto_msgTypes[26]
+	mi := &file_branchline_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1873,7 +2771,7 @@ func (x *Stream) String() string {
 func (*Stream) ProtoMessage() {}
 
 func (x *Stream) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[26]
+	mi := &file_branchline_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1886,7 +2784,7 @@ func (x *Stream) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stream.ProtoReflect.Descriptor instead.
 func (*Stream) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{26}
+	return file_branchline_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Stream) GetId() string {
@@ -1936,7 +2834,7 @@ type Segment struct {
 
 func (x *Segment) Reset() {
 	*x = Segment{}
-	mi := &file_branchline_proto_msgTypes[27]
+	mi := &file_branchline_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1948,7 +2846,7 @@ func (x *Segment) String() string {
 func (*Segment) ProtoMessage() {}
 
 func (x *Segment) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[27]
+	mi := &file_branchline_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1961,7 +2859,7 @@ func (x *Segment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Segment.ProtoReflect.Descriptor instead.
 func (*Segment) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{27}
+	return file_branchline_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Segment) GetId() []byte {
@@ -2055,7 +2953,7 @@ type Fragment struct {
 
 func (x *Fragment) Reset() {
 	*x = Fragment{}
-	mi := &file_branchline_proto_msgTypes[28]
+	mi := &file_branchline_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2067,7 +2965,7 @@ func (x *Fragment) String() string {
 func (*Fragment) ProtoMessage() {}
 
 func (x *Fragment) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[28]
+	mi := &file_branchline_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2080,7 +2978,7 @@ func (x *Fragment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fragment.ProtoReflect.Descriptor instead.
 func (*Fragment) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{28}
+	return file_branchline_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Fragment) GetOffset() int64 {
@@ -2144,7 +3042,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_branchline_proto_msgTypes[29]
+	mi := &file_branchline_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2156,7 +3054,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[29]
+	mi := &file_branchline_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2169,7 +3067,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{29}
+	return file_branchline_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Change) GetAt() *Position {
@@ -2306,7 +3204,7 @@ type Recorded struct {
 
 func (x *Recorded) Reset() {
 	*x = Recorded{}
-	mi := &file_branchline_proto_msgTypes[30]
+	mi := &file_branchline_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2318,7 +3216,7 @@ func (x *Recorded) String() string {
 func (*Recorded) ProtoMessage() {}
 
 func (x *Recorded) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[30]
+	mi := &file_branchline_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2331,7 +3229,7 @@ func (x *Recorded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Recorded.ProtoReflect.Descriptor instead.
 func (*Recorded) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{30}
+	return file_branchline_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Recorded) GetStream() string {
@@ -2364,7 +3262,7 @@ type SiteLink struct {
 
 func (x *SiteLink) Reset() {
 	*x = SiteLink{}
-	mi := &file_branchline_proto_msgTypes[31]
+	mi := &file_branchline_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2376,7 +3274,7 @@ func (x *SiteLink) String() string {
 func (*SiteLink) ProtoMessage() {}
 
 func (x *SiteLink) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[31]
+	mi := &file_branchline_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2389,7 +3287,7 @@ func (x *SiteLink) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SiteLink.ProtoReflect.Descriptor instead.
 func (*SiteLink) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{31}
+	return file_branchline_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *SiteLink) GetSite() string {
@@ -2432,7 +3330,7 @@ type Removal struct {
 
 func (x *Removal) Reset() {
 	*x = Removal{}
-	mi := &file_branchline_proto_msgTypes[32]
+	mi := &file_branchline_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2444,7 +3342,7 @@ func (x *Removal) String() string {
 func (*Removal) ProtoMessage() {}
 
 func (x *Removal) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[32]
+	mi := &file_branchline_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2457,7 +3355,7 @@ func (x *Removal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Removal.ProtoReflect.Descriptor instead.
 func (*Removal) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{32}
+	return file_branchline_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Removal) GetId() []byte {
@@ -2500,7 +3398,7 @@ type Gap struct {
 
 func (x *Gap) Reset() {
 	*x = Gap{}
-	mi := &file_branchline_proto_msgTypes[33]
+	mi := &file_branchline_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2512,7 +3410,7 @@ func (x *Gap) String() string {
 func (*Gap) ProtoMessage() {}
 
 func (x *Gap) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[33]
+	mi := &file_branchline_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2525,7 +3423,7 @@ func (x *Gap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Gap.ProtoReflect.Descriptor instead.
 func (*Gap) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{33}
+	return file_branchline_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Gap) GetStream() string {
@@ -2572,7 +3470,7 @@ type Lock struct {
 
 func (x *Lock) Reset() {
 	*x = Lock{}
-	mi := &file_branchline_proto_msgTypes[34]
+	mi := &file_branchline_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2584,7 +3482,7 @@ func (x *Lock) String() string {
 func (*Lock) ProtoMessage() {}
 
 func (x *Lock) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[34]
+	mi := &file_branchline_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2597,7 +3495,7 @@ func (x *Lock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lock.ProtoReflect.Descriptor instead.
 func (*Lock) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{34}
+	return file_branchline_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Lock) GetId() string {
@@ -2655,6 +3553,10 @@ type Item struct {
 	Segment []byte `protobuf:"bytes,1,opt,name=segment,proto3" json:"segment,omitempty"`
 	// Items lost just before this one, at any ring on the way.
 	Missed uint32 `protobuf:"varint,2,opt,name=missed,proto3" json:"missed,omitempty"`
+	// With spread: the item's number, and that of its part, from 1 on. A part is what comes on one stream
+	// without a break, and ends with a fragment's end, a seal or a run's end.
+	Number uint64 `protobuf:"varint,100,opt,name=number,proto3" json:"number,omitempty"`
+	Part   uint64 `protobuf:"varint,101,opt,name=part,proto3" json:"part,omitempty"`
 	// Types that are valid to be assigned to What:
 	//
 	//	*Item_Start
@@ -2669,7 +3571,7 @@ type Item struct {
 
 func (x *Item) Reset() {
 	*x = Item{}
-	mi := &file_branchline_proto_msgTypes[35]
+	mi := &file_branchline_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2681,7 +3583,7 @@ func (x *Item) String() string {
 func (*Item) ProtoMessage() {}
 
 func (x *Item) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[35]
+	mi := &file_branchline_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2694,7 +3596,7 @@ func (x *Item) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Item.ProtoReflect.Descriptor instead.
 func (*Item) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{35}
+	return file_branchline_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Item) GetSegment() []byte {
@@ -2707,6 +3609,20 @@ func (x *Item) GetSegment() []byte {
 func (x *Item) GetMissed() uint32 {
 	if x != nil {
 		return x.Missed
+	}
+	return 0
+}
+
+func (x *Item) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *Item) GetPart() uint64 {
+	if x != nil {
+		return x.Part
 	}
 	return 0
 }
@@ -2812,7 +3728,7 @@ type SegmentStart struct {
 
 func (x *SegmentStart) Reset() {
 	*x = SegmentStart{}
-	mi := &file_branchline_proto_msgTypes[36]
+	mi := &file_branchline_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2824,7 +3740,7 @@ func (x *SegmentStart) String() string {
 func (*SegmentStart) ProtoMessage() {}
 
 func (x *SegmentStart) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[36]
+	mi := &file_branchline_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2837,7 +3753,7 @@ func (x *SegmentStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SegmentStart.ProtoReflect.Descriptor instead.
 func (*SegmentStart) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{36}
+	return file_branchline_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *SegmentStart) GetId() []byte {
@@ -2903,7 +3819,7 @@ type Frame struct {
 
 func (x *Frame) Reset() {
 	*x = Frame{}
-	mi := &file_branchline_proto_msgTypes[37]
+	mi := &file_branchline_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2915,7 +3831,7 @@ func (x *Frame) String() string {
 func (*Frame) ProtoMessage() {}
 
 func (x *Frame) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[37]
+	mi := &file_branchline_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2928,7 +3844,7 @@ func (x *Frame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Frame.ProtoReflect.Descriptor instead.
 func (*Frame) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{37}
+	return file_branchline_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Frame) GetTrack() uint32 {
@@ -2984,7 +3900,7 @@ type FragmentEnd struct {
 
 func (x *FragmentEnd) Reset() {
 	*x = FragmentEnd{}
-	mi := &file_branchline_proto_msgTypes[38]
+	mi := &file_branchline_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2996,7 +3912,7 @@ func (x *FragmentEnd) String() string {
 func (*FragmentEnd) ProtoMessage() {}
 
 func (x *FragmentEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[38]
+	mi := &file_branchline_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3009,7 +3925,7 @@ func (x *FragmentEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FragmentEnd.ProtoReflect.Descriptor instead.
 func (*FragmentEnd) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{38}
+	return file_branchline_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *FragmentEnd) GetFragment() *Fragment {
@@ -3045,7 +3961,7 @@ type SegmentSeal struct {
 
 func (x *SegmentSeal) Reset() {
 	*x = SegmentSeal{}
-	mi := &file_branchline_proto_msgTypes[39]
+	mi := &file_branchline_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3057,7 +3973,7 @@ func (x *SegmentSeal) String() string {
 func (*SegmentSeal) ProtoMessage() {}
 
 func (x *SegmentSeal) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[39]
+	mi := &file_branchline_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3070,7 +3986,7 @@ func (x *SegmentSeal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SegmentSeal.ProtoReflect.Descriptor instead.
 func (*SegmentSeal) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{39}
+	return file_branchline_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *SegmentSeal) GetId() []byte {
@@ -3112,7 +4028,7 @@ type RunEnd struct {
 
 func (x *RunEnd) Reset() {
 	*x = RunEnd{}
-	mi := &file_branchline_proto_msgTypes[40]
+	mi := &file_branchline_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3124,7 +4040,7 @@ func (x *RunEnd) String() string {
 func (*RunEnd) ProtoMessage() {}
 
 func (x *RunEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[40]
+	mi := &file_branchline_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3137,7 +4053,7 @@ func (x *RunEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunEnd.ProtoReflect.Descriptor instead.
 func (*RunEnd) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{40}
+	return file_branchline_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *RunEnd) GetRun() uint64 {
@@ -3161,11 +4077,117 @@ func (x *RunEnd) GetCause() string {
 	return ""
 }
 
+// TestRequest measures the path. It is the only call of connections made for that.
+type TestRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	What          TestRequest_What       `protobuf:"varint,1,opt,name=what,proto3,enum=branchline.v1.TestRequest_What" json:"what,omitempty"`
+	Milliseconds  uint32                 `protobuf:"varint,2,opt,name=milliseconds,proto3" json:"milliseconds,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TestRequest) Reset() {
+	*x = TestRequest{}
+	mi := &file_branchline_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TestRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TestRequest) ProtoMessage() {}
+
+func (x *TestRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_branchline_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TestRequest.ProtoReflect.Descriptor instead.
+func (*TestRequest) Descriptor() ([]byte, []int) {
+	return file_branchline_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *TestRequest) GetWhat() TestRequest_What {
+	if x != nil {
+		return x.What
+	}
+	return TestRequest_WHAT_UNSPECIFIED
+}
+
+func (x *TestRequest) GetMilliseconds() uint32 {
+	if x != nil {
+		return x.Milliseconds
+	}
+	return 0
+}
+
+type TestAnswer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What arrived, and the time from the first byte to the last.
+	Bytes         int64 `protobuf:"varint,1,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	ElapsedNs     int64 `protobuf:"varint,2,opt,name=elapsed_ns,json=elapsedNs,proto3" json:"elapsed_ns,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TestAnswer) Reset() {
+	*x = TestAnswer{}
+	mi := &file_branchline_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TestAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TestAnswer) ProtoMessage() {}
+
+func (x *TestAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_branchline_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TestAnswer.ProtoReflect.Descriptor instead.
+func (*TestAnswer) Descriptor() ([]byte, []int) {
+	return file_branchline_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *TestAnswer) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *TestAnswer) GetElapsedNs() int64 {
+	if x != nil {
+		return x.ElapsedNs
+	}
+	return 0
+}
+
 var File_branchline_proto protoreflect.FileDescriptor
 
 const file_branchline_proto_rawDesc = "" +
 	"\n" +
-	"\x10branchline.proto\x12\rbranchline.v1\"\xee\x05\n" +
+	"\x10branchline.proto\x12\rbranchline.v1\"\x83\b\n" +
 	"\aRequest\x12\x1a\n" +
 	"\bpriority\x18\x01 \x01(\rR\bpriority\x123\n" +
 	"\x05hello\x18\x02 \x01(\v2\x1b.branchline.v1.HelloRequestH\x00R\x05hello\x129\n" +
@@ -3180,9 +4202,14 @@ const file_branchline_proto_rawDesc = "" +
 	" \x01(\v2\x1a.branchline.v1.HoldRequestH\x00R\x04hold\x120\n" +
 	"\x04lock\x18\v \x01(\v2\x1a.branchline.v1.LockRequestH\x00R\x04lock\x126\n" +
 	"\x06unlock\x18\f \x01(\v2\x1c.branchline.v1.UnlockRequestH\x00R\x06unlock\x123\n" +
-	"\x05locks\x18\r \x01(\v2\x1b.branchline.v1.LocksRequestH\x00R\x05locks\x124\n" +
+	"\x05locks\x18\r \x01(\v2\x1b.branchline.v1.LocksRequestH\x00R\x05locks\x121\n" +
+	"\x04test\x18\xc8\x01 \x01(\v2\x1a.branchline.v1.TestRequestH\x00R\x04test\x126\n" +
+	"\x06return\x18| \x01(\v2\x1c.branchline.v1.ReturnRequestH\x00R\x06return\x129\n" +
+	"\arefresh\x18} \x01(\v2\x1d.branchline.v1.RefreshRequestH\x00R\arefresh\x124\n" +
+	"\x05watch\x18\xa0\x01 \x01(\v2\x1b.branchline.v1.WatchRequestH\x00R\x05watch\x127\n" +
+	"\x06uplink\x18\xa1\x01 \x01(\v2\x1c.branchline.v1.UplinkRequestH\x00R\x06uplink\x124\n" +
 	"\x05above\x18\xb4\x01 \x01(\v2\x1b.branchline.v1.AboveRequestH\x00R\x05aboveB\x06\n" +
-	"\x04call\"\xbe\x04\n" +
+	"\x04call\"\xd9\x05\n" +
 	"\x06Answer\x12,\n" +
 	"\x05error\x18\x01 \x01(\v2\x14.branchline.v1.ErrorH\x00R\x05error\x122\n" +
 	"\x05hello\x18\x02 \x01(\v2\x1a.branchline.v1.HelloAnswerH\x00R\x05hello\x12/\n" +
@@ -3194,18 +4221,39 @@ const file_branchline_proto_rawDesc = "" +
 	"\vcertificate\x18\b \x01(\v2 .branchline.v1.CertificateAnswerH\x00R\vcertificate\x12)\n" +
 	"\x04lock\x18\t \x01(\v2\x13.branchline.v1.LockH\x00R\x04lock\x12/\n" +
 	"\x04done\x18\n" +
-	" \x01(\v2\x19.branchline.v1.DoneAnswerH\x00R\x04done\x123\n" +
+	" \x01(\v2\x19.branchline.v1.DoneAnswerH\x00R\x04done\x120\n" +
+	"\x04test\x18\xc8\x01 \x01(\v2\x19.branchline.v1.TestAnswerH\x00R\x04test\x126\n" +
+	"\x06uplink\x18\xa0\x01 \x01(\v2\x1b.branchline.v1.UplinkAnswerH\x00R\x06uplink\x12/\n" +
+	"\x04live\x18d \x01(\v2\x19.branchline.v1.LiveAnswerH\x00R\x04live\x123\n" +
 	"\x05above\x18\xb4\x01 \x01(\v2\x1a.branchline.v1.AboveAnswerH\x00R\x05aboveB\x06\n" +
-	"\x04body\"D\n" +
+	"\x04body\"w\n" +
 	"\x05Error\x12'\n" +
 	"\x04code\x18\x01 \x01(\x0e2\x13.branchline.v1.CodeR\x04code\x12\x12\n" +
-	"\x04text\x18\x02 \x01(\tR\x04text\"\x93\x01\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\x121\n" +
+	"\arefusal\x18\xa0\x01 \x01(\v2\x16.branchline.v1.RefusalR\arefusal\"\xde\x01\n" +
+	"\aRefusal\x12\x16\n" +
+	"\x06budget\x18\x01 \x01(\x03R\x06budget\x12\x19\n" +
+	"\buntil_ns\x18\x02 \x01(\x03R\auntilNs\x12\x12\n" +
+	"\x04zone\x18\x03 \x01(\tR\x04zone\x12\x12\n" +
+	"\x04used\x18\x04 \x01(\x03R\x04used\x12\x18\n" +
+	"\aviewers\x18\x05 \x01(\rR\aviewers\x12\x12\n" +
+	"\x04need\x18\x06 \x01(\x03R\x04need\x12\x14\n" +
+	"\x05spent\x18\a \x01(\bR\x05spent\x124\n" +
+	"\ainstead\x18\b \x03(\v2\x1a.branchline.v1.AlternativeR\ainstead\"a\n" +
+	"\vAlternative\x12\x16\n" +
+	"\x06stream\x18\x01 \x01(\tR\x06stream\x12&\n" +
+	"\x0fkey_frames_only\x18\x02 \x01(\bR\rkeyFramesOnly\x12\x12\n" +
+	"\x04need\x18\x03 \x01(\x03R\x04need\"\x8a\x02\n" +
 	"\fHelloRequest\x12\x1f\n" +
 	"\vmin_version\x18\x01 \x01(\rR\n" +
 	"minVersion\x12\x1f\n" +
 	"\vmax_version\x18\x02 \x01(\rR\n" +
 	"maxVersion\x12\x1a\n" +
-	"\bsoftware\x18\x03 \x01(\tR\bsoftware\x12%\n" +
+	"\bsoftware\x18\x03 \x01(\tR\bsoftware\x12\x1a\n" +
+	"\binstance\x18x \x01(\x04R\binstance\x12\x14\n" +
+	"\x05opens\x18y \x01(\x04R\x05opens\x12+\n" +
+	"\x04feed\x18z \x01(\v2\x17.branchline.v1.PositionR\x04feed\x12\x16\n" +
+	"\x06signer\x18{ \x01(\fR\x06signer\x12%\n" +
 	"\x03hub\x18\xb4\x01 \x01(\v2\x12.branchline.v1.HubR\x03hub\"n\n" +
 	"\vHelloAnswer\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1a\n" +
@@ -3224,14 +4272,42 @@ const file_branchline_proto_rawDesc = "" +
 	"\x06stream\x18\x01 \x01(\tR\x06stream\x12,\n" +
 	"\x04span\x18\x02 \x01(\v2\x18.branchline.v1.TimeRangeR\x04span\"?\n" +
 	"\x0eChangesRequest\x12-\n" +
-	"\x05after\x18\x01 \x01(\v2\x17.branchline.v1.PositionR\x05after\"P\n" +
+	"\x05after\x18\x01 \x01(\v2\x17.branchline.v1.PositionR\x05after\"k\n" +
 	"\fFetchRequest\x12\x18\n" +
 	"\asegment\x18\x01 \x01(\fR\asegment\x12\x14\n" +
 	"\x05start\x18\x02 \x01(\x03R\x05start\x12\x10\n" +
-	"\x03end\x18\x03 \x01(\x03R\x03end\"\r\n" +
-	"\vFetchAnswer\"%\n" +
+	"\x03end\x18\x03 \x01(\x03R\x03end\x12\x19\n" +
+	"\awatched\x18\xa0\x01 \x01(\tR\awatched\"\r\n" +
+	"\vFetchAnswer\"~\n" +
 	"\vLiveRequest\x12\x16\n" +
-	"\x06stream\x18\x01 \x01(\tR\x06stream\"\x8b\x01\n" +
+	"\x06stream\x18\x01 \x01(\tR\x06stream\x12'\n" +
+	"\x0fkey_frames_only\x18\xa0\x01 \x01(\bR\rkeyFramesOnly\x12\x16\n" +
+	"\x06spread\x18d \x01(\bR\x06spread\x12\x16\n" +
+	"\x06ticket\x18e \x01(\fR\x06ticket\"@\n" +
+	"\fWatchRequest\x12\x16\n" +
+	"\x06stream\x18\x01 \x01(\tR\x06stream\x12\x18\n" +
+	"\awatched\x18\x02 \x01(\bR\awatched\"\x0f\n" +
+	"\rUplinkRequest\"\xd3\x02\n" +
+	"\fUplinkAnswer\x12\x12\n" +
+	"\x04rate\x18\x01 \x01(\x03R\x04rate\x12\x18\n" +
+	"\apercent\x18\x02 \x01(\rR\apercent\x12\x19\n" +
+	"\buntil_ns\x18\x03 \x01(\x03R\auntilNs\x12\x12\n" +
+	"\x04zone\x18\x04 \x01(\tR\x04zone\x12\x1a\n" +
+	"\bcapacity\x18\x05 \x01(\x03R\bcapacity\x12\x12\n" +
+	"\x04bulk\x18\x06 \x01(\x03R\x04bulk\x12\x12\n" +
+	"\x04used\x18\a \x01(\x03R\x04used\x12\x18\n" +
+	"\aviewers\x18\b \x01(\rR\aviewers\x12\x1f\n" +
+	"\vquota_bytes\x18\t \x01(\x03R\n" +
+	"quotaBytes\x12\x1d\n" +
+	"\n" +
+	"used_bytes\x18\n" +
+	" \x01(\x03R\tusedBytes\x12\x19\n" +
+	"\bmonth_ns\x18\v \x01(\x03R\amonthNs\x12\x17\n" +
+	"\aends_ns\x18\f \x01(\x03R\x06endsNs\x12\x14\n" +
+	"\x05spent\x18\r \x01(\bR\x05spent\"$\n" +
+	"\n" +
+	"LiveAnswer\x12\x16\n" +
+	"\x06ticket\x18\x01 \x01(\fR\x06ticket\"\x8b\x01\n" +
 	"\vHoldRequest\x12\x16\n" +
 	"\x06stream\x18\x01 \x01(\tR\x06stream\x12.\n" +
 	"\x05spans\x18\x02 \x03(\v2\x18.branchline.v1.TimeRangeR\x05spans\x12\x19\n" +
@@ -3245,13 +4321,22 @@ const file_branchline_proto_rawDesc = "" +
 	"\n" +
 	"DoneAnswer\" \n" +
 	"\fRenewRequest\x12\x10\n" +
-	"\x03csr\x18\x01 \x01(\fR\x03csr\"8\n" +
+	"\x03csr\x18\x01 \x01(\fR\x03csr\"\x10\n" +
+	"\x0eRefreshRequest\"_\n" +
+	"\rReturnRequest\x12 \n" +
+	"\vcertificate\x18\x01 \x01(\fR\vcertificate\x12\x10\n" +
+	"\x03csr\x18\x02 \x01(\fR\x03csr\x12\x1a\n" +
+	"\bsoftware\x18\x03 \x01(\tR\bsoftware\"8\n" +
 	"\fEnrolRequest\x12\x16\n" +
 	"\x06secret\x18\x01 \x01(\fR\x06secret\x12\x10\n" +
-	"\x03csr\x18\x02 \x01(\fR\x03csr\"S\n" +
+	"\x03csr\x18\x02 \x01(\fR\x03csr\"\x8b\x01\n" +
 	"\x11CertificateAnswer\x12 \n" +
 	"\vcertificate\x18\x01 \x01(\fR\vcertificate\x12\x1c\n" +
-	"\tauthority\x18\x02 \x01(\fR\tauthority\"=\n" +
+	"\tauthority\x18\x02 \x01(\fR\tauthority\x126\n" +
+	"\x06former\x18x \x03(\v2\x1e.branchline.v1.FormerAuthorityR\x06former\"N\n" +
+	"\x0fFormerAuthority\x12 \n" +
+	"\vcertificate\x18\x01 \x01(\fR\vcertificate\x12\x19\n" +
+	"\buntil_ns\x18\x02 \x01(\x03R\auntilNs\"=\n" +
 	"\tTimeRange\x12\x19\n" +
 	"\bstart_ns\x18\x01 \x01(\x03R\astartNs\x12\x15\n" +
 	"\x06end_ns\x18\x02 \x01(\x03R\x05endNs\"2\n" +
@@ -3326,10 +4411,12 @@ const file_branchline_proto_rawDesc = "" +
 	"\x02by\x18\x05 \x01(\tR\x02by\x12\x16\n" +
 	"\x06reason\x18\x06 \x01(\tR\x06reason\x12\x1d\n" +
 	"\n" +
-	"created_ns\x18\a \x01(\x03R\tcreatedNs\"\xc1\x02\n" +
+	"created_ns\x18\a \x01(\x03R\tcreatedNs\"\xed\x02\n" +
 	"\x04Item\x12\x18\n" +
 	"\asegment\x18\x01 \x01(\fR\asegment\x12\x16\n" +
-	"\x06missed\x18\x02 \x01(\rR\x06missed\x123\n" +
+	"\x06missed\x18\x02 \x01(\rR\x06missed\x12\x16\n" +
+	"\x06number\x18d \x01(\x04R\x06number\x12\x12\n" +
+	"\x04part\x18e \x01(\x04R\x04part\x123\n" +
 	"\x05start\x18\x03 \x01(\v2\x1b.branchline.v1.SegmentStartH\x00R\x05start\x12,\n" +
 	"\x05frame\x18\x04 \x01(\v2\x14.branchline.v1.FrameH\x00R\x05frame\x128\n" +
 	"\bfragment\x18\x05 \x01(\v2\x1a.branchline.v1.FragmentEndH\x00R\bfragment\x120\n" +
@@ -3363,7 +4450,20 @@ const file_branchline_proto_rawDesc = "" +
 	"\x06RunEnd\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\x04R\x03run\x12\x13\n" +
 	"\x05at_ns\x18\x02 \x01(\x03R\x04atNs\x12\x14\n" +
-	"\x05cause\x18\x03 \x01(\tR\x05cause*\xd7\x03\n" +
+	"\x05cause\x18\x03 \x01(\tR\x05cause\"\xaf\x01\n" +
+	"\vTestRequest\x123\n" +
+	"\x04what\x18\x01 \x01(\x0e2\x1f.branchline.v1.TestRequest.WhatR\x04what\x12\"\n" +
+	"\fmilliseconds\x18\x02 \x01(\rR\fmilliseconds\"G\n" +
+	"\x04What\x12\x14\n" +
+	"\x10WHAT_UNSPECIFIED\x10\x00\x12\r\n" +
+	"\tWHAT_PING\x10\x01\x12\v\n" +
+	"\aWHAT_UP\x10\x02\x12\r\n" +
+	"\tWHAT_DOWN\x10\x03\"A\n" +
+	"\n" +
+	"TestAnswer\x12\x14\n" +
+	"\x05bytes\x18\x01 \x01(\x03R\x05bytes\x12\x1d\n" +
+	"\n" +
+	"elapsed_ns\x18\x02 \x01(\x03R\telapsedNs*\xb5\x04\n" +
 	"\x04Code\x12\x14\n" +
 	"\x10CODE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10CODE_UNAVAILABLE\x10\x01\x12\r\n" +
@@ -3386,7 +4486,12 @@ const file_branchline_proto_rawDesc = "" +
 	"\x18CODE_CERTIFICATE_FOREIGN\x10\x13\x12\x1c\n" +
 	"\x18CODE_CERTIFICATE_REVOKED\x10\x14\x12\x1c\n" +
 	"\x18CODE_CERTIFICATE_EXPIRED\x10\x15\x12\x1a\n" +
-	"\x16CODE_CERTIFICATE_EARLY\x10\x16\x12\x0e\n" +
+	"\x16CODE_CERTIFICATE_EARLY\x10\x16\x12\x14\n" +
+	"\x10CODE_QUARANTINED\x10x\x12\x13\n" +
+	"\x0fCODE_SUPERSEDED\x10y\x12\x10\n" +
+	"\fCODE_WAITING\x10z\x12\x10\n" +
+	"\fCODE_REFUSED\x10{\x12\r\n" +
+	"\tCODE_LEFT\x10d\x12\x0e\n" +
 	"\tCODE_LOOP\x10\xb4\x01B.Z,github.com/branchline-video/branchline/protob\x06proto3"
 
 var (
@@ -3401,112 +4506,137 @@ func file_branchline_proto_rawDescGZIP() []byte {
 	return file_branchline_proto_rawDescData
 }
 
-var file_branchline_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_branchline_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
+var file_branchline_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_branchline_proto_msgTypes = make([]protoimpl.MessageInfo, 52)
 var file_branchline_proto_goTypes = []any{
 	(Code)(0),                 // 0: branchline.v1.Code
-	(*Request)(nil),           // 1: branchline.v1.Request
-	(*Answer)(nil),            // 2: branchline.v1.Answer
-	(*Error)(nil),             // 3: branchline.v1.Error
-	(*HelloRequest)(nil),      // 4: branchline.v1.HelloRequest
-	(*HelloAnswer)(nil),       // 5: branchline.v1.HelloAnswer
-	(*Hub)(nil),               // 6: branchline.v1.Hub
-	(*Way)(nil),               // 7: branchline.v1.Way
-	(*AboveRequest)(nil),      // 8: branchline.v1.AboveRequest
-	(*AboveAnswer)(nil),       // 9: branchline.v1.AboveAnswer
-	(*CamerasRequest)(nil),    // 10: branchline.v1.CamerasRequest
-	(*SegmentsRequest)(nil),   // 11: branchline.v1.SegmentsRequest
-	(*ChangesRequest)(nil),    // 12: branchline.v1.ChangesRequest
-	(*FetchRequest)(nil),      // 13: branchline.v1.FetchRequest
-	(*FetchAnswer)(nil),       // 14: branchline.v1.FetchAnswer
-	(*LiveRequest)(nil),       // 15: branchline.v1.LiveRequest
-	(*HoldRequest)(nil),       // 16: branchline.v1.HoldRequest
-	(*LockRequest)(nil),       // 17: branchline.v1.LockRequest
-	(*UnlockRequest)(nil),     // 18: branchline.v1.UnlockRequest
-	(*LocksRequest)(nil),      // 19: branchline.v1.LocksRequest
-	(*DoneAnswer)(nil),        // 20: branchline.v1.DoneAnswer
-	(*RenewRequest)(nil),      // 21: branchline.v1.RenewRequest
-	(*EnrolRequest)(nil),      // 22: branchline.v1.EnrolRequest
-	(*CertificateAnswer)(nil), // 23: branchline.v1.CertificateAnswer
-	(*TimeRange)(nil),         // 24: branchline.v1.TimeRange
-	(*Position)(nil),          // 25: branchline.v1.Position
-	(*Camera)(nil),            // 26: branchline.v1.Camera
-	(*Stream)(nil),            // 27: branchline.v1.Stream
-	(*Segment)(nil),           // 28: branchline.v1.Segment
-	(*Fragment)(nil),          // 29: branchline.v1.Fragment
-	(*Change)(nil),            // 30: branchline.v1.Change
-	(*Recorded)(nil),          // 31: branchline.v1.Recorded
-	(*SiteLink)(nil),          // 32: branchline.v1.SiteLink
-	(*Removal)(nil),           // 33: branchline.v1.Removal
-	(*Gap)(nil),               // 34: branchline.v1.Gap
-	(*Lock)(nil),              // 35: branchline.v1.Lock
-	(*Item)(nil),              // 36: branchline.v1.Item
-	(*SegmentStart)(nil),      // 37: branchline.v1.SegmentStart
-	(*Frame)(nil),             // 38: branchline.v1.Frame
-	(*FragmentEnd)(nil),       // 39: branchline.v1.FragmentEnd
-	(*SegmentSeal)(nil),       // 40: branchline.v1.SegmentSeal
-	(*RunEnd)(nil),            // 41: branchline.v1.RunEnd
+	(TestRequest_What)(0),     // 1: branchline.v1.TestRequest.What
+	(*Request)(nil),           // 2: branchline.v1.Request
+	(*Answer)(nil),            // 3: branchline.v1.Answer
+	(*Error)(nil),             // 4: branchline.v1.Error
+	(*Refusal)(nil),           // 5: branchline.v1.Refusal
+	(*Alternative)(nil),       // 6: branchline.v1.Alternative
+	(*HelloRequest)(nil),      // 7: branchline.v1.HelloRequest
+	(*HelloAnswer)(nil),       // 8: branchline.v1.HelloAnswer
+	(*Hub)(nil),               // 9: branchline.v1.Hub
+	(*Way)(nil),               // 10: branchline.v1.Way
+	(*AboveRequest)(nil),      // 11: branchline.v1.AboveRequest
+	(*AboveAnswer)(nil),       // 12: branchline.v1.AboveAnswer
+	(*CamerasRequest)(nil),    // 13: branchline.v1.CamerasRequest
+	(*SegmentsRequest)(nil),   // 14: branchline.v1.SegmentsRequest
+	(*ChangesRequest)(nil),    // 15: branchline.v1.ChangesRequest
+	(*FetchRequest)(nil),      // 16: branchline.v1.FetchRequest
+	(*FetchAnswer)(nil),       // 17: branchline.v1.FetchAnswer
+	(*LiveRequest)(nil),       // 18: branchline.v1.LiveRequest
+	(*WatchRequest)(nil),      // 19: branchline.v1.WatchRequest
+	(*UplinkRequest)(nil),     // 20: branchline.v1.UplinkRequest
+	(*UplinkAnswer)(nil),      // 21: branchline.v1.UplinkAnswer
+	(*LiveAnswer)(nil),        // 22: branchline.v1.LiveAnswer
+	(*HoldRequest)(nil),       // 23: branchline.v1.HoldRequest
+	(*LockRequest)(nil),       // 24: branchline.v1.LockRequest
+	(*UnlockRequest)(nil),     // 25: branchline.v1.UnlockRequest
+	(*LocksRequest)(nil),      // 26: branchline.v1.LocksRequest
+	(*DoneAnswer)(nil),        // 27: branchline.v1.DoneAnswer
+	(*RenewRequest)(nil),      // 28: branchline.v1.RenewRequest
+	(*RefreshRequest)(nil),    // 29: branchline.v1.RefreshRequest
+	(*ReturnRequest)(nil),     // 30: branchline.v1.ReturnRequest
+	(*EnrolRequest)(nil),      // 31: branchline.v1.EnrolRequest
+	(*CertificateAnswer)(nil), // 32: branchline.v1.CertificateAnswer
+	(*FormerAuthority)(nil),   // 33: branchline.v1.FormerAuthority
+	(*TimeRange)(nil),         // 34: branchline.v1.TimeRange
+	(*Position)(nil),          // 35: branchline.v1.Position
+	(*Camera)(nil),            // 36: branchline.v1.Camera
+	(*Stream)(nil),            // 37: branchline.v1.Stream
+	(*Segment)(nil),           // 38: branchline.v1.Segment
+	(*Fragment)(nil),          // 39: branchline.v1.Fragment
+	(*Change)(nil),            // 40: branchline.v1.Change
+	(*Recorded)(nil),          // 41: branchline.v1.Recorded
+	(*SiteLink)(nil),          // 42: branchline.v1.SiteLink
+	(*Removal)(nil),           // 43: branchline.v1.Removal
+	(*Gap)(nil),               // 44: branchline.v1.Gap
+	(*Lock)(nil),              // 45: branchline.v1.Lock
+	(*Item)(nil),              // 46: branchline.v1.Item
+	(*SegmentStart)(nil),      // 47: branchline.v1.SegmentStart
+	(*Frame)(nil),             // 48: branchline.v1.Frame
+	(*FragmentEnd)(nil),       // 49: branchline.v1.FragmentEnd
+	(*SegmentSeal)(nil),       // 50: branchline.v1.SegmentSeal
+	(*RunEnd)(nil),            // 51: branchline.v1.RunEnd
+	(*TestRequest)(nil),       // 52: branchline.v1.TestRequest
+	(*TestAnswer)(nil),        // 53: branchline.v1.TestAnswer
 }
 var file_branchline_proto_depIdxs = []int32{
-	4,  // 0: branchline.v1.Request.hello:type_name -> branchline.v1.HelloRequest
-	10, // 1: branchline.v1.Request.cameras:type_name -> branchline.v1.CamerasRequest
-	11, // 2: branchline.v1.Request.segments:type_name -> branchline.v1.SegmentsRequest
-	12, // 3: branchline.v1.Request.changes:type_name -> branchline.v1.ChangesRequest
-	13, // 4: branchline.v1.Request.fetch:type_name -> branchline.v1.FetchRequest
-	15, // 5: branchline.v1.Request.live:type_name -> branchline.v1.LiveRequest
-	21, // 6: branchline.v1.Request.renew:type_name -> branchline.v1.RenewRequest
-	22, // 7: branchline.v1.Request.enrol:type_name -> branchline.v1.EnrolRequest
-	16, // 8: branchline.v1.Request.hold:type_name -> branchline.v1.HoldRequest
-	17, // 9: branchline.v1.Request.lock:type_name -> branchline.v1.LockRequest
-	18, // 10: branchline.v1.Request.unlock:type_name -> branchline.v1.UnlockRequest
-	19, // 11: branchline.v1.Request.locks:type_name -> branchline.v1.LocksRequest
-	8,  // 12: branchline.v1.Request.above:type_name -> branchline.v1.AboveRequest
-	3,  // 13: branchline.v1.Answer.error:type_name -> branchline.v1.Error
-	5,  // 14: branchline.v1.Answer.hello:type_name -> branchline.v1.HelloAnswer
-	26, // 15: branchline.v1.Answer.camera:type_name -> branchline.v1.Camera
-	28, // 16: branchline.v1.Answer.segment:type_name -> branchline.v1.Segment
-	30, // 17: branchline.v1.Answer.change:type_name -> branchline.v1.Change
-	14, // 18: branchline.v1.Answer.fetch:type_name -> branchline.v1.FetchAnswer
-	36, // 19: branchline.v1.Answer.item:type_name -> branchline.v1.Item
-	23, // 20: branchline.v1.Answer.certificate:type_name -> branchline.v1.CertificateAnswer
-	35, // 21: branchline.v1.Answer.lock:type_name -> branchline.v1.Lock
-	20, // 22: branchline.v1.Answer.done:type_name -> branchline.v1.DoneAnswer
-	9,  // 23: branchline.v1.Answer.above:type_name -> branchline.v1.AboveAnswer
-	0,  // 24: branchline.v1.Error.code:type_name -> branchline.v1.Code
-	6,  // 25: branchline.v1.HelloRequest.hub:type_name -> branchline.v1.Hub
-	7,  // 26: branchline.v1.HelloAnswer.above:type_name -> branchline.v1.Way
-	6,  // 27: branchline.v1.Way.hubs:type_name -> branchline.v1.Hub
-	7,  // 28: branchline.v1.AboveAnswer.ways:type_name -> branchline.v1.Way
-	24, // 29: branchline.v1.SegmentsRequest.span:type_name -> branchline.v1.TimeRange
-	25, // 30: branchline.v1.ChangesRequest.after:type_name -> branchline.v1.Position
-	24, // 31: branchline.v1.HoldRequest.spans:type_name -> branchline.v1.TimeRange
-	35, // 32: branchline.v1.LockRequest.lock:type_name -> branchline.v1.Lock
-	27, // 33: branchline.v1.Camera.streams:type_name -> branchline.v1.Stream
-	24, // 34: branchline.v1.Segment.span:type_name -> branchline.v1.TimeRange
-	29, // 35: branchline.v1.Segment.fragments:type_name -> branchline.v1.Fragment
-	25, // 36: branchline.v1.Change.at:type_name -> branchline.v1.Position
-	28, // 37: branchline.v1.Change.opened:type_name -> branchline.v1.Segment
-	28, // 38: branchline.v1.Change.sealed:type_name -> branchline.v1.Segment
-	33, // 39: branchline.v1.Change.removed:type_name -> branchline.v1.Removal
-	34, // 40: branchline.v1.Change.gap:type_name -> branchline.v1.Gap
-	26, // 41: branchline.v1.Change.camera:type_name -> branchline.v1.Camera
-	31, // 42: branchline.v1.Change.recorded:type_name -> branchline.v1.Recorded
-	32, // 43: branchline.v1.Change.site:type_name -> branchline.v1.SiteLink
-	24, // 44: branchline.v1.Recorded.span:type_name -> branchline.v1.TimeRange
-	24, // 45: branchline.v1.Removal.span:type_name -> branchline.v1.TimeRange
-	24, // 46: branchline.v1.Gap.span:type_name -> branchline.v1.TimeRange
-	24, // 47: branchline.v1.Lock.span:type_name -> branchline.v1.TimeRange
-	37, // 48: branchline.v1.Item.start:type_name -> branchline.v1.SegmentStart
-	38, // 49: branchline.v1.Item.frame:type_name -> branchline.v1.Frame
-	39, // 50: branchline.v1.Item.fragment:type_name -> branchline.v1.FragmentEnd
-	40, // 51: branchline.v1.Item.seal:type_name -> branchline.v1.SegmentSeal
-	41, // 52: branchline.v1.Item.run_end:type_name -> branchline.v1.RunEnd
-	29, // 53: branchline.v1.FragmentEnd.fragment:type_name -> branchline.v1.Fragment
-	54, // [54:54] is the sub-list for method output_type
-	54, // [54:54] is the sub-list for method input_type
-	54, // [54:54] is the sub-list for extension type_name
-	54, // [54:54] is the sub-list for extension extendee
-	0,  // [0:54] is the sub-list for field type_name
+	7,  // 0: branchline.v1.Request.hello:type_name -> branchline.v1.HelloRequest
+	13, // 1: branchline.v1.Request.cameras:type_name -> branchline.v1.CamerasRequest
+	14, // 2: branchline.v1.Request.segments:type_name -> branchline.v1.SegmentsRequest
+	15, // 3: branchline.v1.Request.changes:type_name -> branchline.v1.ChangesRequest
+	16, // 4: branchline.v1.Request.fetch:type_name -> branchline.v1.FetchRequest
+	18, // 5: branchline.v1.Request.live:type_name -> branchline.v1.LiveRequest
+	28, // 6: branchline.v1.Request.renew:type_name -> branchline.v1.RenewRequest
+	31, // 7: branchline.v1.Request.enrol:type_name -> branchline.v1.EnrolRequest
+	23, // 8: branchline.v1.Request.hold:type_name -> branchline.v1.HoldRequest
+	24, // 9: branchline.v1.Request.lock:type_name -> branchline.v1.LockRequest
+	25, // 10: branchline.v1.Request.unlock:type_name -> branchline.v1.UnlockRequest
+	26, // 11: branchline.v1.Request.locks:type_name -> branchline.v1.LocksRequest
+	52, // 12: branchline.v1.Request.test:type_name -> branchline.v1.TestRequest
+	30, // 13: branchline.v1.Request.return:type_name -> branchline.v1.ReturnRequest
+	29, // 14: branchline.v1.Request.refresh:type_name -> branchline.v1.RefreshRequest
+	19, // 15: branchline.v1.Request.watch:type_name -> branchline.v1.WatchRequest
+	20, // 16: branchline.v1.Request.uplink:type_name -> branchline.v1.UplinkRequest
+	11, // 17: branchline.v1.Request.above:type_name -> branchline.v1.AboveRequest
+	4,  // 18: branchline.v1.Answer.error:type_name -> branchline.v1.Error
+	8,  // 19: branchline.v1.Answer.hello:type_name -> branchline.v1.HelloAnswer
+	36, // 20: branchline.v1.Answer.camera:type_name -> branchline.v1.Camera
+	38, // 21: branchline.v1.Answer.segment:type_name -> branchline.v1.Segment
+	40, // 22: branchline.v1.Answer.change:type_name -> branchline.v1.Change
+	17, // 23: branchline.v1.Answer.fetch:type_name -> branchline.v1.FetchAnswer
+	46, // 24: branchline.v1.Answer.item:type_name -> branchline.v1.Item
+	32, // 25: branchline.v1.Answer.certificate:type_name -> branchline.v1.CertificateAnswer
+	45, // 26: branchline.v1.Answer.lock:type_name -> branchline.v1.Lock
+	27, // 27: branchline.v1.Answer.done:type_name -> branchline.v1.DoneAnswer
+	53, // 28: branchline.v1.Answer.test:type_name -> branchline.v1.TestAnswer
+	21, // 29: branchline.v1.Answer.uplink:type_name -> branchline.v1.UplinkAnswer
+	22, // 30: branchline.v1.Answer.live:type_name -> branchline.v1.LiveAnswer
+	12, // 31: branchline.v1.Answer.above:type_name -> branchline.v1.AboveAnswer
+	0,  // 32: branchline.v1.Error.code:type_name -> branchline.v1.Code
+	5,  // 33: branchline.v1.Error.refusal:type_name -> branchline.v1.Refusal
+	6,  // 34: branchline.v1.Refusal.instead:type_name -> branchline.v1.Alternative
+	35, // 35: branchline.v1.HelloRequest.feed:type_name -> branchline.v1.Position
+	9,  // 36: branchline.v1.HelloRequest.hub:type_name -> branchline.v1.Hub
+	10, // 37: branchline.v1.HelloAnswer.above:type_name -> branchline.v1.Way
+	9,  // 38: branchline.v1.Way.hubs:type_name -> branchline.v1.Hub
+	10, // 39: branchline.v1.AboveAnswer.ways:type_name -> branchline.v1.Way
+	34, // 40: branchline.v1.SegmentsRequest.span:type_name -> branchline.v1.TimeRange
+	35, // 41: branchline.v1.ChangesRequest.after:type_name -> branchline.v1.Position
+	34, // 42: branchline.v1.HoldRequest.spans:type_name -> branchline.v1.TimeRange
+	45, // 43: branchline.v1.LockRequest.lock:type_name -> branchline.v1.Lock
+	33, // 44: branchline.v1.CertificateAnswer.former:type_name -> branchline.v1.FormerAuthority
+	37, // 45: branchline.v1.Camera.streams:type_name -> branchline.v1.Stream
+	34, // 46: branchline.v1.Segment.span:type_name -> branchline.v1.TimeRange
+	39, // 47: branchline.v1.Segment.fragments:type_name -> branchline.v1.Fragment
+	35, // 48: branchline.v1.Change.at:type_name -> branchline.v1.Position
+	38, // 49: branchline.v1.Change.opened:type_name -> branchline.v1.Segment
+	38, // 50: branchline.v1.Change.sealed:type_name -> branchline.v1.Segment
+	43, // 51: branchline.v1.Change.removed:type_name -> branchline.v1.Removal
+	44, // 52: branchline.v1.Change.gap:type_name -> branchline.v1.Gap
+	36, // 53: branchline.v1.Change.camera:type_name -> branchline.v1.Camera
+	41, // 54: branchline.v1.Change.recorded:type_name -> branchline.v1.Recorded
+	42, // 55: branchline.v1.Change.site:type_name -> branchline.v1.SiteLink
+	34, // 56: branchline.v1.Recorded.span:type_name -> branchline.v1.TimeRange
+	34, // 57: branchline.v1.Removal.span:type_name -> branchline.v1.TimeRange
+	34, // 58: branchline.v1.Gap.span:type_name -> branchline.v1.TimeRange
+	34, // 59: branchline.v1.Lock.span:type_name -> branchline.v1.TimeRange
+	47, // 60: branchline.v1.Item.start:type_name -> branchline.v1.SegmentStart
+	48, // 61: branchline.v1.Item.frame:type_name -> branchline.v1.Frame
+	49, // 62: branchline.v1.Item.fragment:type_name -> branchline.v1.FragmentEnd
+	50, // 63: branchline.v1.Item.seal:type_name -> branchline.v1.SegmentSeal
+	51, // 64: branchline.v1.Item.run_end:type_name -> branchline.v1.RunEnd
+	39, // 65: branchline.v1.FragmentEnd.fragment:type_name -> branchline.v1.Fragment
+	1,  // 66: branchline.v1.TestRequest.what:type_name -> branchline.v1.TestRequest.What
+	67, // [67:67] is the sub-list for method output_type
+	67, // [67:67] is the sub-list for method input_type
+	67, // [67:67] is the sub-list for extension type_name
+	67, // [67:67] is the sub-list for extension extendee
+	0,  // [0:67] is the sub-list for field type_name
 }
 
 func init() { file_branchline_proto_init() }
@@ -3527,6 +4657,11 @@ func file_branchline_proto_init() {
 		(*Request_Lock)(nil),
 		(*Request_Unlock)(nil),
 		(*Request_Locks)(nil),
+		(*Request_Test)(nil),
+		(*Request_Return)(nil),
+		(*Request_Refresh)(nil),
+		(*Request_Watch)(nil),
+		(*Request_Uplink)(nil),
 		(*Request_Above)(nil),
 	}
 	file_branchline_proto_msgTypes[1].OneofWrappers = []any{
@@ -3540,9 +4675,12 @@ func file_branchline_proto_init() {
 		(*Answer_Certificate)(nil),
 		(*Answer_Lock)(nil),
 		(*Answer_Done)(nil),
+		(*Answer_Test)(nil),
+		(*Answer_Uplink)(nil),
+		(*Answer_Live)(nil),
 		(*Answer_Above)(nil),
 	}
-	file_branchline_proto_msgTypes[29].OneofWrappers = []any{
+	file_branchline_proto_msgTypes[38].OneofWrappers = []any{
 		(*Change_Opened)(nil),
 		(*Change_Sealed)(nil),
 		(*Change_Removed)(nil),
@@ -3551,7 +4689,7 @@ func file_branchline_proto_init() {
 		(*Change_Recorded)(nil),
 		(*Change_Site)(nil),
 	}
-	file_branchline_proto_msgTypes[35].OneofWrappers = []any{
+	file_branchline_proto_msgTypes[44].OneofWrappers = []any{
 		(*Item_Start)(nil),
 		(*Item_Frame)(nil),
 		(*Item_Fragment)(nil),
@@ -3563,8 +4701,8 @@ func file_branchline_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_branchline_proto_rawDesc), len(file_branchline_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   41,
+			NumEnums:      2,
+			NumMessages:   52,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

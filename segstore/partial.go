@@ -322,25 +322,35 @@ func sameBytes(a, b branchline.Fragment) bool {
 
 // checkFragment verifies data as the fragment f.
 func checkFragment(f branchline.Fragment, data []byte) error {
-	if err := checkMade(f, data); err != nil {
+	if err := checkLength(f, data); err != nil {
 		return err
 	}
 	if got := branchline.Hash(sha256.Sum256(data)); got != f.Hash {
 		return fmt.Errorf("hash is %v and should be %v: %w", got, f.Hash, branchline.ErrMismatch)
 	}
+	if !checksumHolds(data) {
+		return fmt.Errorf("no valid checksum box at the end: %w", branchline.ErrInvalid)
+	}
 	return nil
 }
 
-// checkMade is checkFragment but for the hash: for data whose hash this process has just made from it.
+// checkMade verifies data whose hash and checksum this process has just made, by the checksum alone.
 func checkMade(f branchline.Fragment, data []byte) error {
+	if err := checkLength(f, data); err != nil {
+		return err
+	}
+	if !checksumHolds(data) {
+		return fmt.Errorf("checksum of the bytes differs from that at their end: %w", branchline.ErrMismatch)
+	}
+	return nil
+}
+
+func checkLength(f branchline.Fragment, data []byte) error {
 	if err := checkRow(f); err != nil {
 		return err
 	}
 	if int64(len(data)) != f.Length {
 		return fmt.Errorf("%d bytes instead of %d: %w", len(data), f.Length, branchline.ErrMismatch)
-	}
-	if !checksumHolds(data) {
-		return fmt.Errorf("no valid checksum box at the end: %w", branchline.ErrInvalid)
 	}
 	return nil
 }

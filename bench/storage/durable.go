@@ -62,9 +62,9 @@ func durable(ctx context.Context, b *bench) error {
 	b.figures = append(b.figures, speed, dd)
 	b.note("%d streams at once, each %d segments of %d fragments of %d KB, written as fast as possible.",
 		durableStreams, durableSegments, len(m.fragments), m.bytes/int64(len(m.fragments))/1000)
-	b.note("The store verifies each fragment (by its checksum, as at an edge), keeps sidecars, syncs what grows every %v, and at a"+
-		" seal syncs file, directories and index. The loop writes the same bytes to as many files, syncs those that"+
-		" grow every %v, and at the end each file and its directory. dd syncs each file once, at its end.",
+	b.note("The store verifies each fragment (by its checksum, as at an edge), keeps sidecars, syncs what grows every %v,"+
+		" and at a seal syncs file, directories and index. The loop writes the same bytes to as many files, syncs those"+
+		" that grow every %v, and at the end each file and its directory. dd syncs each file once, at its end.",
 		syncPause, syncPause)
 	return nil
 }

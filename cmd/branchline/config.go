@@ -15,6 +15,7 @@ import (
 	"github.com/goccy/go-yaml/parser"
 
 	"github.com/branchline-video/branchline"
+	"github.com/branchline-video/branchline/federation/link"
 	"github.com/branchline-video/branchline/hub/policy"
 	"github.com/branchline-video/branchline/segstore/retain"
 )
@@ -99,13 +100,17 @@ func lineOf(text []byte, path string) int {
 type edgeFile struct {
 	StorageFile `yaml:",inline"`
 
-	Listen  string       `yaml:"http"`
-	Segment string       `yaml:"segment"` // a Go duration, "1m"
-	Allow   allowFile    `yaml:"allow"`
-	Hubs    []homeFile   `yaml:"hubs"` // none: one, without a name
-	Cameras []cameraFile `yaml:"cameras"`
+	Listen   string            `yaml:"http"`
+	Segment  string            `yaml:"segment"` // a Go duration, "1m"
+	Allow    allowFile         `yaml:"allow"`
+	Identity *edgeIdentityFile `yaml:"identity"`
+	Hubs     []homeFile        `yaml:"hubs"` // none: one, without a name
+	Uplink   uplinkFile        `yaml:"uplink"`
+	Uplinks  []wayFile         `yaml:"uplinks"`
+	Cameras  []cameraFile      `yaml:"cameras"`
 
 	segment time.Duration // Segment, parsed
+	uplinks []link.Uplink // Uplinks, parsed
 }
 
 // allowFile says what the site lets its hub do beyond looking and fetching. What is left out is allowed:
@@ -156,7 +161,17 @@ func (c *edgeFile) check() error {
 			return err
 		}
 	}
+	var err error
+	if c.uplinks, err = checkUplinks(c.Uplinks); err != nil {
+		return err
+	}
+	if err := c.Uplink.check("$.uplink"); err != nil {
+		return err
+	}
 	if err := checkHomes("$.hubs", c.Hubs); err != nil {
+		return err
+	}
+	if err := c.Identity.check("$.identity"); err != nil {
 		return err
 	}
 	seen := map[string]int{}
@@ -254,14 +269,15 @@ func checkAddress(path, address string) error {
 type hubFile struct {
 	StorageFile `yaml:",inline"`
 
-	Listen   string       `yaml:"listen"`
-	Public   []string     `yaml:"public"`
-	HTTP     string       `yaml:"http"`
-	Name     string       `yaml:"name"`  // for the hubs above; empty: the machine's
-	Hubs     []homeFile   `yaml:"hubs"`  // above this one
-	Allow    allowFile    `yaml:"allow"` // for those
-	TLS      *tlsFile     `yaml:"tls"`
-	Policies []policyFile `yaml:"policies"`
+	Listen    string            `yaml:"listen"`
+	Public    []string          `yaml:"public"`
+	HTTP      string            `yaml:"http"`
+	Name      string            `yaml:"name"`  // for the hubs above; empty: the machine's
+	Hubs      []homeFile        `yaml:"hubs"`  // above this one
+	Allow     allowFile         `yaml:"allow"` // for those
+	TLS       *tlsFile          `yaml:"tls"`
+	Authority *hubAuthorityFile `yaml:"authority"`
+	Policies  []policyFile      `yaml:"policies"`
 }
 
 type tlsFile struct {
@@ -311,6 +327,9 @@ func (c *hubFile) check() error {
 		return wrong("$.name", "longer than %d bytes", branchline.MaxName)
 	}
 	if err := checkHomes("$.hubs", c.Hubs); err != nil {
+		return err
+	}
+	if err := c.Authority.check("$.authority"); err != nil {
 		return err
 	}
 	for i, p := range c.Policies {

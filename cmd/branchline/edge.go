@@ -18,7 +18,10 @@ import (
 
 	"github.com/branchline-video/branchline"
 	"github.com/branchline-video/branchline/edge"
+	"github.com/branchline-video/branchline/federation/budget"
 	"github.com/branchline-video/branchline/federation/identity"
+	"github.com/branchline-video/branchline/federation/link"
+	"github.com/branchline-video/branchline/federation/members"
 	"github.com/branchline-video/branchline/internal/clock"
 	"github.com/branchline-video/branchline/segstore"
 )
@@ -53,7 +56,8 @@ func (c *edgeCommand) Run(t *terminal) error {
 	}
 	branch, err := openBranch(branchConfig{
 		dir: file.Dir, storage: storage, cameras: file.cameras(), segment: file.segment,
-		allow: file.Allow.allow(), homes: homes, log: t.log,
+		allow: file.Allow.allow(), uplink: file.Uplink, homes: homes, uplinks: file.uplinks, log: t.log,
+		organisation: file.Identity.organisation(),
 	})
 	if err != nil {
 		return err
@@ -108,11 +112,15 @@ type branchConfig struct {
 	cameras []edge.CameraConfig
 	segment time.Duration
 	allow   edge.Allow
+	uplink  uplinkFile
 	homes   []home
-	token   string                                    // of the only hub, without homes
-	hubs    []string                                  // the same
+	token   string   // of the only hub, without homes
+	hubs    []string // the same
+	uplinks []link.Uplink
 	listen  func(addr string) (net.PacketConn, error) // nil: the system's
 	log     *slog.Logger
+
+	organisation *identity.Organisation // whose certificate the edge has; nil: that of its hub
 }
 
 // branch is an edge node with its identity and its uplinks.
@@ -120,6 +128,8 @@ type branch struct {
 	dir      string
 	identity *identity.Node
 	node     *edge.Node
+	budget   *budget.Budget
+	members  *members.Members
 	uplinks  []uplink
 }
 
@@ -129,6 +139,9 @@ func openBranch(c branchConfig) (*branch, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open identity: %w", err)
 	}
+	if c.organisation != nil {
+		who.UseOrganisation(*c.organisation)
+	}
 	node, err := edge.Open(edge.Config{
 		Dir: filepath.Join(c.dir, "store"), Storage: c.storage, Cameras: c.cameras, SegmentLength: c.segment,
 		Signer: who.Key(), Allow: c.allow, Logger: c.log,
@@ -136,11 +149,22 @@ func openBranch(c branchConfig) (*branch, error) {
 	if err != nil {
 		return nil, err
 	}
-	uplinks, err := openUplinks(who, node, c)
+	within, err := budget.Open(budget.Config{
+		Schedule: c.uplink.schedule, Quota: c.uplink.quota, Capacity: c.uplink.capacity, Streams: streamRates{node},
+		Path: filepath.Join(c.dir, "uplink.json"), Logger: c.log,
+	})
 	if err != nil {
 		return nil, errors.Join(err, node.Close())
 	}
-	return &branch{dir: c.dir, identity: who, node: node, uplinks: uplinks}, nil
+	gossip, err := members.Open(members.Config{Logger: c.log})
+	if err != nil {
+		return nil, errors.Join(err, within.Close(), node.Close())
+	}
+	b := &branch{dir: c.dir, identity: who, node: node, budget: within, members: gossip}
+	if b.uplinks, err = openUplinks(b, c); err != nil {
+		return nil, errors.Join(err, b.close())
+	}
+	return b, nil
 }
 
 // run records and keeps the links until ctx ends. A failed uplink never ends the recording.
@@ -158,10 +182,16 @@ func (b *branch) run(ctx context.Context) error {
 			return nil
 		})
 	}
+	group.Go(func() error {
+		_ = b.budget.Run(ctx) // it ends with the rest
+		return nil
+	})
 	return group.Wait()
 }
 
-func (b *branch) close() error { return b.node.Close() }
+func (b *branch) close() error {
+	return errors.Join(b.members.Close(), b.budget.Close(), b.node.Close())
+}
 
 // serveHTTP answers at the address until ctx ends.
 func serveHTTP(ctx context.Context, address string, h http.Handler) error {

@@ -4,13 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/branchline-video/branchline"
-	"github.com/branchline-video/branchline/edge"
 	"github.com/branchline-video/branchline/federation"
 	"github.com/branchline-video/branchline/federation/identity"
 	"github.com/branchline-video/branchline/hub"
@@ -116,33 +116,37 @@ type uplink struct {
 }
 
 // openUplinks opens the identity towards each of the hubs. One that is not usable costs its own link only.
-func openUplinks(who *identity.Node, node *edge.Node, c branchConfig) ([]uplink, error) {
+func openUplinks(b *branch, c branchConfig) ([]uplink, error) {
 	homes := c.homes
 	if len(homes) == 0 {
 		homes = []home{{token: c.token, hubs: c.hubs}}
 	}
-	first, err := firstHome(who, homes)
+	first, err := firstHome(b.identity, homes)
 	if err != nil {
 		return nil, err
 	}
-	restorer := federation.ShareRestorer(node)
+	restorer := federation.ShareRestorer(b.node)
 	var all []uplink
 	for _, h := range homes {
-		id, called, log := who, "", c.log
+		id, called, log := b.identity, "", c.log
 		if h.name != "" {
 			log = c.log.With("to", h.name)
 		}
 		if h.name != first {
 			called = h.name
-			if id, err = who.Further(h.name, clock.Clock{}); err != nil {
+			if id, err = b.identity.Further(h.name, clock.Clock{}); err != nil {
 				log.Error("no link to this hub", "error", err)
 				continue
 			}
 		}
-		all = append(all, uplink{name: h.name, linked: id.Site() != "" || h.token != "",
+		if err := id.CountOpen(filepath.Join(c.dir, "store")); err != nil {
+			log.Warn("the hub cannot tell this edge from a copy of it; recording goes on", "error", err)
+		}
+		all = append(all, uplink{name: h.name, linked: id.Site() != "" || h.token != "" || id.Organisation(),
 			Uplink: federation.NewUplink(federation.UplinkConfig{
-				Node: id, Source: node, Name: called, Restore: restorer, Hubs: h.hubs, Token: h.token,
-				Software: "branchline " + version, ListenPacket: c.listen, Logger: log,
+				Node: id, Source: b.node, Name: called, Budget: b.budget, Members: b.members, Restore: restorer,
+				Feed: b.node.Store().Head, Hubs: h.hubs, Token: h.token, Software: "branchline " + version,
+				ListenPacket: c.listen, Uplinks: c.uplinks, Logger: log,
 			})})
 	}
 	return all, nil

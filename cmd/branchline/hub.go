@@ -120,6 +120,7 @@ func openCentre(c centreConfig) (_ *centre, err error) {
 		Dir: c.Dir, Storage: storage, Listen: c.Listen, Policies: c.policies(), Software: "branchline " + version,
 		CatalogChanged: feed.Catalog, JobChanged: feed.Job, LockChanged: feed.Lock, Registry: registry, Logger: c.log,
 		Name: c.called(), Above: c.above, Allow: hub.Allow(c.Allow.allow()),
+		SiteChanged: feed.Site, Denied: h.denied, Organisation: c.organisation(),
 	})
 	if err != nil {
 		return nil, err

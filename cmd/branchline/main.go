@@ -48,10 +48,16 @@ type commands struct {
 	LogLevel string `help:"Least level to log: debug, info, warn or error; the demo's default is warn." default:""`
 	LogJSON  bool   `help:"Log as JSON lines."`
 
-	Edge    edgeCommand    `cmd:"" help:"Run the node of a branch: record cameras, answer hubs."`
-	Hub     hubCommand     `cmd:"" help:"Run the node at the centre: follow sites, fetch, serve the page."`
-	Demo    demoCommand    `cmd:"" help:"Run a hub, two sites and four synthetic cameras in one process."`
-	Site    siteCommands   `cmd:"" help:"Add, list and revoke sites; on the hub's machine."`
+	Edge edgeCommand  `cmd:"" help:"Run the node of a branch: record cameras, answer hubs."`
+	Hub  hubCommand   `cmd:"" help:"Run the node at the centre: follow sites, fetch, serve the page."`
+	Demo demoCommand  `cmd:"" help:"Run a hub, two sites and four synthetic cameras in one process."`
+	Site siteCommands `cmd:"" help:"Add, list, approve and revoke sites; on the hub's machine."`
+
+	Link linkCommands `cmd:"" help:"Test an edge's path to its hub; on the edge's machine."`
+
+	Authority authorityCommands `cmd:"" help:"The authority that issues the sites' certificates; on the hub's machine."`
+
+	Uplink  uplinkCommand  `cmd:"" help:"Tell how an edge's uplink stands: budget, month, who watches; on its machine."`
 	Camera  cameraCommand  `cmd:"" help:"Run a synthetic RTSP camera."`
 	Seg     segCommands    `cmd:"" help:"Inspect recordings on disk."`
 	Version versionCommand `cmd:"" help:"Print the version."`

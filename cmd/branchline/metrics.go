@@ -22,6 +22,7 @@ func edgeHandler(b *branch) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /retention", retentionHandler(b.node.Store(), clock.Clock{}.Now))
+	mux.HandleFunc("GET /uplink", uplinkHandler(b))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		for _, s := range b.node.Metrics() {
 			if !s.Recording {
@@ -90,8 +91,20 @@ func (c branchCollector) Collect(out chan<- prometheus.Metric) {
 			out <- prometheus.MustNewConstMetric(desc, m.kind, m.value(s), string(s.Stream))
 		}
 	}
+	collectUplink(c.b, out)
 	for _, u := range c.b.uplinks {
+		collectCarrier(out, u)
 		collectLink(out, "branchline_edge_link_", u.name, u.State().Up, u.Stats())
+	}
+}
+
+// collectCarrier sends what carries an edge's link.
+func collectCarrier(out chan<- prometheus.Metric, u uplink) {
+	desc := prometheus.NewDesc("branchline_edge_link_carrier", "1 for what carries the link.",
+		[]string{"carrier", "hub"}, nil)
+	for _, carrier := range []link.Carrier{link.CarrierQUIC, link.CarrierTCP} {
+		now := truth(u.State().Carrier == carrier)
+		out <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, now, string(carrier), u.name)
 	}
 }
 

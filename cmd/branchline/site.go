@@ -24,9 +24,13 @@ const socketName = "hub.sock"
 const maxAnswer = 64 << 20
 
 type siteCommands struct {
-	Add    siteAddCommand    `cmd:"" help:"Add a site, or let a known one enrol anew; prints a one-time token."`
-	List   siteListCommand   `cmd:"" help:"List the sites, their links and when they were last heard of."`
-	Revoke siteRevokeCommand `cmd:"" help:"End a site's link and refuse its certificate from now on."`
+	Add     siteAddCommand     `cmd:"" help:"Add a site, or let a known one enrol anew; prints a one-time token."`
+	List    siteListCommand    `cmd:"" help:"List the sites, their links and when they were last heard of."`
+	Outages siteOutagesCommand `cmd:"" help:"List when a site's link was down, how it looked and who saw it."`
+	Revoke  siteRevokeCommand  `cmd:"" help:"End a site's link and refuse its certificate from now on."`
+
+	Approve siteApproveCommand `cmd:"" help:"Let a site that waits come back, or a node of a quarantined one."`
+	Refuse  siteRefuseCommand  `cmd:"" help:"Keep a site out that waits for approval."`
 }
 
 // onHub says which hub of this machine a command is for.
@@ -128,6 +132,11 @@ func (c *siteListCommand) Run(t *terminal) error {
 		Since       time.Time `json:"since,omitzero"`
 		LastContact time.Time `json:"lastContact,omitzero"`
 		Cameras     int       `json:"cameras"`
+		Peer        *peer     `json:"peer,omitempty"`
+
+		CertificateUntil time.Time       `json:"certificateUntil,omitzero"`
+		Waiting          *waitingSite    `json:"waiting,omitempty"`
+		Quarantine       *quarantineSite `json:"quarantine,omitempty"`
 	}
 	var list struct {
 		Sites []site `json:"sites"`
@@ -145,9 +154,20 @@ func (c *siteListCommand) Run(t *terminal) error {
 	tab := tabwriter.NewWriter(t.stdout, 0, 4, 2, ' ', 0)
 	fmt.Fprintln(tab, "SITE\tSTATE\tSINCE\tLAST CONTACT\tCAMERAS")
 	for _, s := range list.Sites {
+		if s.Peer != nil {
+			s.State, s.Since = s.Peer.State, s.Peer.Since
+		}
 		fmt.Fprintf(tab, "%s\t%s\t%s\t%s\t%d\n", s.ID, s.State, readable(s.Since), readable(s.LastContact), s.Cameras)
 	}
-	return tab.Flush()
+	if err := tab.Flush(); err != nil {
+		return err
+	}
+	for _, s := range list.Sites {
+		if err := printStanding(t.stdout, s.ID, s.Waiting, s.Quarantine); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 type siteRevokeCommand struct {

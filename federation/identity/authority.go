@@ -9,9 +9,9 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/url"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -24,6 +24,8 @@ import (
 const (
 	ProtocolLink  = "branchline/1"
 	ProtocolEnrol = "branchline-enrol/1"
+	ProtocolTest  = "branchline-test/1"
+	ProtocolJoin  = "branchline-join/1" // for one more connection of a link
 )
 
 // MaxSites bounds the sites of one hub.
@@ -34,13 +36,15 @@ const MaxSites = 20_000
 type Authority struct {
 	dir   string
 	clock clock.Clock
-	key   ed25519.PrivateKey
-	cert  *x509.Certificate
+	org   *organisation // instead of an authority of its own; nil for none
 
 	mu     sync.Mutex
-	server *tls.Certificate // made again when half its life is over
-	sites  []record         // as last read; replaced, never changed
-	read   os.FileInfo      // of the file that sites was read from
+	ca     *ca                             // as last read
+	server *tls.Certificate                // made again when half its life is over
+	sites  []record                        // as last read; replaced, never changed
+	read   os.FileInfo                     // of the file that sites was read from
+	known  map[branchline.SiteID]sighting  // who was last let in
+	doubts map[branchline.SiteID]time.Time // when somebody came who may not be the site's only node
 }
 
 // OpenAuthority opens the authority in dir, and creates both if there is none.
@@ -53,28 +57,22 @@ func OpenAuthority(dir string, clk clock.Clock) (_ *Authority, err error) {
 		return nil, fmt.Errorf("open authority: %w", err)
 	}
 	defer func() { err = errors.Join(err, unlock()) }()
-	a := &Authority{dir: dir, clock: clk}
-	if a.key, err = loadKey(dir, "authority.key"); err != nil {
+	if err := os.MkdirAll(filepath.Join(dir, seenDir), dirMode); err != nil {
 		return nil, fmt.Errorf("open authority: %w", err)
 	}
-	a.cert, err = readCert(dir, "authority.crt")
-	if errors.Is(err, fs.ErrNotExist) {
-		if a.cert, err = sign(authorityCert(clk.Now()), nil, a.public(), a.key); err == nil {
-			err = writeCert(dir, "authority.crt", a.cert.Raw)
-		}
-	}
-	if err != nil {
+	a := newAuthority(dir, clk)
+	if a.ca, err = loadCA(dir, clk.Now()); err != nil {
 		return nil, fmt.Errorf("open authority: %w", err)
-	}
-	if !a.public().Equal(a.cert.PublicKey) {
-		return nil, fmt.Errorf("open authority: key and certificate in %s do not belong together: %w",
-			dir, branchline.ErrInvalid)
 	}
 	_, err = a.list()
 	return a, err
 }
 
-func (a *Authority) public() ed25519.PublicKey { return a.key.Public().(ed25519.PublicKey) }
+func newAuthority(dir string, clk clock.Clock) *Authority {
+	return &Authority{
+		dir: dir, clock: clk, known: make(map[branchline.SiteID]sighting), doubts: make(map[branchline.SiteID]time.Time),
+	}
+}
 
 // AddSite admits a site, or lets a known one enrol anew, and returns the token's text, which cannot
 // be had again. Earlier tokens of the site are worthless from now on; a certificate that it has is
@@ -87,9 +85,16 @@ func (a *Authority) AddSite(site branchline.SiteID, hubs []string) (string, erro
 		return "", fmt.Errorf("add site %s: 1 to %d addresses of the hub are needed: %w", site, MaxHubs,
 			branchline.ErrInvalid)
 	}
-	token := newToken(site, hubs, fingerprint(a.cert.Raw))
+	if a.org != nil {
+		return "", fmt.Errorf("add site %s: %w", site, errOrganisation)
+	}
+	c, err := a.present()
+	if err != nil {
+		return "", fmt.Errorf("add site %s: %w", site, err)
+	}
+	token := newToken(site, hubs, fingerprint(c.cert.Raw))
 	now := a.clock.Now()
-	err := a.edit(func(sites []record) ([]record, error) {
+	err = a.edit(func(sites []record) ([]record, error) {
 		i, known := find(sites, site)
 		if !known {
 			if len(sites) >= MaxSites {
@@ -137,7 +142,16 @@ func (a *Authority) Sites() ([]Site, error) {
 }
 
 // Certificate is what an edge gets, DER.
-type Certificate struct{ Leaf, Authority []byte }
+type Certificate struct {
+	Leaf, Authority []byte
+	Former          []FormerAuthority // whose certificates are good as well
+}
+
+// FormerAuthority is one that another has taken the place of.
+type FormerAuthority struct {
+	Certificate []byte // DER
+	Until       time.Time
+}
 
 // Enrol turns the secret of a token and a certificate request into a certificate for the site of the
 // token. Of those who come with one token the first gets it, and gets it again for the same key while
@@ -148,7 +162,7 @@ func (a *Authority) Enrol(secret, csr []byte) (Certificate, error) {
 	if err != nil {
 		return Certificate{}, fmt.Errorf("enrol site: %w", err)
 	}
-	var leaf *x509.Certificate
+	var c Certificate
 	hash, now := hashOf(secret), a.clock.Now()
 	hasToken := func(r record) bool { return bytes.Equal(r.TokenHash, hash) }
 	// Who only guesses does not get as far as the file and its lock.
@@ -168,13 +182,14 @@ func (a *Authority) Enrol(secret, csr []byte) (Certificate, error) {
 			return nil, ErrTokenExpired
 		}
 		r.Key, r.TokenUsed, r.Enrolled, r.Revoked = hashOf(pub), now, now, time.Time{}
-		leaf, err = a.issue(r, pub)
+		r.Waiting, r.Quarantine = nil, nil
+		c, err = a.issue(r, pub)
 		return sites, err
 	})
 	if err != nil {
 		return Certificate{}, fmt.Errorf("enrol site: %w", err)
 	}
-	return Certificate{Leaf: leaf.Raw, Authority: a.cert.Raw}, nil
+	return c, nil
 }
 
 // Renew makes a fresh certificate for the key that the site enrolled with.
@@ -183,69 +198,100 @@ func (a *Authority) Renew(site branchline.SiteID, csr []byte) (Certificate, erro
 	if err != nil {
 		return Certificate{}, fmt.Errorf("renew certificate of site %s: %w", site, err)
 	}
-	var leaf *x509.Certificate
+	var c Certificate
 	err = a.edit(func(sites []record) ([]record, error) {
 		i, known := find(sites, site)
 		if !known || !sites[i].good(pub) {
 			return nil, ErrRevoked
 		}
-		leaf, err = a.issue(&sites[i], pub)
+		c, err = a.issue(&sites[i], pub)
 		return sites, err
 	})
 	if err != nil {
 		return Certificate{}, fmt.Errorf("renew certificate of site %s: %w", site, err)
 	}
-	return Certificate{Leaf: leaf.Raw, Authority: a.cert.Raw}, nil
+	return c, nil
 }
 
-func (a *Authority) issue(r *record, pub ed25519.PublicKey) (*x509.Certificate, error) {
-	leaf, err := sign(nodeCert(siteURI(r.Name), x509.ExtKeyUsageClientAuth, a.clock.Now()), a.cert, pub, a.key)
-	if err == nil {
-		r.Until = leaf.NotAfter
+// issue makes a certificate for the site's key, of the present authority and the present generation.
+func (a *Authority) issue(r *record, pub ed25519.PublicKey) (Certificate, error) {
+	if a.org != nil {
+		return Certificate{}, errOrganisation
 	}
-	return leaf, err
+	c, err := a.present()
+	if err != nil {
+		return Certificate{}, err
+	}
+	t := nodeCert(siteURI(r.Name), x509.ExtKeyUsageClientAuth, a.clock.Now())
+	t.Subject.SerialNumber = generationText(r.Generation)
+	leaf, err := sign(t, c.cert, pub, c.key)
+	if err != nil {
+		return Certificate{}, err
+	}
+	r.Until, r.Issuer = leaf.NotAfter, fingerprint(c.cert.Raw)
+	return c.handed(leaf.Raw), nil
 }
 
-// Verify returns the site whose certificate leaf is, DER, if it is good at this moment. The errors
-// are [ErrForeign], [ErrRevoked], [ErrExpired] and [ErrEarly].
-func (a *Authority) Verify(leaf []byte) (branchline.SiteID, error) {
+// Verify returns the site whose certificate leaf is, DER, if it is good at this moment. Whether its node may
+// link is for [Authority.Greet]. The chain is what the peer showed beside it, of use only where the authority is
+// the organisation's. The errors are [ErrForeign], [ErrRevoked], [ErrExpired] and [ErrEarly].
+func (a *Authority) Verify(leaf []byte, chain ...[]byte) (branchline.SiteID, error) {
 	c, err := x509.ParseCertificate(leaf)
 	if err != nil {
 		return "", fmt.Errorf("verify certificate: %w: %w", ErrForeign, err)
 	}
-	if err := verify(c, a.cert, x509.ExtKeyUsageClientAuth, a.clock.Now()); err != nil {
+	if a.org != nil {
+		return a.verifyOrganisation(c, chain)
+	}
+	by, err := a.present()
+	if err != nil {
+		return "", fmt.Errorf("verify certificate: %w", err)
+	}
+	if _, err := by.verify(c, a.clock.Now()); err != nil {
 		return "", err
 	}
+	site, _, err := a.admitted(c)
+	return site, err
+}
+
+// admitted returns the site that a genuine certificate names, with its entry, if it is one for the site's key.
+func (a *Authority) admitted(c *x509.Certificate) (branchline.SiteID, record, error) {
 	site, err := SiteOf(c)
 	if err != nil {
-		return "", fmt.Errorf("verify certificate: %w: %w", ErrForeign, err)
+		return "", record{}, fmt.Errorf("verify certificate: %w: %w", ErrForeign, err)
 	}
 	sites, err := a.list()
 	if err != nil {
-		return "", fmt.Errorf("verify certificate of site %s: %w", site, err)
+		return "", record{}, fmt.Errorf("verify certificate of site %s: %w", site, err)
 	}
 	pub, ok := c.PublicKey.(ed25519.PublicKey)
-	if i, known := find(sites, site); !known || !ok || !sites[i].good(pub) {
-		return "", fmt.Errorf("site %s: %w", site, ErrRevoked)
+	i, known := find(sites, site)
+	if !known || !ok || !sites[i].good(pub) {
+		return "", record{}, fmt.Errorf("site %s: %w", site, ErrRevoked)
 	}
-	return site, nil
+	return site, sites[i], nil
 }
 
 // TLS returns the hub's side of the handshake for both protocols. Clients of the link
 // must hold the key of some certificate; whether that certificate is good is for [Authority.Verify].
 func (a *Authority) TLS() *tls.Config {
-	side := func(protocol string, auth tls.ClientAuthType) *tls.Config {
+	side := func(auth tls.ClientAuthType, protocols ...string) *tls.Config {
 		return &tls.Config{
-			MinVersion: tls.VersionTLS13, NextProtos: []string{protocol}, ClientAuth: auth,
+			MinVersion: tls.VersionTLS13, NextProtos: protocols, ClientAuth: auth,
 			SessionTicketsDisabled: true, // every connection shows its certificate
 			GetCertificate:         func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return a.serverCert() },
 		}
 	}
-	links, enrols := side(ProtocolLink, tls.RequireAnyClientCert), side(ProtocolEnrol, tls.NoClientCert)
-	both := side(ProtocolLink, tls.RequireAnyClientCert)
+	links := side(tls.RequireAnyClientCert, ProtocolLink, ProtocolJoin)
+	enrols := side(tls.NoClientCert, ProtocolEnrol)
+	tests := side(tls.RequireAnyClientCert, ProtocolTest)
+	both := side(tls.RequireAnyClientCert, ProtocolLink, ProtocolJoin)
 	both.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 		if slices.Contains(hello.SupportedProtos, ProtocolEnrol) {
 			return enrols, nil
+		}
+		if slices.Contains(hello.SupportedProtos, ProtocolTest) {
+			return tests, nil
 		}
 		return links, nil
 	}
@@ -254,6 +300,13 @@ func (a *Authority) TLS() *tls.Config {
 
 // serverCert returns the hub's own certificate. Its key lives in memory only.
 func (a *Authority) serverCert() (*tls.Certificate, error) {
+	if a.org != nil {
+		return a.org.serverCert()
+	}
+	c, err := a.present()
+	if err != nil {
+		return nil, err
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	now := a.clock.Now()
@@ -266,15 +319,21 @@ func (a *Authority) serverCert() (*tls.Certificate, error) {
 		return nil, fmt.Errorf("make the hub's key: %w", err)
 	}
 	uri := &url.URL{Scheme: "branchline", Host: "hub", Path: "/"}
-	leaf, err := sign(nodeCert(uri, x509.ExtKeyUsageServerAuth, now), a.cert, pub, a.key)
+	leaf, err := sign(nodeCert(uri, x509.ExtKeyUsageServerAuth, now), c.cert, pub, c.key)
 	if err != nil {
 		return nil, fmt.Errorf("make the hub's certificate: %w", err)
 	}
-	a.server = &tls.Certificate{Certificate: [][]byte{leaf.Raw, a.cert.Raw}, PrivateKey: key, Leaf: leaf}
+	a.server = &tls.Certificate{Certificate: c.chain(leaf.Raw), PrivateKey: key, Leaf: leaf}
 	return a.server, nil
 }
 
-// ResetKey returns a secret that stays the same over restarts, for the QUIC listener.
+// ResetKey returns a secret that stays the same over restarts, for the QUIC listener. A new authority has
+// another one from the next start on; with the organisation's there is none.
 func (a *Authority) ResetKey() [32]byte {
-	return sha256.Sum256(append([]byte("branchline stateless reset "), a.key.Seed()...))
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.ca == nil {
+		return [32]byte{}
+	}
+	return sha256.Sum256(append([]byte("branchline stateless reset "), a.ca.key.Seed()...))
 }

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"math/big"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -26,8 +27,9 @@ const (
 	// maxRequest bounds a certificate request, which holds little more than a key and a signature.
 	maxRequest = 4 << 10
 
-	sitePrefix = "branchline://site/"
-	hubURI     = "branchline://hub/"
+	authorityName = "Branchline hub authority"
+	sitePrefix    = "branchline://site/"
+	hubURI        = "branchline://hub/"
 )
 
 // siteURI names a site in its certificate.
@@ -59,6 +61,9 @@ func HubOf(leaf []byte) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("read hub of certificate: %w: %w", err, branchline.ErrInvalid)
 	}
+	if len(c.URIs) == 0 && len(c.DNSNames) > 0 && slices.Contains(c.ExtKeyUsage, x509.ExtKeyUsageServerAuth) {
+		return c.DNSNames[0][:min(len(c.DNSNames[0]), branchline.MaxName)], nil // the organisation's
+	}
 	if len(c.URIs) == 1 {
 		if name, ok := strings.CutPrefix(c.URIs[0].String(), hubURI); ok && len(name) <= branchline.MaxName {
 			return cmp.Or(name, defaultHub), nil
@@ -74,7 +79,7 @@ func newSerial() (*big.Int, error) {
 // authorityCert returns the template of the authority's own certificate.
 func authorityCert(now time.Time) *x509.Certificate {
 	return &x509.Certificate{
-		Subject:   pkix.Name{CommonName: "Branchline hub authority"},
+		Subject:   pkix.Name{CommonName: authorityName},
 		NotBefore: now.Add(-clockSlack), NotAfter: now.Add(authorityLife),
 		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature, IsCA: true, BasicConstraintsValid: true,
 		MaxPathLenZero: true,
@@ -137,16 +142,7 @@ func verify(leaf, ca *x509.Certificate, usage x509.ExtKeyUsage, now time.Time) e
 	if _, err := leaf.Verify(opt); err != nil {
 		return fmt.Errorf("verify certificate: %w: %w", ErrForeign, err)
 	}
-	const form = "2006-01-02 15:04 MST"
-	switch {
-	case now.Before(leaf.NotBefore):
-		return fmt.Errorf("%w: it is valid from %s, here it is %s", ErrEarly,
-			leaf.NotBefore.UTC().Format(form), now.UTC().Format(form))
-	case now.After(leaf.NotAfter):
-		return fmt.Errorf("%w: it is valid until %s, here it is %s", ErrExpired,
-			leaf.NotAfter.UTC().Format(form), now.UTC().Format(form))
-	}
-	return nil
+	return inTime(leaf, now)
 }
 
 // KeyOf returns the public key of a certificate, DER; nil if there is none that a node may have.

@@ -1,6 +1,11 @@
 package identity
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+
+	"github.com/branchline-video/branchline"
+)
 
 // Why somebody is not let in. The texts are read by the operator of the edge.
 var (
@@ -21,4 +26,20 @@ var (
 	ErrEarly = errors.New("the certificate is not valid yet: the clock is wrong")
 	// ErrNotEnrolled: this node has no certificate yet.
 	ErrNotEnrolled = errors.New("not enrolled: no certificate yet")
+	// ErrQuarantined: two nodes have come with the site's identity, or one with an old state.
+	ErrQuarantined = errors.New("quarantined: more than one node has this site's identity, or an old state was " +
+		"put back; at the hub `branchline site approve NAME` lets one go on")
+	// ErrSuperseded: another node of the same identity was approved.
+	ErrSuperseded = errors.New("another node goes on as this site; enrol this one anew: remove its identity " +
+		"directory and start it with a token of a site of its own")
+	// ErrWaiting: the certificate has expired; an operator has to approve.
+	ErrWaiting = errors.New("the certificate has expired, and this site waits for approval: at the hub " +
+		"`branchline site approve NAME`")
+	// ErrRefused: an operator has refused the approval.
+	ErrRefused = errors.New("the hub's operator refused to let this site come back; " +
+		"enrol it again with a new token")
+
+	// errOrganisation: the authority is not the hub's own.
+	errOrganisation = fmt.Errorf("certificates of this hub come from the organisation's authority: %w",
+		branchline.ErrDenied)
 )

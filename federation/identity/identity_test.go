@@ -230,14 +230,14 @@ func TestVerify(t *testing.T) {
 	}
 	check("good", a, leaf, nil)
 	check("at another hub", other, leaf, ErrForeign)
-	check("the authority's own", a, a.cert.Raw, ErrForeign)
+	check("the authority's own", a, a.ca.cert.Raw, ErrForeign)
 	server, err := a.serverCert()
 	if err != nil {
 		t.Fatal(err)
 	}
 	check("the hub's own", a, server.Leaf.Raw, ErrForeign)
-	swapped, err := sign(nodeCert(siteURI("berlin"), x509.ExtKeyUsageServerAuth, w.now), a.cert,
-		n.Key().Public().(ed25519.PublicKey), a.key)
+	swapped, err := sign(nodeCert(siteURI("berlin"), x509.ExtKeyUsageServerAuth, w.now), a.ca.cert,
+		n.Key().Public().(ed25519.PublicKey), a.ca.key)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -252,10 +252,10 @@ func TestVerify(t *testing.T) {
 		t.Fatal(err)
 	}
 	check("of hardware that was replaced", a, leaf, ErrRevoked)
-	if err := verifyHub(n.Certificate(), a.cert, w.now); !errors.Is(err, ErrForeign) {
+	if err := verifyHub(n.Certificate(), a.ca.cert, w.now); !errors.Is(err, ErrForeign) {
 		t.Errorf("a site's certificate as a hub's: %v", err)
 	}
-	if err := verifyHub(server.Leaf, a.cert, w.now.Add(-48*time.Hour)); !errors.Is(err, ErrEarly) {
+	if err := verifyHub(server.Leaf, a.ca.cert, w.now.Add(-48*time.Hour)); !errors.Is(err, ErrEarly) {
 		t.Errorf("the hub's by a clock that is behind: %v", err)
 	}
 }

@@ -25,6 +25,8 @@ type Site struct {
 	Enrolled   time.Time
 	Until      time.Time // end of its newest certificate
 	Revoked    time.Time
+	Waiting    *Waiting    // it was off past the end of its certificate; nil if not
+	Quarantine *Quarantine // more than one node has its identity; nil if not
 }
 
 // record is a site as it stands in the file.
@@ -38,12 +40,26 @@ type record struct {
 	Enrolled   time.Time         `json:"enrolled,omitzero"`
 	Until      time.Time         `json:"until,omitzero"`
 	Revoked    time.Time         `json:"revoked,omitzero"`
+	Issuer     branchline.Hash   `json:"issuer,omitzero"` // of its newest certificate
+	// Generation counts how often a node was approved out of quarantine: certificates with a smaller one are of
+	// the nodes that were not.
+	Generation int         `json:"generation,omitempty"`
+	Barred     []byte      `json:"barred,omitempty"` // SHA-256 of the organisation's certificate that those nodes have
+	Shown      []byte      `json:"shown,omitempty"`  // SHA-256 of the organisation's certificate that was last shown
+	Waiting    *waiting    `json:"waiting,omitempty"`
+	Quarantine *quarantine `json:"quarantine,omitempty"`
 }
 
 func (r record) site() Site {
 	s := Site{Name: r.Name, Added: r.Added, Enrolled: r.Enrolled, Until: r.Until, Revoked: r.Revoked}
 	if len(r.TokenHash) > 0 && r.TokenUsed.IsZero() {
 		s.TokenUntil = r.TokenUntil
+	}
+	if r.Waiting != nil {
+		s.Waiting = r.Waiting.told()
+	}
+	if r.Quarantine != nil {
+		s.Quarantine = r.Quarantine.told()
 	}
 	return s
 }

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/quic-go/quic-go"
+
 	"github.com/branchline-video/branchline"
 )
 
@@ -18,27 +20,80 @@ const (
 	maxAddrs = 8
 )
 
-// Dial connects to the hub at addr, host and port. Of several addresses of the host each is tried as
-// soon as the one before it has failed or is late, and the first that connects is kept. The caller
-// closes the connection.
+// Dial connects to the hub at addr, host and port, over the first of Options.Carriers that gets through. Of
+// several addresses of the host each is tried as soon as the one before it has failed or is late, and the
+// first that connects is kept. The errors on which somebody acts are [ErrIntercepted], [*CertificateError]
+// and what that wraps. The caller closes the connection.
 func Dial(ctx context.Context, addr string, opt Options) (Conn, error) {
-	addrs, err := resolve(ctx, addr)
+	if len(opt.Uplinks) == 0 {
+		return dialFrom(ctx, addr, opt)
+	}
+	attempts := make([]attempt, 0, len(opt.Uplinks))
+	for _, l := range OrderUplinks(opt.Uplinks) {
+		one := opt
+		one.Local = l.Local
+		attempts = append(attempts, attempt{l.String(), func(ctx context.Context) (Conn, error) {
+			return dialFrom(ctx, addr, one)
+		}})
+	}
+	return race(ctx, UplinkStagger, attempts)
+}
+
+// dialFrom dials from opt.Local.
+func dialFrom(ctx context.Context, addr string, opt Options) (Conn, error) {
+	addrs, err := resolve(ctx, addr, opt.Local)
 	if err != nil {
 		return nil, fmt.Errorf("dial %s: %w", addr, err)
 	}
-	return dialFirst(ctx, addrs[:min(len(addrs), maxAddrs)], opt)
+	addrs = addrs[:min(len(addrs), maxAddrs)]
+	carriers := opt.carriers()
+	if len(carriers) == 1 {
+		opt.Carriers = carriers
+		return dialFirst(ctx, addrs, opt)
+	}
+	attempts := make([]attempt, 0, len(carriers))
+	for _, c := range carriers {
+		one := opt
+		one.Carriers = []Carrier{c}
+		attempts = append(attempts, attempt{string(c), func(ctx context.Context) (Conn, error) {
+			return dialFirst(ctx, addrs, one)
+		}})
+	}
+	return race(ctx, carrierStagger, attempts)
 }
 
-// dialFirst returns when all attempts have ended.
+// dialFirst dials the addresses by the first of the carriers. It returns when all attempts have ended.
 func dialFirst(ctx context.Context, addrs []*net.UDPAddr, opt Options) (Conn, error) {
+	dial := dialOne
+	if opt.carriers()[0] == CarrierTCP {
+		dial = dialTCP
+	}
+	attempts := make([]attempt, 0, len(addrs))
+	for _, a := range addrs {
+		attempts = append(attempts, attempt{"dial " + a.String(), func(ctx context.Context) (Conn, error) {
+			return dial(ctx, a, opt)
+		}})
+	}
+	return race(ctx, dialStagger, attempts)
+}
+
+// attempt is one way to connect.
+type attempt struct {
+	name string
+	dial func(context.Context) (Conn, error)
+}
+
+// race makes each attempt when the one before it has failed, or stagger after that began, and keeps the
+// first that succeeds. It returns when all have ended.
+func race(ctx context.Context, stagger time.Duration, all []attempt) (Conn, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var attempts sync.WaitGroup
-	conns, errs := make(chan Conn, len(addrs)), make([]error, len(addrs))
+	conns, errs := make(chan Conn, len(all)), make([]error, len(all))
 	before := make(chan struct{}) // closed when the attempt before has failed
 	close(before)
-	for i, a := range addrs {
-		failed, turn := before, time.Duration(i)*dialStagger
+	for i, a := range all {
+		failed, turn := before, time.Duration(i)*stagger
 		before = make(chan struct{})
 		next := before
 		attempts.Go(func() {
@@ -48,9 +103,9 @@ func dialFirst(ctx context.Context, addrs []*net.UDPAddr, opt Options) (Conn, er
 			case <-ctx.Done():
 				return
 			}
-			c, err := dialOne(ctx, a, opt)
+			c, err := a.dial(ctx)
 			if err != nil {
-				errs[i] = fmt.Errorf("dial %s: %w", a, err)
+				errs[i] = fmt.Errorf("%s: %w", a.name, err)
 				close(next)
 				return
 			}
@@ -71,26 +126,69 @@ func dialFirst(ctx context.Context, addrs []*net.UDPAddr, opt Options) (Conn, er
 }
 
 func dialOne(ctx context.Context, addr *net.UDPAddr, opt Options) (Conn, error) {
-	any := ":0"
-	if addr.IP.IsLoopback() {
-		any = net.JoinHostPort(addr.IP.String(), "0")
-	}
-	e, err := opt.open(any)
+	e, err := opt.open(opt.Local.from(addr.IP))
 	if err != nil {
 		return nil, err
 	}
+	c, err := e.dial(ctx, addr, opt)
+	if err != nil {
+		return nil, errors.Join(err, e.close())
+	}
+	if opt.Join == "" {
+		c.own = e
+		return c, nil
+	}
+	b, err := dialled(c, e, addr, opt)
+	if err != nil {
+		c.own = e
+		return nil, errors.Join(err, c.Close(0, ""))
+	}
+	return b, nil
+}
+
+func (e *endpoint) dial(ctx context.Context, addr net.Addr, opt Options) (*conn, error) {
 	var w watchdog
 	conf := config()
 	conf.Tracer, conf.DisablePathMTUDiscovery = w.trace, opt.Small
-	c, err := e.t.Dial(ctx, addr, opt.TLS, conf)
+	c, err := e.t.Dial(ctx, addr, guarded(opt.TLS), conf)
 	if err != nil {
-		return nil, errors.Join(meaning(err), e.close())
+		return nil, quicHandshakeError(meaning(err))
 	}
 	w.watch(c)
-	return newConn(c, e, ""), nil
+	made := newConn(c, nil, "")
+	made.mtu, made.peer.Uplink = &w.mtu, opt.Local.Name
+	return made, nil
 }
 
-func resolve(ctx context.Context, addr string) ([]*net.UDPAddr, error) {
+// dialled makes a bundle of a first connection. All of its connections share the socket: a firewall sees
+// one flow, and an edge has one port, however many they are.
+func dialled(c *conn, e *endpoint, addr net.Addr, opt Options) (*bundle, error) {
+	key, err := newTicket(c.c.ConnectionState().TLS)
+	if err != nil {
+		return nil, err
+	}
+	b := newBundle(c, key, opt.Small, e.close)
+	more := opt
+	more.TLS = opt.TLS.Clone()
+	more.TLS.NextProtos = []string{opt.Join}
+	b.dial = func(ctx context.Context, small bool) (Conn, error) {
+		more := more
+		more.Small = small || opt.Small
+		c, err := e.dial(ctx, addr, more)
+		var refused *quic.TransportError
+		if errors.As(err, &refused) && refused.Remote && refused.ErrorCode.IsCryptoError() {
+			return nil, errors.Join(errAlone, err)
+		}
+		if err != nil {
+			return nil, err
+		}
+		return c, nil
+	}
+	b.work.Go(b.watch)
+	return b, nil
+}
+
+func resolve(ctx context.Context, addr string, from Local) ([]*net.UDPAddr, error) {
 	host, service, err := net.SplitHostPort(addr)
 	if err != nil {
 		return nil, fmt.Errorf("read address: %w: %w", err, branchline.ErrInvalid)
@@ -105,7 +203,13 @@ func resolve(ctx context.Context, addr string) ([]*net.UDPAddr, error) {
 	}
 	addrs := make([]*net.UDPAddr, 0, len(ips))
 	for _, ip := range ips {
+		if !from.reaches(ip.IP) {
+			continue
+		}
 		addrs = append(addrs, &net.UDPAddr{IP: ip.IP, Port: port, Zone: ip.Zone})
+	}
+	if len(addrs) == 0 {
+		return nil, fmt.Errorf("resolve: no address that can be reached from %s: %w", from, branchline.ErrUnavailable)
 	}
 	return addrs, nil
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/branchline-video/branchline"
 )
 
-// DefaultPort is the hub's UDP port.
+// DefaultPort is the hub's port, of UDP and of TCP.
 const DefaultPort = 7563
 
 const (
@@ -43,6 +43,8 @@ const (
 	KindFetch   Kind = 3
 	KindLive    Kind = 4
 	KindGossip  Kind = 5
+	KindTest    Kind = 200 // on connections that measure the path, and on no other
+	KindJoin    Kind = 6   // this package's own: the connection joins a bundle
 )
 
 // String returns the kind's name, for people.
@@ -58,6 +60,10 @@ func (k Kind) String() string {
 		return "live"
 	case KindGossip:
 		return "gossip"
+	case KindTest:
+		return "test"
+	case KindJoin:
+		return "join"
 	}
 	return fmt.Sprintf("kind %d", byte(k))
 }
@@ -102,15 +108,24 @@ type Peer struct {
 	Site     branchline.SiteID // as in its certificate; empty for a hub and for one that has none yet
 	Protocol string            // as agreed in the TLS handshake (ALPN); empty in memory
 	Addr     string
-	Leaf     []byte // its certificate, DER; nil if it has none
+	Carrier  Carrier // empty in memory
+	Uplink   string  // by which it was dialled: the name of Options.Local
+	Leaf     []byte  // its certificate, DER; nil if it has none
 }
 
 // Stats are the figures of a connection since it was made. Lost is an estimate.
+//
+// Of a bundle they are the sums over its connections, those included that have ended, and RTT and MinRTT are
+// the best of the present ones.
 type Stats struct {
-	RTT                    time.Duration
+	RTT, MinRTT            time.Duration
 	Sent, Received, Lost   uint64 // bytes, without UDP headers
 	CongestionWindow       uint64 // bytes
+	MTU                    uint64 // bytes of the largest UDP datagram that is known to pass; 0 if that is not known
 	PacketsSent, PacketsIn uint64
+	Connections            int           // at present
+	Handshakes             uint64        // connections made so far
+	Latest                 time.Duration // the newest round trip time; zero where only RTT is known
 }
 
 // Code tells the peer why a stream or a connection was ended. Its values are the wire format's.
@@ -146,6 +161,9 @@ var ErrSilent = errors.New("nothing received from the peer")
 // ErrStalled means that packets came from the peer but none of what was sent to it was acknowledged for
 // [StallTimeout]: mostly a path that has begun to lose large packets in silence.
 var ErrStalled = errors.New("the peer gets nothing of what is sent")
+
+// ErrNoPackets means that this connection carries no single packets.
+var ErrNoPackets = errors.New("the connection carries no packets")
 
 // CodeStalled is the [Code] with which a connection that has stalled is closed.
 const CodeStalled Code = 13

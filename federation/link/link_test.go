@@ -28,11 +28,17 @@ func enrolled(t testing.TB) (*identity.Authority, *identity.Node) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return a, site(t, a, "berlin")
+}
+
+// site returns a node that is one of the authority's sites.
+func site(t testing.TB, a *identity.Authority, name branchline.SiteID) *identity.Node {
+	t.Helper()
 	n, err := identity.OpenNode(t.TempDir(), clock.Clock{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	text, err := a.AddSite("berlin", []string{"hub:1"})
+	text, err := a.AddSite(name, []string{"hub:1"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,7 +57,7 @@ func enrolled(t testing.TB) (*identity.Authority, *identity.Node) {
 	if err := n.Enrolled(token, c); err != nil {
 		t.Fatal(err)
 	}
-	return a, n
+	return n
 }
 
 // listen opens a listener, and dial options that it accepts.
@@ -79,9 +85,13 @@ func listen(t testing.TB, listen func(string) (net.PacketConn, error)) (*link.Li
 	return l, link.Options{TLS: conf}
 }
 
-func quicPair(t *testing.T) (edge, hub link.Conn) {
+func quicPair(t *testing.T) (edge, hub link.Conn) { return pairOver(t, link.CarrierQUIC) }
+func tcpPair(t *testing.T) (edge, hub link.Conn)  { return pairOver(t, link.CarrierTCP) }
+
+func pairOver(t *testing.T, carrier link.Carrier) (edge, hub link.Conn) {
 	t.Helper()
 	l, opt := listen(t, nil)
+	opt.Carriers = []link.Carrier{carrier}
 	edge, err := link.Dial(t.Context(), l.Addr().String(), opt)
 	if err != nil {
 		t.Fatal(err)
@@ -90,14 +100,19 @@ func quicPair(t *testing.T) (edge, hub link.Conn) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if e, h := edge.Peer().Carrier, hub.Peer().Carrier; e != carrier || h != carrier {
+		t.Errorf("carried by %q and %q, want %q", e, h, carrier)
+	}
 	return edge, hub
 }
 
 func pipePair(*testing.T) (edge, hub link.Conn) { return link.Pipe("berlin", "") }
 
-// both runs the test over QUIC and in memory: a Pipe is only good if it does the same.
+// both runs the test over QUIC, over TCP and in memory: a Pipe is only good if it does the same.
 func both(t *testing.T, test func(t *testing.T, edge, hub link.Conn)) {
-	for name, pair := range map[string]func(*testing.T) (edge, hub link.Conn){"quic": quicPair, "memory": pipePair} {
+	for name, pair := range map[string]func(*testing.T) (edge, hub link.Conn){
+		"quic": quicPair, "tcp": tcpPair, "bundle": bundleOfOne, "memory": pipePair,
+	} {
 		t.Run(name, func(t *testing.T) {
 			edge, hub := pair(t)
 			defer edge.Close(0, "")
@@ -258,9 +273,15 @@ func TestContexts(t *testing.T) {
 // TestCuttable shows that a cut cable is noticed by both sides in time, and is as if it had never been
 // if it heals before.
 func TestCuttable(t *testing.T) {
+	for _, carrier := range []link.Carrier{link.CarrierQUIC, link.CarrierTCP} {
+		t.Run(string(carrier), func(t *testing.T) { testCuttable(t, carrier) })
+	}
+}
+
+func testCuttable(t *testing.T, carrier link.Carrier) {
 	var cable link.Cuttable
 	l, opt := listen(t, nil)
-	opt.ListenPacket = cable.ListenPacket
+	opt.ListenPacket, opt.DialStream, opt.Carriers = cable.ListenPacket, cable.DialStream, []link.Carrier{carrier}
 	edge, err := link.Dial(t.Context(), l.Addr().String(), opt)
 	if err != nil {
 		t.Fatal(err)
@@ -351,7 +372,14 @@ func TestDialErrors(t *testing.T) {
 
 // BenchmarkStream is the raw rate of one stream over loopback.
 func BenchmarkStream(b *testing.B) {
+	for _, carrier := range []link.Carrier{link.CarrierQUIC, link.CarrierTCP} {
+		b.Run(string(carrier), func(b *testing.B) { benchmarkStream(b, carrier) })
+	}
+}
+
+func benchmarkStream(b *testing.B, carrier link.Carrier) {
 	l, opt := listen(b, nil)
+	opt.Carriers = []link.Carrier{carrier}
 	edge, err := link.Dial(b.Context(), l.Addr().String(), opt)
 	if err != nil {
 		b.Fatal(err)

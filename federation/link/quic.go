@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 
 	"github.com/quic-go/quic-go"
 	"golang.org/x/time/rate"
@@ -41,8 +42,25 @@ type Options struct {
 	Verify func(tls.ConnectionState) (branchline.SiteID, *Error)
 	// ListenPacket opens the UDP socket; nil means the system's.
 	ListenPacket func(addr string) (net.PacketConn, error)
+	// Carriers are tried in this order, each as soon as the one before it has failed or is late; the first
+	// that connects is kept. Nil means QUIC, then TCP. The side that accepts has both.
+	Carriers []Carrier
+	// DialStream and ListenStream open TCP sockets; nil means the system's, or none where ListenPacket is
+	// set, as that stands for another network.
+	DialStream   func(ctx context.Context, addr string) (net.Conn, error)
+	ListenStream func(addr string) (net.Listener, error)
+	// Local is where the side that dials leaves this machine, where the system opens the sockets.
+	Local Local
+	// Uplinks, if any, are tried instead of Local, in the order of their kinds.
+	Uplinks []Uplink
 	// Small keeps what the side that dials sends in packets of 1200 bytes, for a path that has stalled.
 	Small bool
+	// Join is the application protocol (ALPN) of further connections: what is dialled, or accepted with
+	// another protocol, becomes a bundle. On the side that accepts TLS must know it. Empty means that every
+	// connection is for itself.
+	Join string
+	// Single, on the side that accepts, names a protocol whose connections are never bundles.
+	Single string
 	// ResetKey lets a restarted node tell its peers at once that their connections are gone. The zero
 	// key switches that off.
 	ResetKey [32]byte
@@ -61,11 +79,14 @@ func config() *quic.Config {
 		MaxIncomingStreams:             MaxStreams,
 		MaxIncomingUniStreams:          -1,
 		Allow0RTT:                      false,
+		EnableDatagrams:                true,
 	}
 }
 
-func listenUDP(addr string) (net.PacketConn, error) {
-	var conf net.ListenConfig
+func listenUDP(addr string) (net.PacketConn, error) { return Local{}.listenUDP(addr) }
+
+func (l Local) listenUDP(addr string) (net.PacketConn, error) {
+	conf := net.ListenConfig{Control: l.prepare}
 	p, err := conf.ListenPacket(context.Background(), "udp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("open UDP socket: %w", err)
@@ -76,7 +97,7 @@ func listenUDP(addr string) (net.PacketConn, error) {
 func (o Options) open(addr string) (*endpoint, error) {
 	listen := o.ListenPacket
 	if listen == nil {
-		listen = listenUDP
+		listen = o.Local.listenUDP
 	}
 	packets, err := listen(addr)
 	if err != nil {
@@ -102,63 +123,18 @@ type endpoint struct {
 
 func (e *endpoint) close() error { return errors.Join(e.t.Close(), e.packets.Close()) }
 
-// Listener accepts connections on one UDP socket.
-type Listener struct {
-	e      *endpoint
-	l      *quic.Listener
-	verify func(tls.ConnectionState) (branchline.SiteID, *Error)
-}
-
-// Listen opens a UDP socket on addr. Options.Verify must be set.
-func Listen(addr string, opt Options) (*Listener, error) {
-	e, err := opt.open(addr)
-	if err != nil {
-		return nil, fmt.Errorf("listen on %s: %w", addr, err)
-	}
-	l, err := e.t.Listen(opt.TLS, config())
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("listen on %s: %w", addr, err), e.close())
-	}
-	return &Listener{e: e, l: l, verify: opt.Verify}, nil
-}
-
-// Addr returns the socket's address.
-func (l *Listener) Addr() net.Addr { return l.e.packets.LocalAddr() }
-
-// Accept returns the next connection whose peer Options.Verify accepted. Its error means that the
-// listener is closed or ctx is done. The caller closes the connection.
-func (l *Listener) Accept(ctx context.Context) (Conn, error) {
-	for {
-		c, err := l.l.Accept(ctx)
-		if err != nil {
-			return nil, fmt.Errorf("accept connection: %w", meaning(err))
-		}
-		site, refused := l.verify(c.ConnectionState().TLS)
-		if refused == nil {
-			return newConn(c, nil, site), nil
-		}
-		// Nothing to do about a peer that is gone before it hears why.
-		_ = c.CloseWithError(quic.ApplicationErrorCode(refused.Code), clip(refused.Reason))
-	}
-}
-
-// Close ends the listener and every connection that it accepted, and waits for them.
-func (l *Listener) Close() error { return errors.Join(l.l.Close(), l.e.close()) }
-
 type conn struct {
 	c    *quic.Conn
 	own  *endpoint // closed with the connection; nil if the listener owns it
 	peer Peer
+	mtu  *atomic.Uint64 // nil where it is not known
 	once sync.Once
 	end  error // set by once
 }
 
 func newConn(c *quic.Conn, own *endpoint, site branchline.SiteID) *conn {
-	state := c.ConnectionState().TLS
-	p := Peer{Site: site, Protocol: state.NegotiatedProtocol, Addr: c.RemoteAddr().String()}
-	if len(state.PeerCertificates) > 0 {
-		p.Leaf = state.PeerCertificates[0].Raw
-	}
+	p := peerOf(c.ConnectionState().TLS, c.RemoteAddr(), CarrierQUIC)
+	p.Site = site
 	return &conn{c: c, own: own, peer: p}
 }
 
@@ -182,9 +158,15 @@ func (c *conn) Peer() Peer { return c.peer }
 
 func (c *conn) Stats() Stats {
 	s := c.c.ConnectionStats()
+	var mtu uint64
+	if c.mtu != nil {
+		mtu = c.mtu.Load()
+	}
 	return Stats{
-		RTT: s.SmoothedRTT, Sent: s.BytesSent, Received: s.BytesReceived, Lost: s.BytesLost,
+		RTT: s.SmoothedRTT, MinRTT: s.MinRTT, Connections: 1, Handshakes: 1, MTU: mtu,
+		Sent: s.BytesSent, Received: s.BytesReceived, Lost: s.BytesLost,
 		CongestionWindow: s.CongestionWindow, PacketsSent: s.PacketsSent, PacketsIn: s.PacketsReceived,
+		Latest: s.LatestRTT,
 	}
 }
 

@@ -3,6 +3,7 @@ package link
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -20,6 +21,8 @@ type watchdog struct {
 	timer   *time.Timer // from the first probe timeout on; nil while acknowledgements come
 	ended   bool
 	arrived uint64 // packets at the last look
+
+	mtu atomic.Uint64 // what passes, as far as discovery knows
 }
 
 // trace is a [quic.Config]'s tracer.
@@ -37,6 +40,10 @@ func (w *watchdog) AddProducer() qlogwriter.Recorder { return w }
 
 // RecordEvent is part of a trace. The connection calls it for every packet.
 func (w *watchdog) RecordEvent(e qlogwriter.Event) {
+	if m, ok := e.(qlog.MTUUpdated); ok {
+		w.mtu.Store(uint64(m.Value))
+		return
+	}
 	probes, ok := e.(qlog.PTOCountUpdated)
 	if !ok {
 		return

@@ -26,6 +26,10 @@ const (
 	ActionLogout          Action = "logout"
 	ActionSiteAdd         Action = "site-add"
 	ActionSiteRevoke      Action = "site-revoke"
+	ActionSiteApprove     Action = "site-approve"
+	ActionSiteRefuse      Action = "site-refuse"
+	ActionSiteDenied      Action = "site-denied" // a site's node asked for what is not its to ask
+	ActionAuthorityRotate Action = "authority-rotate"
 	ActionRetrievalCreate Action = "retrieval-create"
 	ActionRetrievalCancel Action = "retrieval-cancel"
 	ActionLockCreate      Action = "lock-create"

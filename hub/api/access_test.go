@@ -67,7 +67,10 @@ func TestEveryOperationNeedsARole(t *testing.T) {
 	const viewers, operators, administrators = "viewer operator", "operator", ""
 	allowed := map[string]string{
 		"GET /api/v1/session": viewers, "DELETE /api/v1/session": "", // tested elsewhere: it ends the session
-		"GET /api/v1/sites": viewers, "POST /api/v1/sites": administrators,
+		"GET /api/v1/sites": viewers, "POST /api/v1/sites": administrators, "GET /api/v1/sites/{site}/outages": viewers,
+		"POST /api/v1/sites/{site}/approve": administrators, "POST /api/v1/sites/{site}/refuse": administrators,
+		"GET /api/v1/authority": administrators, "POST /api/v1/authority/rotate": administrators,
+		"GET /api/v1/sites/{site}/uplink":  viewers,
 		"POST /api/v1/sites/{site}/revoke": administrators, "PUT /api/v1/demo/sites/{site}/link": administrators,
 		"GET /api/v1/cameras": viewers, "GET /api/v1/cameras/{camera}/timeline": viewers,
 		"GET /api/v1/streams/{stream}/play.mp4": viewers, "GET /api/v1/streams/{stream}/live": viewers,

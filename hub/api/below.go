@@ -2,6 +2,7 @@ package api
 
 import (
 	"cmp"
+	"errors"
 	"slices"
 	"strings"
 
@@ -23,7 +24,7 @@ func (a *API) withBelow(sites []Site, seen []catalog.SiteState, only branchline.
 		if s.Linked {
 			site.State = SiteStateUp
 		}
-		if err := a.describeLink(&site); err != nil {
+		if err := errors.Join(a.describeLink(&site), a.describePeer(&site)); err != nil {
 			return nil, err
 		}
 		sites = append(sites, site)

@@ -60,6 +60,8 @@ func answerTo(err error) answer {
 		return answer{400, ErrorCodeInvalid, "correct the request; openapi.yaml describes it"}
 	case errors.Is(err, branchline.ErrMismatch):
 		return answer{502, ErrorCodeMismatch, "the bytes that arrived are not those that were recorded; try again"}
+	case refusalOf(err) != nil:
+		return answer{503, ErrorCodeBudget, whyRefused(err) + "; take what is offered instead, or try again later"}
 	case errors.Is(err, branchline.ErrBusy):
 		return answer{503, ErrorCodeBusy, "too much is going on at once; try again when it is less"}
 	case errors.Is(err, errUnlinked):
@@ -105,7 +107,7 @@ func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
 		w.Header().Set("WWW-Authenticate", `Bearer realm="branchline"`)
 	}
 	var body Error
-	body.Error.Code, body.Error.Message = answer.code, message
+	body.Error.Code, body.Error.Message, body.Error.Refusal = answer.code, message, refusalOf(err)
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(answer.status)
 	if err := json.NewEncoder(w).Encode(body); err != nil {

@@ -22,7 +22,9 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/branchline-video/branchline"
+	"github.com/branchline-video/branchline/federation"
 	"github.com/branchline-video/branchline/federation/identity"
+	"github.com/branchline-video/branchline/federation/members"
 	"github.com/branchline-video/branchline/hub/access"
 	"github.com/branchline-video/branchline/hub/catalog"
 	"github.com/branchline-video/branchline/hub/evidence"
@@ -107,8 +109,22 @@ func (h hubFacts) Timeline(stream branchline.StreamID, r branchline.TimeRange) (
 	return catalog.Timeline(r, h.f.Clock.Now(), facts, nil, nil), err
 }
 
-func (hubFacts) RTT(branchline.SiteID) (time.Duration, bool) { return 1500 * time.Microsecond, true }
-func (h hubFacts) Health() error                             { return h.f.failed }
+func (hubFacts) Path(branchline.SiteID) (time.Duration, string) {
+	return 1500 * time.Microsecond, "tcp"
+}
+func (hubFacts) Uplink(context.Context, branchline.SiteID) (federation.UplinkBudget, error) {
+	return federation.UplinkBudget{
+		Rate: 2_000_000, Percent: 20, Zone: "UTC", Capacity: 10_000_000, Used: 500_000, Viewers: 1,
+		Quota: 1_000_000, Sent: 1000,
+	}, nil
+}
+
+func (h hubFacts) Health() error { return h.f.failed }
+
+func (h hubFacts) Standing(site branchline.SiteID) (members.Standing, error) {
+	l, err := h.f.Catalog.Link(site)
+	return members.Join(h.f.Clock.Now(), members.LinkFacts{Up: l.Linked, Since: l.Since}, members.GossipFacts{}), err
+}
 
 type demo struct{ cut atomic.Bool }
 

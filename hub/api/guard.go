@@ -32,7 +32,8 @@ func needs(pattern string) access.Role {
 	case "POST /api/v1/session", "GET /healthz", "GET /metrics", "/":
 		return public
 	case "GET /api/v1/session", "DELETE /api/v1/session",
-		"GET /api/v1/sites",
+		"GET /api/v1/sites", "GET /api/v1/sites/{site}/uplink",
+		"GET /api/v1/sites/{site}/outages",
 		"GET /api/v1/cameras", "GET /api/v1/cameras/{camera}/timeline",
 		"GET /api/v1/streams/{stream}/play.mp4", "GET /api/v1/streams/{stream}/live",
 		"GET /api/v1/retrievals", "GET /api/v1/retrievals/{retrieval}",

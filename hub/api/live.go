@@ -3,9 +3,11 @@ package api
 import (
 	"bytes"
 	"context"
+	"errors"
 	"net/http"
 
 	"github.com/branchline-video/branchline"
+	"github.com/branchline-video/branchline/federation"
 	"github.com/branchline-video/branchline/internal/media"
 )
 
@@ -16,13 +18,21 @@ func (a *API) live(w http.ResponseWriter, r *http.Request) {
 		a.fail(w, r, err)
 		return
 	}
+	keyFrames, err := boolean(r, "keyFrames")
+	if err != nil {
+		a.fail(w, r, err)
+		return
+	}
 	a.metrics.viewers.Inc()
 	defer a.metrics.viewers.Dec()
 	a.serveSocket(w, r, func(ctx context.Context, s *socket) error {
 		v := viewer{socket: s, stream: stream}
+		if keyFrames {
+			ctx = federation.WithKeyFrames(ctx)
+		}
 		for item, err := range a.Source.Live(ctx, stream) {
 			if err != nil {
-				return err
+				return errors.Join(err, v.refused(err))
 			}
 			if err := v.show(item); err != nil {
 				return err

@@ -283,7 +283,7 @@ func TestEvents(t *testing.T) {
 	if e := next(); e.Type != EventTypeReady {
 		t.Fatalf("first event %+v", e)
 	}
-	if err := f.Catalog.LinkDown(testSite, at(3590)); err != nil {
+	if err := f.Catalog.LinkDown(testSite, at(3590), catalog.Why{}); err != nil {
 		t.Fatal(err)
 	}
 	if e := next(); e.Type != EventTypeSite || e.Site.Id != "berlin" || len(e.Site.Outages) != 1 {

@@ -19,6 +19,7 @@ import (
 
 // Defines values for ErrorCode.
 const (
+	ErrorCodeBudget          ErrorCode = "budget"
 	ErrorCodeBusy            ErrorCode = "busy"
 	ErrorCodeDenied          ErrorCode = "denied"
 	ErrorCodeGone            ErrorCode = "gone"
@@ -36,6 +37,8 @@ const (
 // Valid indicates whether the value is a known member of the ErrorCode enum.
 func (e ErrorCode) Valid() bool {
 	switch e {
+	case ErrorCodeBudget:
+		return true
 	case ErrorCodeBusy:
 		return true
 	case ErrorCodeDenied:
@@ -100,9 +103,10 @@ func (e EventType) Valid() bool {
 
 // Defines values for LiveMessageType.
 const (
-	LiveMessageTypeEnd    LiveMessageType = "end"
-	LiveMessageTypeMissed LiveMessageType = "missed"
-	LiveMessageTypeStart  LiveMessageType = "start"
+	LiveMessageTypeEnd     LiveMessageType = "end"
+	LiveMessageTypeMissed  LiveMessageType = "missed"
+	LiveMessageTypeRefused LiveMessageType = "refused"
+	LiveMessageTypeStart   LiveMessageType = "start"
 )
 
 // Valid indicates whether the value is a known member of the LiveMessageType enum.
@@ -111,6 +115,8 @@ func (e LiveMessageType) Valid() bool {
 	case LiveMessageTypeEnd:
 		return true
 	case LiveMessageTypeMissed:
+		return true
+	case LiveMessageTypeRefused:
 		return true
 	case LiveMessageTypeStart:
 		return true
@@ -164,6 +170,36 @@ func (e LockState) Valid() bool {
 	}
 }
 
+// Defines values for PeerState.
+const (
+	PeerStateLeft        PeerState = "left"
+	PeerStateLinkDown    PeerState = "link-down"
+	PeerStateOneWay      PeerState = "one-way"
+	PeerStateOnline      PeerState = "online"
+	PeerStateSuspect     PeerState = "suspect"
+	PeerStateUnreachable PeerState = "unreachable"
+)
+
+// Valid indicates whether the value is a known member of the PeerState enum.
+func (e PeerState) Valid() bool {
+	switch e {
+	case PeerStateLeft:
+		return true
+	case PeerStateLinkDown:
+		return true
+	case PeerStateOneWay:
+		return true
+	case PeerStateOnline:
+		return true
+	case PeerStateSuspect:
+		return true
+	case PeerStateUnreachable:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for Policy.
 const (
 	PolicyAlways   Policy = "always"
@@ -179,6 +215,24 @@ func (e Policy) Valid() bool {
 	case PolicyBackfill:
 		return true
 	case PolicyNever:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for QuarantineCause.
+const (
+	QuarantineCauseDuplicate  QuarantineCause = "duplicate"
+	QuarantineCauseRolledBack QuarantineCause = "rolled-back"
+)
+
+// Valid indicates whether the value is a known member of the QuarantineCause enum.
+func (e QuarantineCause) Valid() bool {
+	switch e {
+	case QuarantineCauseDuplicate:
+		return true
+	case QuarantineCauseRolledBack:
 		return true
 	default:
 		return false
@@ -257,12 +311,32 @@ func (e Role) Valid() bool {
 	}
 }
 
+// Defines values for SiteCarrier.
+const (
+	SiteCarrierQuic SiteCarrier = "quic"
+	SiteCarrierTcp  SiteCarrier = "tcp"
+)
+
+// Valid indicates whether the value is a known member of the SiteCarrier enum.
+func (e SiteCarrier) Valid() bool {
+	switch e {
+	case SiteCarrierQuic:
+		return true
+	case SiteCarrierTcp:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for SiteState.
 const (
-	SiteStateDown      SiteState = "down"
-	SiteStateEnrolling SiteState = "enrolling"
-	SiteStateRevoked   SiteState = "revoked"
-	SiteStateUp        SiteState = "up"
+	SiteStateDown        SiteState = "down"
+	SiteStateEnrolling   SiteState = "enrolling"
+	SiteStateQuarantined SiteState = "quarantined"
+	SiteStateRevoked     SiteState = "revoked"
+	SiteStateUp          SiteState = "up"
+	SiteStateWaiting     SiteState = "waiting"
 )
 
 // Valid indicates whether the value is a known member of the SiteState enum.
@@ -272,9 +346,13 @@ func (e SiteState) Valid() bool {
 		return true
 	case SiteStateEnrolling:
 		return true
+	case SiteStateQuarantined:
+		return true
 	case SiteStateRevoked:
 		return true
 	case SiteStateUp:
+		return true
+	case SiteStateWaiting:
 		return true
 	default:
 		return false
@@ -311,6 +389,20 @@ func (e SpanState) Valid() bool {
 	}
 }
 
+// Alternative defines model for Alternative.
+type Alternative struct {
+	// KeyFrames Key frames only
+	KeyFrames bool   `json:"keyFrames"`
+	Need      int64  `json:"need"`
+	Stream    string `json:"stream"`
+}
+
+// Approval defines model for Approval.
+type Approval struct {
+	// Instance The node of a quarantined site that is to go on
+	Instance *string `json:"instance,omitempty"`
+}
+
 // AuditEntry defines model for AuditEntry.
 type AuditEntry struct {
 	// Action login, login-failed, site-add, retrieval-create, lock-create, play, ...
@@ -328,6 +420,30 @@ type AuditEntry struct {
 // AuditList defines model for AuditList.
 type AuditList struct {
 	Entries []AuditEntry `json:"entries"`
+}
+
+// Authority defines model for Authority.
+type Authority struct {
+	// Behind Those of them that still have one of a former authority
+	Behind int `json:"behind"`
+
+	// Certificate PEM
+	Certificate string `json:"certificate"`
+
+	// Fingerprint SHA-256 of the certificate
+	Fingerprint string            `json:"fingerprint"`
+	Former      []FormerAuthority `json:"former"`
+	From        time.Time         `json:"from"`
+
+	// Organisation Certificates are the organisation's; this one is the hub's own
+	Organisation bool `json:"organisation"`
+
+	// Problem Why files that have changed are not used
+	Problem *string `json:"problem,omitempty"`
+
+	// Sites Sites with a certificate
+	Sites int       `json:"sites"`
+	Until time.Time `json:"until"`
 }
 
 // Camera defines model for Camera.
@@ -373,16 +489,21 @@ type Enrolment struct {
 type Error struct {
 	Error struct {
 		// Code invalid 400; unauthenticated 401; denied 403; not_found 404; nothing_recorded 404; gone 410;
-		// too_large 413; too_many_attempts 429; internal 500; mismatch 502; busy 503; unavailable 503.
+		// too_large 413; too_many_attempts 429; internal 500; mismatch 502; busy 503; unavailable 503;
+		// budget 503, with a refusal.
 		Code ErrorCode `json:"code"`
 
 		// Message For people; says what to do
 		Message string `json:"message"`
+
+		// Refusal Why a stream does not fit a site's uplink budget. Rates are bits a second
+		Refusal *Refusal `json:"refusal,omitempty"`
 	} `json:"error"`
 }
 
 // ErrorCode invalid 400; unauthenticated 401; denied 403; not_found 404; nothing_recorded 404; gone 410;
-// too_large 413; too_many_attempts 429; internal 500; mismatch 502; busy 503; unavailable 503.
+// too_large 413; too_many_attempts 429; internal 500; mismatch 502; busy 503; unavailable 503;
+// budget 503, with a refusal.
 type ErrorCode string
 
 // Event ready and reload carry nothing; site: a site's state changed; cameras: cameras were added or changed, ask for
@@ -401,9 +522,17 @@ type Event struct {
 // EventType defines model for Event.Type.
 type EventType string
 
+// FormerAuthority defines model for FormerAuthority.
+type FormerAuthority struct {
+	Fingerprint string `json:"fingerprint"`
+
+	// Until Its certificates are good until then
+	Until time.Time `json:"until"`
+}
+
 // LiveMessage defines model for LiveMessage.
 type LiveMessage struct {
-	// Cause end: why the run ended
+	// Cause end: why the run ended; refused: why, in a sentence
 	Cause *string `json:"cause,omitempty"`
 
 	// Codecs start: RFC 6381; the MIME type is video/mp4; codecs="..."
@@ -411,6 +540,9 @@ type LiveMessage struct {
 
 	// Count missed: how many items were lost
 	Count *int `json:"count,omitempty"`
+
+	// Refusal Why a stream does not fit a site's uplink budget. Rates are bits a second
+	Refusal *Refusal `json:"refusal,omitempty"`
 
 	// Stream start
 	Stream *string         `json:"stream,omitempty"`
@@ -507,18 +639,97 @@ type NewSite struct {
 
 // Outage defines model for Outage.
 type Outage struct {
-	End   *time.Time `json:"end,omitempty"`
-	Start time.Time  `json:"start"`
+	End *time.Time `json:"end,omitempty"`
+
+	// Reason How it looked
+	Reason *string `json:"reason,omitempty"`
+
+	// SeenBy Who saw it: this hub, the site, or gossip
+	SeenBy *string   `json:"seenBy,omitempty"`
+	Start  time.Time `json:"start"`
+
+	// State online: the link is up; suspect: it is silent, or was lost and it is not decided yet why; link-down: nobody
+	// reaches the site; unreachable: from this hub, while the site is linked to another one; one-way: bytes pass in
+	// one direction only; left: its edge was stopped, which is no alarm.
+	State *PeerState `json:"state,omitempty"`
 }
+
+// OutageList defines model for OutageList.
+type OutageList struct {
+	Outages []Outage `json:"outages"`
+}
+
+// Peer How a site that was ever linked stands, its link and what other members say of it joined
+type Peer struct {
+	// Alarm Whether somebody should look after the site
+	Alarm bool `json:"alarm"`
+
+	// Reason Why it is thought so
+	Reason string    `json:"reason"`
+	Since  time.Time `json:"since"`
+
+	// State online: the link is up; suspect: it is silent, or was lost and it is not decided yet why; link-down: nobody
+	// reaches the site; unreachable: from this hub, while the site is linked to another one; one-way: bytes pass in
+	// one direction only; left: its edge was stopped, which is no alarm.
+	State PeerState `json:"state"`
+}
+
+// PeerState online: the link is up; suspect: it is silent, or was lost and it is not decided yet why; link-down: nobody
+// reaches the site; unreachable: from this hub, while the site is linked to another one; one-way: bytes pass in
+// one direction only; left: its edge was stopped, which is no alarm.
+type PeerState string
 
 // Policy What of the stream is brought to the hub without being asked for. always: everything; backfill: what was
 // recorded while the site's link was down; never: nothing.
 type Policy string
 
+// Quarantine defines model for Quarantine.
+type Quarantine struct {
+	// Approved When a node was approved that is not linked yet
+	Approved *time.Time `json:"approved,omitempty"`
+
+	// Cause duplicate: two nodes were there at once; rolled-back: a node came with an older state than was seen.
+	Cause QuarantineCause `json:"cause"`
+
+	// Nodes Those that came with the site's identity, the latest first
+	Nodes []SeenNode `json:"nodes"`
+	Since time.Time  `json:"since"`
+}
+
+// QuarantineCause duplicate: two nodes were there at once; rolled-back: a node came with an older state than was seen.
+type QuarantineCause string
+
 // Recording What the edge last told of the stream: recording; interrupted (with the cause); unknown if it never told
 // anything.
 // While the site is down this is what held when the link was lost.
 type Recording string
+
+// Refusal Why a stream does not fit a site's uplink budget. Rates are bits a second
+type Refusal struct {
+	// Budget That may be sent now; -1 for nothing but control
+	Budget int64 `json:"budget"`
+
+	// Instead What would fit, the best first
+	Instead []Alternative `json:"instead"`
+
+	// Need By this stream; 0 where that makes no difference
+	Need int64 `json:"need"`
+
+	// Spent The month's quota is used up
+	Spent bool `json:"spent"`
+
+	// Until When that changes
+	Until *time.Time `json:"until,omitempty"`
+
+	// Used By those who watch already
+	Used int64 `json:"used"`
+
+	// Viewers How many they are
+	Viewers int `json:"viewers"`
+
+	// Zone IANA name of the site's zone
+	Zone string `json:"zone"`
+}
 
 // Retrieval defines model for Retrieval.
 type Retrieval struct {
@@ -565,6 +776,27 @@ type RetrievalState string
 // Role defines model for Role.
 type Role string
 
+// Rotation defines model for Rotation.
+type Rotation struct {
+	// OverlapHours How long certificates of the present authority stay good; 90 days if left out
+	OverlapHours *float64 `json:"overlapHours,omitempty"`
+}
+
+// SeenNode defines model for SeenNode.
+type SeenNode struct {
+	Address string `json:"address"`
+
+	// At When it last came
+	At time.Time `json:"at"`
+
+	// Instance One run of the node's process
+	Instance string `json:"instance"`
+
+	// Opens How often that node was started; 0 if it cannot tell
+	Opens    int     `json:"opens"`
+	Software *string `json:"software,omitempty"`
+}
+
 // Session defines model for Session.
 type Session struct {
 	// Demo Whether this is a demo, where links can be cut
@@ -584,6 +816,12 @@ type Site struct {
 	// Cameras How many cameras are configured there
 	Cameras int `json:"cameras"`
 
+	// Carrier What carries the link, while it is up and known; tcp where the network blocks UDP
+	Carrier *SiteCarrier `json:"carrier,omitempty"`
+
+	// CertificateUntil When its newest certificate ends
+	CertificateUntil *time.Time `json:"certificateUntil,omitempty"`
+
 	// Cut Only in a demo: whether its link is cut on purpose
 	Cut *bool  `json:"cut,omitempty"`
 	Id  string `json:"id"`
@@ -594,22 +832,34 @@ type Site struct {
 	// Outages Recent outages of the link, oldest first; the last has no end while the site is down
 	Outages []Outage `json:"outages"`
 
+	// Peer How a site that was ever linked stands, its link and what other members say of it joined
+	Peer       *Peer       `json:"peer,omitempty"`
+	Quarantine *Quarantine `json:"quarantine,omitempty"`
+
 	// RttMs Round trip time of the link in milliseconds, while it is up and known
 	RttMs *float64 `json:"rttMs,omitempty"`
 
 	// Since Since when it is in this state
 	Since *time.Time `json:"since,omitempty"`
 
-	// State enrolling: added, and no edge has used the token yet; up: linked; down: not linked; revoked.
+	// State enrolling: added, and no edge has used the token yet; up: linked; down: not linked; waiting: its certificate
+	// has expired and it waits for approval; quarantined: more than one node has its identity; revoked.
 	State SiteState `json:"state"`
+
+	// Waiting Of a site that was off past the end of its certificate and has come back with it
+	Waiting *Waiting `json:"waiting,omitempty"`
 }
+
+// SiteCarrier What carries the link, while it is up and known; tcp where the network blocks UDP
+type SiteCarrier string
 
 // SiteList defines model for SiteList.
 type SiteList struct {
 	Sites []Site `json:"sites"`
 }
 
-// SiteState enrolling: added, and no edge has used the token yet; up: linked; down: not linked; revoked.
+// SiteState enrolling: added, and no edge has used the token yet; up: linked; down: not linked; waiting: its certificate
+// has expired and it waits for approval; quarantined: more than one node has its identity; revoked.
 type SiteState string
 
 // Span defines model for Span.
@@ -677,6 +927,46 @@ type Timeline struct {
 	To      time.Time        `json:"to"`
 }
 
+// Uplink How a site's uplink stands. Rates are bits a second
+type Uplink struct {
+	// Bulk At which bulk keeps the line's queue short; 0 for no limit
+	Bulk int64 `json:"bulk"`
+
+	// Capacity Of the line; absent while not known
+	Capacity *int64 `json:"capacity,omitempty"`
+
+	// Percent Of the capacity, if the rate is a share of that
+	Percent *int         `json:"percent,omitempty"`
+	Quota   *UplinkQuota `json:"quota,omitempty"`
+
+	// Rate That may be sent now; 0 for no limit, -1 for nothing but control
+	Rate int64 `json:"rate"`
+
+	// Until When the rate changes
+	Until *time.Time `json:"until,omitempty"`
+
+	// Used By live streams and playbacks that were let in
+	Used int64 `json:"used"`
+
+	// Viewers How many these are
+	Viewers int `json:"viewers"`
+
+	// Zone IANA name of the site's zone
+	Zone string `json:"zone"`
+}
+
+// UplinkQuota defines model for UplinkQuota.
+type UplinkQuota struct {
+	// Bytes That may be sent in the month
+	Bytes int64     `json:"bytes"`
+	From  time.Time `json:"from"`
+
+	// Spent It is used up
+	Spent bool      `json:"spent"`
+	To    time.Time `json:"to"`
+	Used  int64     `json:"used"`
+}
+
 // User defines model for User.
 type User struct {
 	// Name One label: a-z, 0-9 and inner hyphens
@@ -687,6 +977,23 @@ type User struct {
 // UserList defines model for UserList.
 type UserList struct {
 	Users []User `json:"users"`
+}
+
+// Waiting Of a site that was off past the end of its certificate and has come back with it
+type Waiting struct {
+	// Address Where it comes from
+	Address string `json:"address"`
+
+	// Approved It gets a certificate when it comes next
+	Approved *time.Time `json:"approved,omitempty"`
+
+	// Expired When its certificate ended
+	Expired time.Time  `json:"expired"`
+	Refused *time.Time `json:"refused,omitempty"`
+
+	// Since When it first came
+	Since    time.Time `json:"since"`
+	Software *string   `json:"software,omitempty"`
 }
 
 // CameraID defines model for CameraID.
@@ -715,6 +1022,14 @@ type GetTimelineParams struct {
 	To   To   `form:"to" json:"to"`
 }
 
+// ListOutagesParams defines parameters for ListOutages.
+type ListOutagesParams struct {
+	Limit *int `form:"limit,omitempty" json:"limit,omitempty"`
+}
+
+// RotateAuthorityJSONRequestBody defines body for RotateAuthority for application/json ContentType.
+type RotateAuthorityJSONRequestBody = Rotation
+
 // SetDemoLinkJSONRequestBody defines body for SetDemoLink for application/json ContentType.
 type SetDemoLinkJSONRequestBody = DemoLink
 
@@ -730,6 +1045,9 @@ type LoginJSONRequestBody = Login
 // AddSiteJSONRequestBody defines body for AddSite for application/json ContentType.
 type AddSiteJSONRequestBody = NewSite
 
+// ApproveSiteJSONRequestBody defines body for ApproveSite for application/json ContentType.
+type ApproveSiteJSONRequestBody = Approval
+
 // AddUserJSONRequestBody defines body for AddUser for application/json ContentType.
 type AddUserJSONRequestBody = User
 
@@ -738,6 +1056,12 @@ type ServerInterface interface {
 	// ListAudit The newest entries of the audit log, newest first (administrators)
 	// (GET /api/v1/audit)
 	ListAudit(w http.ResponseWriter, r *http.Request, params ListAuditParams)
+	// GetAuthority The authority that issues the sites' certificates
+	// (GET /api/v1/authority)
+	GetAuthority(w http.ResponseWriter, r *http.Request)
+	// RotateAuthority Make a new authority; linked sites renew at once, and the old certificates stay good for an overlap
+	// (POST /api/v1/authority/rotate)
+	RotateAuthority(w http.ResponseWriter, r *http.Request)
 	// ListCameras All cameras of all sites, sorted by ID, also of sites that are down
 	// (GET /api/v1/cameras)
 	ListCameras(w http.ResponseWriter, r *http.Request)
@@ -783,9 +1107,21 @@ type ServerInterface interface {
 	// AddSite Add a site and get the one-time token with which its edge enrols
 	// (POST /api/v1/sites)
 	AddSite(w http.ResponseWriter, r *http.Request)
+	// ApproveSite Let a site come back that waits for approval, or one node of a quarantined site
+	// (POST /api/v1/sites/{site}/approve)
+	ApproveSite(w http.ResponseWriter, r *http.Request, site SiteID)
+	// ListOutages The outages of a site's link that are on record, newest first
+	// (GET /api/v1/sites/{site}/outages)
+	ListOutages(w http.ResponseWriter, r *http.Request, site SiteID, params ListOutagesParams)
+	// RefuseSite Keep a site out that waits for approval
+	// (POST /api/v1/sites/{site}/refuse)
+	RefuseSite(w http.ResponseWriter, r *http.Request, site SiteID)
 	// RevokeSite Withdraw a site's certificate; its link ends at once, what is held stays
 	// (POST /api/v1/sites/{site}/revoke)
 	RevokeSite(w http.ResponseWriter, r *http.Request, site SiteID)
+	// GetUplink How the site's uplink stands now
+	// (GET /api/v1/sites/{site}/uplink)
+	GetUplink(w http.ResponseWriter, r *http.Request, site SiteID)
 	// ListUsers All users, sorted by name (administrators)
 	// (GET /api/v1/users)
 	ListUsers(w http.ResponseWriter, r *http.Request)
@@ -830,6 +1166,34 @@ func (siw *ServerInterfaceWrapper) ListAudit(w http.ResponseWriter, r *http.Requ
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.ListAudit(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetAuthority operation middleware
+func (siw *ServerInterfaceWrapper) GetAuthority(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetAuthority(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// RotateAuthority operation middleware
+func (siw *ServerInterfaceWrapper) RotateAuthority(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.RotateAuthority(w, r)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -1138,6 +1502,100 @@ func (siw *ServerInterfaceWrapper) AddSite(w http.ResponseWriter, r *http.Reques
 	handler.ServeHTTP(w, r)
 }
 
+// ApproveSite operation middleware
+func (siw *ServerInterfaceWrapper) ApproveSite(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "site" -------------
+	var site SiteID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "site", r.PathValue("site"), &site, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "site", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ApproveSite(w, r, site)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ListOutages operation middleware
+func (siw *ServerInterfaceWrapper) ListOutages(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "site" -------------
+	var site SiteID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "site", r.PathValue("site"), &site, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "site", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListOutagesParams
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", r.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "limit"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "limit", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListOutages(w, r, site, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// RefuseSite operation middleware
+func (siw *ServerInterfaceWrapper) RefuseSite(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "site" -------------
+	var site SiteID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "site", r.PathValue("site"), &site, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "site", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.RefuseSite(w, r, site)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // RevokeSite operation middleware
 func (siw *ServerInterfaceWrapper) RevokeSite(w http.ResponseWriter, r *http.Request) {
 
@@ -1155,6 +1613,32 @@ func (siw *ServerInterfaceWrapper) RevokeSite(w http.ResponseWriter, r *http.Req
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.RevokeSite(w, r, site)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetUplink operation middleware
+func (siw *ServerInterfaceWrapper) GetUplink(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "site" -------------
+	var site SiteID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "site", r.PathValue("site"), &site, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "site", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetUplink(w, r, site)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -1344,6 +1828,12 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/sites", wrapper.ListSites)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/sites", wrapper.AddSite)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/sites/{site}/revoke", wrapper.RevokeSite)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/sites/{site}/outages", wrapper.ListOutages)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/sites/{site}/approve", wrapper.ApproveSite)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/sites/{site}/refuse", wrapper.RefuseSite)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/authority", wrapper.GetAuthority)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/authority/rotate", wrapper.RotateAuthority)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/sites/{site}/uplink", wrapper.GetUplink)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/cameras", wrapper.ListCameras)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/cameras/{camera}/timeline", wrapper.GetTimeline)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/retrievals", wrapper.ListRetrievals)
@@ -1400,6 +1890,91 @@ type ListAuditdefaultJSONResponse struct {
 }
 
 func (response ListAuditdefaultJSONResponse) VisitListAuditResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if response.Headers.RetryAfter != nil {
+		w.Header().Set("Retry-After", fmt.Sprint(*response.Headers.RetryAfter))
+	}
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetAuthorityRequestObject struct {
+}
+
+type GetAuthorityResponseObject interface {
+	VisitGetAuthorityResponse(w http.ResponseWriter) error
+}
+
+type GetAuthority200JSONResponse Authority
+
+func (response GetAuthority200JSONResponse) VisitGetAuthorityResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetAuthoritydefaultJSONResponse struct {
+	Body       Error
+	Headers    ErrorResponseHeaders
+	StatusCode int
+}
+
+func (response GetAuthoritydefaultJSONResponse) VisitGetAuthorityResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if response.Headers.RetryAfter != nil {
+		w.Header().Set("Retry-After", fmt.Sprint(*response.Headers.RetryAfter))
+	}
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RotateAuthorityRequestObject struct {
+	Body *RotateAuthorityJSONRequestBody
+}
+
+type RotateAuthorityResponseObject interface {
+	VisitRotateAuthorityResponse(w http.ResponseWriter) error
+}
+
+type RotateAuthority200JSONResponse Authority
+
+func (response RotateAuthority200JSONResponse) VisitRotateAuthorityResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RotateAuthoritydefaultJSONResponse struct {
+	Body       Error
+	Headers    ErrorResponseHeaders
+	StatusCode int
+}
+
+func (response RotateAuthoritydefaultJSONResponse) VisitRotateAuthorityResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -2049,6 +2624,104 @@ func (response AddSitedefaultJSONResponse) VisitAddSiteResponse(w http.ResponseW
 	return err
 }
 
+type ApproveSiteRequestObject struct {
+	Site SiteID `json:"site"`
+	Body *ApproveSiteJSONRequestBody
+}
+
+type ApproveSiteResponseObject interface {
+	VisitApproveSiteResponse(w http.ResponseWriter) error
+}
+
+type ApproveSite204Response struct {
+}
+
+func (response ApproveSite204Response) VisitApproveSiteResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type ApproveSitedefaultJSONResponse struct {
+	Body       Error
+	Headers    ErrorResponseHeaders
+	StatusCode int
+}
+
+func (response ApproveSitedefaultJSONResponse) VisitApproveSiteResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if response.Headers.RetryAfter != nil {
+		w.Header().Set("Retry-After", fmt.Sprint(*response.Headers.RetryAfter))
+	}
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListOutagesRequestObject struct {
+	Site   SiteID `json:"site"`
+	Params ListOutagesParams
+}
+
+type ListOutagesResponseObject interface {
+	VisitListOutagesResponse(w http.ResponseWriter) error
+}
+
+type ListOutages200JSONResponse OutageList
+
+func (response ListOutages200JSONResponse) VisitListOutagesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RefuseSiteRequestObject struct {
+	Site SiteID `json:"site"`
+}
+
+type RefuseSiteResponseObject interface {
+	VisitRefuseSiteResponse(w http.ResponseWriter) error
+}
+
+type RefuseSite204Response struct {
+}
+
+func (response RefuseSite204Response) VisitRefuseSiteResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type RefuseSitedefaultJSONResponse struct {
+	Body       Error
+	Headers    ErrorResponseHeaders
+	StatusCode int
+}
+
+func (response RefuseSitedefaultJSONResponse) VisitRefuseSiteResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if response.Headers.RetryAfter != nil {
+		w.Header().Set("Retry-After", fmt.Sprint(*response.Headers.RetryAfter))
+	}
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type RevokeSiteRequestObject struct {
 	Site SiteID `json:"site"`
 }
@@ -2072,6 +2745,49 @@ type RevokeSitedefaultJSONResponse struct {
 }
 
 func (response RevokeSitedefaultJSONResponse) VisitRevokeSiteResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if response.Headers.RetryAfter != nil {
+		w.Header().Set("Retry-After", fmt.Sprint(*response.Headers.RetryAfter))
+	}
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetUplinkRequestObject struct {
+	Site SiteID `json:"site"`
+}
+
+type GetUplinkResponseObject interface {
+	VisitGetUplinkResponse(w http.ResponseWriter) error
+}
+
+type GetUplink200JSONResponse Uplink
+
+func (response GetUplink200JSONResponse) VisitGetUplinkResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetUplinkdefaultJSONResponse struct {
+	Body       Error
+	Headers    ErrorResponseHeaders
+	StatusCode int
+}
+
+func (response GetUplinkdefaultJSONResponse) VisitGetUplinkResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -2213,6 +2929,12 @@ type StrictServerInterface interface {
 	// ListAudit The newest entries of the audit log, newest first (administrators)
 	// (GET /api/v1/audit)
 	ListAudit(ctx context.Context, request ListAuditRequestObject) (ListAuditResponseObject, error)
+	// GetAuthority The authority that issues the sites' certificates
+	// (GET /api/v1/authority)
+	GetAuthority(ctx context.Context, request GetAuthorityRequestObject) (GetAuthorityResponseObject, error)
+	// RotateAuthority Make a new authority; linked sites renew at once, and the old certificates stay good for an overlap
+	// (POST /api/v1/authority/rotate)
+	RotateAuthority(ctx context.Context, request RotateAuthorityRequestObject) (RotateAuthorityResponseObject, error)
 	// ListCameras All cameras of all sites, sorted by ID, also of sites that are down
 	// (GET /api/v1/cameras)
 	ListCameras(ctx context.Context, request ListCamerasRequestObject) (ListCamerasResponseObject, error)
@@ -2258,9 +2980,21 @@ type StrictServerInterface interface {
 	// AddSite Add a site and get the one-time token with which its edge enrols
 	// (POST /api/v1/sites)
 	AddSite(ctx context.Context, request AddSiteRequestObject) (AddSiteResponseObject, error)
+	// ApproveSite Let a site come back that waits for approval, or one node of a quarantined site
+	// (POST /api/v1/sites/{site}/approve)
+	ApproveSite(ctx context.Context, request ApproveSiteRequestObject) (ApproveSiteResponseObject, error)
+	// ListOutages The outages of a site's link that are on record, newest first
+	// (GET /api/v1/sites/{site}/outages)
+	ListOutages(ctx context.Context, request ListOutagesRequestObject) (ListOutagesResponseObject, error)
+	// RefuseSite Keep a site out that waits for approval
+	// (POST /api/v1/sites/{site}/refuse)
+	RefuseSite(ctx context.Context, request RefuseSiteRequestObject) (RefuseSiteResponseObject, error)
 	// RevokeSite Withdraw a site's certificate; its link ends at once, what is held stays
 	// (POST /api/v1/sites/{site}/revoke)
 	RevokeSite(ctx context.Context, request RevokeSiteRequestObject) (RevokeSiteResponseObject, error)
+	// GetUplink How the site's uplink stands now
+	// (GET /api/v1/sites/{site}/uplink)
+	GetUplink(ctx context.Context, request GetUplinkRequestObject) (GetUplinkResponseObject, error)
 	// ListUsers All users, sorted by name (administrators)
 	// (GET /api/v1/users)
 	ListUsers(ctx context.Context, request ListUsersRequestObject) (ListUsersResponseObject, error)
@@ -2330,6 +3064,61 @@ func (sh *strictHandler) ListAudit(w http.ResponseWriter, r *http.Request, param
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(ListAuditResponseObject); ok {
 		if err := validResponse.VisitListAuditResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetAuthority operation middleware
+func (sh *strictHandler) GetAuthority(w http.ResponseWriter, r *http.Request) {
+	var request GetAuthorityRequestObject
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetAuthority(ctx, request.(GetAuthorityRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetAuthority")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetAuthorityResponseObject); ok {
+		if err := validResponse.VisitGetAuthorityResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// RotateAuthority operation middleware
+func (sh *strictHandler) RotateAuthority(w http.ResponseWriter, r *http.Request) {
+	var request RotateAuthorityRequestObject
+
+	var body RotateAuthorityJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.RotateAuthority(ctx, request.(RotateAuthorityRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RotateAuthority")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(RotateAuthorityResponseObject); ok {
+		if err := validResponse.VisitRotateAuthorityResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {
@@ -2743,6 +3532,92 @@ func (sh *strictHandler) AddSite(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// ApproveSite operation middleware
+func (sh *strictHandler) ApproveSite(w http.ResponseWriter, r *http.Request, site SiteID) {
+	var request ApproveSiteRequestObject
+
+	request.Site = site
+
+	var body ApproveSiteJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ApproveSite(ctx, request.(ApproveSiteRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ApproveSite")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ApproveSiteResponseObject); ok {
+		if err := validResponse.VisitApproveSiteResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ListOutages operation middleware
+func (sh *strictHandler) ListOutages(w http.ResponseWriter, r *http.Request, site SiteID, params ListOutagesParams) {
+	var request ListOutagesRequestObject
+
+	request.Site = site
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListOutages(ctx, request.(ListOutagesRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListOutages")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListOutagesResponseObject); ok {
+		if err := validResponse.VisitListOutagesResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// RefuseSite operation middleware
+func (sh *strictHandler) RefuseSite(w http.ResponseWriter, r *http.Request, site SiteID) {
+	var request RefuseSiteRequestObject
+
+	request.Site = site
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.RefuseSite(ctx, request.(RefuseSiteRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RefuseSite")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(RefuseSiteResponseObject); ok {
+		if err := validResponse.VisitRefuseSiteResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // RevokeSite operation middleware
 func (sh *strictHandler) RevokeSite(w http.ResponseWriter, r *http.Request, site SiteID) {
 	var request RevokeSiteRequestObject
@@ -2762,6 +3637,32 @@ func (sh *strictHandler) RevokeSite(w http.ResponseWriter, r *http.Request, site
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(RevokeSiteResponseObject); ok {
 		if err := validResponse.VisitRevokeSiteResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetUplink operation middleware
+func (sh *strictHandler) GetUplink(w http.ResponseWriter, r *http.Request, site SiteID) {
+	var request GetUplinkRequestObject
+
+	request.Site = site
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetUplink(ctx, request.(GetUplinkRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetUplink")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetUplinkResponseObject); ok {
+		if err := validResponse.VisitGetUplinkResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/branchline-video/branchline"
+	"github.com/branchline-video/branchline/federation"
 	"github.com/branchline-video/branchline/hub/access"
 	"github.com/branchline-video/branchline/internal/media"
 )
@@ -39,8 +40,12 @@ func (a *API) play(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		err = a.allowPlay(r, &p, download)
 	}
+	ctx := r.Context()
+	if !download { // who saves a file does not watch, and takes what is left of the uplink
+		ctx = federation.WithPlayback(ctx, p.stream)
+	}
 	if err == nil {
-		err = p.open(r.Context())
+		err = p.open(ctx)
 	}
 	if errors.Is(err, errNothing) {
 		err = a.whyNothing(p)
@@ -59,7 +64,7 @@ func (a *API) play(w http.ResponseWriter, r *http.Request) {
 	if r.Method == http.MethodHead {
 		return
 	}
-	n, err := p.copy(r.Context(), w)
+	n, err := p.copy(ctx, w)
 	a.metrics.played.Add(float64(n))
 	if err != nil {
 		a.log.Info("playback ended early", "stream", p.stream, "bytes", n, "error", err)
@@ -125,12 +130,23 @@ func (p *playback) parse(r *http.Request) (download bool, err error) {
 			return false, fmt.Errorf("read %s=%.80q as RFC 3339: %w", name, query.Get(name), branchline.ErrInvalid)
 		}
 	}
-	if text := query.Get("download"); text != "" {
-		if download, err = strconv.ParseBool(text); err != nil {
-			return false, fmt.Errorf("read download=%.80q as true or false: %w", text, branchline.ErrInvalid)
-		}
+	if download, err = boolean(r, "download"); err != nil {
+		return false, err
 	}
 	return download, checkSpan(p.span)
+}
+
+// boolean reads a query's true or false; what is left out is false.
+func boolean(r *http.Request, name string) (bool, error) {
+	text := r.URL.Query().Get(name)
+	if text == "" {
+		return false, nil
+	}
+	value, err := strconv.ParseBool(text)
+	if err != nil {
+		return false, fmt.Errorf("read %s=%.80q as true or false: %w", name, text, branchline.ErrInvalid)
+	}
+	return value, nil
 }
 
 func checkSpan(span branchline.TimeRange) error {

@@ -19,6 +19,7 @@ import (
 
 	"github.com/branchline-video/branchline"
 	"github.com/branchline-video/branchline/hub/access"
+	"github.com/branchline-video/branchline/hub/catalog"
 )
 
 // pictures reads fragmented MP4 with an independent reader: "i" for each init part, and the decode
@@ -155,7 +156,7 @@ func TestPlayWhatIsOutOfReach(t *testing.T) {
 	f := newFixture(t)
 	f.record(run(t, 1, 0, 3, false))
 	f.Source = dark{f.Source}
-	if err := f.Catalog.LinkDown(testSite, at(100)); err != nil {
+	if err := f.Catalog.LinkDown(testSite, at(100), catalog.Why{}); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range []struct {

@@ -90,9 +90,9 @@ func TestSites(t *testing.T) {
 	}
 	var got []string
 	for _, s := range ask[SiteList](f, "GET /api/v1/sites", nil).Sites {
-		got = append(got, fmt.Sprint(s.Id, " ", s.State, " ", s.Cameras, " ", *s.RttMs, " ", *s.Cut))
+		got = append(got, fmt.Sprint(s.Id, " ", s.State, " ", s.Cameras, " ", *s.RttMs, " ", *s.Carrier, " ", *s.Cut))
 	}
-	if want := []string{"berlin revoked 1 1.5 false", "paris enrolling 0 1.5 false"}; !slices.Equal(got, want) {
+	if want := []string{"berlin revoked 1 1.5 tcp false", "paris enrolling 0 1.5 tcp false"}; !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }

@@ -18,7 +18,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/branchline-video/branchline"
+	"github.com/branchline-video/branchline/federation"
 	"github.com/branchline-video/branchline/federation/identity"
+	"github.com/branchline-video/branchline/federation/members"
 	"github.com/branchline-video/branchline/hub/access"
 	"github.com/branchline-video/branchline/hub/catalog"
 	"github.com/branchline-video/branchline/hub/evidence"
@@ -50,8 +52,14 @@ type Config struct {
 type Hub interface {
 	// Timeline returns where the stream's footage is, as catalog.Timeline describes it.
 	Timeline(stream branchline.StreamID, span branchline.TimeRange) ([]catalog.Span, error)
-	// RTT returns the round trip time of the site's link, while it is up and known.
-	RTT(site branchline.SiteID) (time.Duration, bool)
+	// Path returns the round trip time of the site's link, zero while it is not known, and what carries it,
+	// "quic" or "tcp"; empty while it is down.
+	Path(site branchline.SiteID) (rtt time.Duration, carrier string)
+	// Standing returns how a site stands. It wraps branchline.ErrNotFound for one that was never linked.
+	Standing(site branchline.SiteID) (members.Standing, error)
+	// Uplink asks the site how its uplink stands; it wraps branchline.ErrUnavailable while the site is dark and
+	// branchline.ErrNotFound if that has no budget.
+	Uplink(ctx context.Context, site branchline.SiteID) (federation.UplinkBudget, error)
 	// Health returns why the hub does not work, or nil.
 	Health() error
 }

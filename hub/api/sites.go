@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -47,8 +48,12 @@ func (a *API) sites(only branchline.SiteID) ([]Site, error) {
 		if i >= 0 {
 			site.Cameras, site.LastContact = seen[i].Cameras, optional(seen[i].LastContact)
 		}
+		if i >= 0 && seen[i].Linked && entry.Quarantine != nil && !entry.Quarantine.Approved.IsZero() {
+			entry.Quarantine = nil // the node that was approved is there
+		}
+		describeStanding(&site, entry)
 		site.State, site.Since = siteState(entry, seen[max(i, 0):i+1])
-		if err := a.describeLink(&site); err != nil {
+		if err := errors.Join(a.describeLink(&site), a.describePeer(&site)); err != nil {
 			return nil, err
 		}
 		sites = append(sites, site)
@@ -61,8 +66,12 @@ func siteState(entry identity.Site, link []catalog.SiteState) (SiteState, *time.
 	switch {
 	case !entry.Revoked.IsZero() && !entry.Enrolled.After(entry.Revoked) && entry.TokenUntil.IsZero():
 		return SiteStateRevoked, optional(entry.Revoked)
+	case entry.Quarantine != nil:
+		return SiteStateQuarantined, optional(entry.Quarantine.Since)
 	case entry.Enrolled.IsZero() || entry.Revoked.After(entry.Enrolled):
 		return SiteStateEnrolling, optional(entry.Added)
+	case entry.Waiting != nil && (len(link) == 0 || !link[0].Linked):
+		return SiteStateWaiting, optional(entry.Waiting.Since)
 	case len(link) == 0:
 		return SiteStateDown, optional(entry.Enrolled)
 	case link[0].Linked:
@@ -78,15 +87,15 @@ func (a *API) describeLink(site *Site) error {
 		return err
 	}
 	for _, o := range outages[max(0, len(outages)-maxOutages):] {
-		outage := Outage{Start: stamp(o.Span.Start)}
-		if !o.Open {
-			outage.End = optional(o.Span.End)
-		}
-		site.Outages = append(site.Outages, outage)
+		site.Outages = append(site.Outages, outage(o))
 	}
-	if rtt, known := a.Hub.RTT(id); known {
+	rtt, by := a.Hub.Path(id)
+	if rtt > 0 {
 		ms := float64(rtt) / float64(time.Millisecond)
 		site.RttMs = &ms
+	}
+	if carrier := SiteCarrier(by); carrier != "" {
+		site.Carrier = &carrier
 	}
 	if a.Demo != nil {
 		if cut, known := a.Demo.IsCut(id); known {

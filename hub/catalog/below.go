@@ -95,7 +95,30 @@ func applySite(tx *index.Tx, hub branchline.SiteID, told branchline.SiteLink) (N
 	if err := quiet.linkUp(tx, site, told.Since); err != nil || told.Linked {
 		return n, err
 	}
-	return n, quiet.linkDown(tx, site, told.Since)
+	way := site.Way()
+	return n, quiet.linkDown(tx, site, told.Since, behind(way[len(way)-2]))
+}
+
+// behind says why a site is not linked that is behind a hub.
+func behind(hub branchline.SiteID) Why {
+	return Why{State: linkDownState, Reason: fmt.Sprintf("%s is not linked to it", hub), By: string(hub)}
+}
+
+// linkOver corrects how the link stands of a site behind hubs that are dark.
+func (c *Catalog) linkOver(tx *index.Tx, l SiteLink) (SiteLink, error) {
+	way := l.ID.Way()
+	for _, hub := range way[:len(way)-1] {
+		var rec siteRecord
+		if err := load(tx, tableSite+string(hub), &rec); ignoreNotFound(err) != nil {
+			return l, err
+		}
+		if !rec.Linked {
+			reason := fmt.Sprintf("%s, by which it is reached, is not linked", hub)
+			l.Linked, l.Since, l.Why = false, rec.Since, Why{linkDownState, reason, "this hub"}
+			break
+		}
+	}
+	return l, nil
 }
 
 // applyRecorded stores that a span is recorded.

@@ -55,17 +55,12 @@ type Gap struct {
 	Open  bool // still went on when the edge was last heard of
 }
 
-// Outage is time in which a site was not linked. An open one goes on; its End is then the present.
-type Outage struct {
-	Span branchline.TimeRange
-	Open bool
-}
-
 // siteRecord is a site's stored state. Linked is what held when it was written: a hub that finds it
 // set when it opens died with the link up.
 type siteRecord struct {
-	Linked bool
-	Since  time.Time
+	Linked  bool
+	Since   time.Time
+	Outages int `json:",omitempty"` // rows; 0 where they were never counted
 }
 
 // growing is a segment that began and of whose end nothing is known yet.
@@ -117,8 +112,9 @@ func (c *Catalog) closeOutlived(tx *index.Tx) error {
 			outlived[branchline.SiteID(key[len(tableSite):])] = later(rec.Since, alive)
 		}
 	}
+	why := Why{State: linkDownState, Reason: "this hub was not running", By: "this hub"}
 	for site, last := range outlived {
-		if err := c.linkDown(tx, site, last); err != nil {
+		if err := c.linkDown(tx, site, last, why); err != nil {
 			return err
 		}
 	}
@@ -151,63 +147,6 @@ func (c *Catalog) Run(ctx context.Context) error {
 		case <-tick.C:
 		}
 	}
-}
-
-// LinkUp records that the site is linked from at on, which ends its outage.
-func (c *Catalog) LinkUp(site branchline.SiteID, at time.Time) error {
-	err := c.db.Update(func(tx *index.Tx) error { return c.linkUp(tx, site, at) })
-	if err != nil {
-		return fmt.Errorf("record link up of %s: %w", site, err)
-	}
-	c.changed(Notice{Site: site})
-	return nil
-}
-
-func (c *Catalog) linkUp(tx *index.Tx, site branchline.SiteID, at time.Time) error {
-	prefix := rangePrefix(tableOutage, string(site))
-	for key, value := range tx.ScanReverse(prefix, nil) {
-		last, err := parseEntry(prefix, key, value)
-		if err != nil {
-			return err
-		}
-		if last.Open {
-			last.Open, last.End = false, later(last.Start, at)
-			if err := put(tx, prefix, last); err != nil {
-				return err
-			}
-		}
-		break
-	}
-	return c.link(tx, site, siteRecord{Linked: true, Since: at})
-}
-
-// LinkDown records that the site was last heard of at the given time, which begins an outage. Without
-// a link before it does nothing.
-func (c *Catalog) LinkDown(site branchline.SiteID, at time.Time) error {
-	err := c.db.Update(func(tx *index.Tx) error {
-		var rec siteRecord
-		if err := load(tx, tableSite+string(site), &rec); err != nil || !rec.Linked {
-			return ignoreNotFound(err)
-		}
-		return c.linkDown(tx, site, later(rec.Since, at))
-	})
-	if err != nil {
-		return fmt.Errorf("record link down of %s: %w", site, err)
-	}
-	c.changed(Notice{Site: site})
-	return nil
-}
-
-func (c *Catalog) linkDown(tx *index.Tx, site branchline.SiteID, at time.Time) error {
-	prefix := rangePrefix(tableOutage, string(site))
-	if err := forget(tx, prefix, at.Add(-Memory)); err != nil {
-		return err
-	}
-	outage := entry{TimeRange: branchline.TimeRange{Start: at, End: at}, Open: true}
-	if err := put(tx, prefix, outage); err != nil {
-		return err
-	}
-	return c.link(tx, site, siteRecord{Since: at})
 }
 
 // Sites lists all sites that were ever linked, here or to a hub that is, sorted. A site behind a hub is

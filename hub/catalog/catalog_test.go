@@ -308,7 +308,7 @@ func TestOutages(t *testing.T) {
 				case "up":
 					f.check(f.catalog.LinkUp(site, at(when)))
 				case "down":
-					f.check(f.catalog.LinkDown(site, at(when)))
+					f.check(f.catalog.LinkDown(site, at(when), catalog.Why{}))
 				case "crash":
 					f.now = at(float64(int(when) / 10 * 10))
 					ctx, cancel := context.WithCancel(t.Context())
@@ -343,7 +343,7 @@ func TestDark(t *testing.T) {
 	if doing, _, err := f.catalog.Recording(stream); doing != catalog.RecordingOn || err != nil {
 		t.Error(doing, err)
 	}
-	f.check(f.catalog.LinkDown(site, at(80)))
+	f.check(f.catalog.LinkDown(site, at(80), catalog.Why{}))
 	if got := f.dump(); got != "0-80" {
 		t.Errorf("dark: %s", got)
 	}

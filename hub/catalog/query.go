@@ -147,25 +147,6 @@ func openGap(tx *index.Tx, g generation, stream branchline.StreamID) (entry, err
 	return entry{}, nil
 }
 
-func outages(
-	tx *index.Tx, site branchline.SiteID, r branchline.TimeRange, now time.Time,
-) ([]Outage, error) {
-	rows, err := touching(tx, rangePrefix(tableOutage, string(site)), r)
-	if err != nil {
-		return nil, err
-	}
-	var found []Outage
-	for _, e := range slices.Backward(rows) {
-		if e.Open {
-			e.End = later(e.Start, now)
-		}
-		if e.Overlaps(r) {
-			found = append(found, Outage{e.Intersect(r), e.Open})
-		}
-	}
-	return found, nil
-}
-
 // Available returns what is recorded at the edge in the range, as far as the hub was told: sealed
 // segments, and the one in the making up to the last contact.
 func (c *Catalog) Available(stream branchline.StreamID, r branchline.TimeRange) (branchline.Spans, error) {

@@ -46,10 +46,13 @@ func TestPartsCostWhatArrives(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			src := &silent{}
-			st := &segmentTransfer{src: src, task: &task{memory: semaphore.NewWeighted(memory)}}
+			st := &segmentTransfer{ready: make(chan struct{}), src: src, task: &task{memory: semaphore.NewWeighted(memory)}}
+			close(st.ready)
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)
-			err := st.fetch(t.Context(), []part{c.part})
+			b := &bite{st: st, parts: []part{c.part}}
+			err := b.fetch(t.Context(), &crew{})
+			b.rest()
 			runtime.ReadMemStats(&after)
 			if !errors.Is(err, c.err) || src.asked != c.asked {
 				t.Errorf("asked %d times, %v", src.asked, err)

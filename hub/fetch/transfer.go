@@ -5,12 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
 
 	"github.com/branchline-video/branchline"
@@ -22,8 +21,6 @@ const (
 	// Window is the most time that one task brings: small enough that tasks of several streams take
 	// turns and progress is noted often, large enough that asking for it costs little.
 	Window = 10 * time.Minute
-	// segmentsAtOnce bounds the segments that one task fetches side by side, to fill a long link.
-	segmentsAtOnce = 4
 	// memory bounds the bytes of all pieces of one site that are read at the same time: sixteen usual
 	// fragments of its fastest cameras, and more than the largest that the store takes.
 	memory = 64 << 20
@@ -134,35 +131,19 @@ func (f *Fetcher) bringSegments(
 		return err
 	}
 	all := make([]*segmentTransfer, len(listed))
-	var group errgroup.Group
-	group.SetLimit(segmentsAtOnce)
 	for i, seg := range listed {
 		st := &segmentTransfer{f: f, src: src, task: t, seg: seg}
 		all[i] = st
 		if reason := differs(here[seg.ID], seg); reason != "" {
 			if err := f.store.Quarantine(seg.ID, reason); err != nil {
-				return errors.Join(err, group.Wait())
+				return err
 			}
 			delete(here, seg.ID)
 			st.whole = true
 		}
-		if !st.plan(here[seg.ID]) {
-			continue
-		}
-		group.Go(func() error {
-			err := st.run(ctx)
-			switch {
-			case errors.Is(err, branchline.ErrGone) || errors.Is(err, branchline.ErrNotFound):
-				t.lost.Store(true)
-				return nil // the edge's change feed tells of the removal
-			case errors.Is(err, errSite) || permanent(err):
-				st.damaged = err
-				return nil
-			}
-			return err
-		})
+		st.plan(here[seg.ID])
 	}
-	err = group.Wait()
+	err = f.stripe(ctx, src, t, all)
 	for _, st := range all {
 		if st.damaged != nil {
 			span := branchline.TimeRange{Start: st.seg.Span.Start, End: listedEnd(st.seg)}
@@ -230,8 +211,15 @@ type segmentTransfer struct {
 	seg   branchline.Segment // as the edge lists it
 	parts []part
 	// whole says that the hub's copy was put aside and all of the segment is fetched anew.
-	whole   bool
-	damaged error // why some of it cannot be brought
+	whole bool
+	ready chan struct{} // closed when the store has begun the segment, or never will
+
+	mu       sync.Mutex
+	damaged  error // why some of it cannot be brought
+	hasBegun bool  // ready is closed
+	failed   bool  // no more of it is to be fetched
+	todo     int   // parts that are not stored
+	footer   []byte
 	// partial says that the hub has begun the segment and may hold some of it unsynced.
 	partial bool
 }
@@ -320,78 +308,108 @@ func (st *segmentTransfer) wants(fr branchline.Fragment, wanted branchline.TimeR
 	return false
 }
 
-// run fetches the parts, contiguous ones with one call, and stores each as soon as it is whole.
-func (st *segmentTransfer) run(ctx context.Context) error {
-	for first := 0; first < len(st.parts); {
-		next := first + 1
-		for next < len(st.parts) && st.parts[next].bytes.Start == st.parts[next-1].bytes.End {
-			next++
-		}
-		if err := st.fetch(ctx, st.parts[first:next]); err != nil {
-			return fmt.Errorf("fetch segment %s of %s: %w", st.seg.ID, st.task.stream, err)
-		}
-		first = next
+// begin makes the transfer ready for its parts.
+func (st *segmentTransfer) begin() {
+	st.todo, st.ready = len(st.parts), make(chan struct{})
+	if len(st.parts) == 0 || !st.parts[0].init {
+		close(st.ready)
+	}
+}
+
+// begun waits until the store has begun the segment, which takes no fragment before.
+func (st *segmentTransfer) begun(ctx context.Context) error {
+	select {
+	case <-st.ready:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if st.over() {
+		return errOver
 	}
 	return nil
 }
 
-func (st *segmentTransfer) fetch(ctx context.Context, parts []part) (err error) {
-	all := branchline.ByteRange{Start: parts[0].bytes.Start, End: parts[len(parts)-1].bytes.End}
-	for _, p := range parts {
-		if n := p.size(); n <= 0 || n > p.limit() {
-			return fmt.Errorf("listed with a part of %d bytes: %w", n, branchline.ErrTooLarge)
-		}
+// over reports whether nothing more of the segment is to be fetched.
+func (st *segmentTransfer) over() bool {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.failed
+}
+
+// fail ends the transfer; an error is of the segment alone.
+func (st *segmentTransfer) fail(err error) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.damaged == nil {
+		st.damaged = err
 	}
-	body, err := st.src.Fetch(ctx, st.seg.ID, all)
+	if !st.failed && !st.hasBegun {
+		st.open()
+	}
+	st.failed = true
+}
+
+// open lets the fragments through. The caller holds mu.
+func (st *segmentTransfer) open() {
+	st.hasBegun = true
+	select {
+	case <-st.ready:
+	default:
+		close(st.ready)
+	}
+}
+
+// stored stores one part, and with the last of all the footer.
+func (st *segmentTransfer) stored(p part, data []byte) error {
+	err := error(nil)
+	if p.footer {
+		st.count(data)
+		st.mu.Lock()
+		st.footer = bytes.Clone(data)
+		st.mu.Unlock()
+	} else {
+		err = st.store(p, data)
+	}
+	if errors.Is(err, branchline.ErrMismatch) && !p.init {
+		st.mu.Lock()
+		st.damaged = err // of this fragment; the others may be good
+		st.mu.Unlock()
+		err = nil
+	}
 	if err != nil {
-		return bySite(ctx, err)
-	}
-	defer body.Close()
-	for _, p := range parts {
-		err := st.take(ctx, p, body)
-		if errors.Is(err, branchline.ErrMismatch) && !p.init && !p.footer {
-			st.damaged = err // of this fragment; the others may be good
-			continue
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// take reads one part from body and stores it.
-func (st *segmentTransfer) take(ctx context.Context, p part, body io.Reader) error {
-	if err := st.task.memory.Acquire(ctx, p.size()); err != nil {
 		return err
 	}
-	defer st.task.memory.Release(p.size())
-	var data bytes.Buffer
-	data.Grow(int(min(p.size(), firstRead)))
-	if _, err := io.CopyN(&data, body, p.size()); err != nil {
-		if ctx.Err() == nil && errors.Is(err, io.EOF) {
-			err = fmt.Errorf("bytes ended early: %w", branchline.ErrUnavailable)
-		}
-		return bySite(ctx, err)
+	st.mu.Lock()
+	if p.init {
+		st.partial = true
+		st.open()
 	}
-	return st.store(p, data.Bytes())
+	st.todo--
+	footer := st.footer
+	if st.todo > 0 {
+		footer = nil
+	}
+	st.mu.Unlock()
+	if footer == nil {
+		return nil
+	}
+	return st.seal(footer)
 }
 
-func (st *segmentTransfer) store(p part, data []byte) error {
+func (st *segmentTransfer) count(data []byte) {
 	n := int64(len(data))
 	st.task.brought.Add(n)
 	st.f.counters.bytes.Add(n)
-	seg := st.seg
-	switch {
-	case p.init:
-		err := st.f.store.Begin(st.task.stream, branchline.SegmentStart{
+}
+
+func (st *segmentTransfer) store(p part, data []byte) error {
+	st.count(data)
+	seg, n := st.seg, int64(len(data))
+	if p.init {
+		return st.f.store.Begin(st.task.stream, branchline.SegmentStart{
 			ID: seg.ID, Stream: st.task.stream, Run: seg.Run, Number: seg.Number,
 			Start: seg.Span.Start, Codecs: seg.Codecs, Init: data,
 		})
-		st.partial = err == nil
-		return err
-	case p.footer:
-		return st.seal(data)
 	}
 	if err := st.f.store.Put(seg.ID, p.fragment, data); err != nil {
 		return err
@@ -414,6 +432,8 @@ func (st *segmentTransfer) seal(footer []byte) error {
 	if bad != nil || f.ID != seg.ID || f.Hash != seg.Hash || !slices.Equal(f.Fragments, seg.Fragments) {
 		return fmt.Errorf("%w: %w", errSite, err)
 	}
+	st.mu.Lock()
 	st.partial = false
+	st.mu.Unlock()
 	return errors.Join(err, st.f.store.Quarantine(seg.ID, err.Error()))
 }

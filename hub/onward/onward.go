@@ -104,6 +104,15 @@ func save(tx *index.Tx, h head) error {
 
 func row(seq uint64) []byte { return binary.BigEndian.AppendUint64([]byte(tableLog), seq) }
 
+// Head returns the position of the newest change.
+func (l *Log) Head() (branchline.Position, error) {
+	h, err := read(l.opt.DB)
+	if err != nil {
+		return branchline.Position{}, fmt.Errorf("read feed for hubs above: %w", err)
+	}
+	return branchline.Position{Epoch: h.Epoch, Seq: h.Next - 1}, nil
+}
+
 // Tell enters a change in the update that makes it. Once that is done the caller calls Wake.
 func (l *Log) Tell(tx *index.Tx, c branchline.Change) error {
 	h, err := load(tx)

@@ -12,6 +12,24 @@ import (
 	"github.com/branchline-video/branchline"
 )
 
+func set(keys ...string) func(tx *Tx) error {
+	return func(tx *Tx) error {
+		for _, k := range keys {
+			if err := tx.Set([]byte(k), []byte("1")); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+func many(prefix string, n int) (keys []string) {
+	for i := range n {
+		keys = append(keys, fmt.Sprintf("%s%05d", prefix, i))
+	}
+	return keys
+}
+
 // TestTogether has updates wait until they share commits: each is done as if alone.
 func TestTogether(t *testing.T) {
 	dir := t.TempDir()
@@ -43,22 +61,6 @@ func TestTogether(t *testing.T) {
 			waiting = len(db.waiting)
 			db.mu.Unlock()
 		}
-	}
-	set := func(keys ...string) func(tx *Tx) error {
-		return func(tx *Tx) error {
-			for _, k := range keys {
-				if err := tx.Set([]byte(k), []byte("1")); err != nil {
-					return err
-				}
-			}
-			return nil
-		}
-	}
-	many := func(prefix string, n int) (keys []string) {
-		for i := range n {
-			keys = append(keys, fmt.Sprintf("%s%05d", prefix, i))
-		}
-		return keys
 	}
 	db.turn <- struct{}{}
 	few := many("a", fewWrites-10)

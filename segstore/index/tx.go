@@ -19,7 +19,7 @@ var ErrNotFound = fmt.Errorf("key %w", branchline.ErrNotFound)
 type Tx struct {
 	db  *DB
 	txn *badger.Txn
-	err error // first failure of a scan
+	err error   // first failure of a scan
 	log []write // what was written
 }
 

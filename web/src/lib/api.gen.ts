@@ -64,6 +64,127 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/sites/{site}/outages": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                site: components["parameters"]["SiteID"];
+            };
+            cookie?: never;
+        };
+        /**
+         * The outages of a site's link that are on record, newest first
+         * @description Each with how it looked and who saw it. Kept for 400 days, at most 10,000 for a site; policies of the kind
+         *     `backfill` fetch by the same record.
+         */
+        get: operations["listOutages"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/sites/{site}/approve": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                site: components["parameters"]["SiteID"];
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Let a site come back that waits for approval, or one node of a quarantined site
+         * @description A quarantined site of which one node alone is there needs no instance. The other nodes with its identity are
+         *     refused for good.
+         */
+        post: operations["approveSite"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/sites/{site}/refuse": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                site: components["parameters"]["SiteID"];
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Keep a site out that waits for approval */
+        post: operations["refuseSite"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/authority": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The authority that issues the sites' certificates */
+        get: operations["getAuthority"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/authority/rotate": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Make a new authority; linked sites renew at once, and the old certificates stay good for an overlap */
+        post: operations["rotateAuthority"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/sites/{site}/uplink": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                site: components["parameters"]["SiteID"];
+            };
+            cookie?: never;
+        };
+        /**
+         * How the site's uplink stands now
+         * @description The site is asked. 404 when its edge has no uplink budget, 503 while it is down.
+         */
+        get: operations["getUplink"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/cameras": {
         parameters: {
             query?: never;
@@ -142,7 +263,10 @@ export interface paths {
     };
     "/api/v1/streams/{stream}/live": {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description true asks for key frames only, without sound: a picture every second or two, for a thin uplink */
+                keyFrames?: boolean;
+            };
             header?: never;
             path: {
                 stream: components["parameters"]["StreamID"];
@@ -159,7 +283,10 @@ export interface paths {
          *     too
          *     slow and how many frames and fragment ends it lost; a key frame follows. `end` tells that the camera's run
          *     ended,
-         *     and why; the connection stays open. A run with another init segment begins with another `start`. The hub
+         *     and why; the connection stays open. `refused` tells that the stream does not fit the site's uplink budget, in
+         *     numbers, and what would fit instead; the hub closes with 1013 after it, and asking again helps when somebody
+         *     else
+         *     stops watching or the budget changes. A run with another init segment begins with another `start`. The hub
          *     closes
          *     with 1013 when the stream cannot be had at present (connect again), 1008 when the session ended, 1001 when the
          *     hub
@@ -407,14 +534,104 @@ export interface components {
                 code: components["schemas"]["ErrorCode"];
                 /** @description For people; says what to do */
                 message: string;
+                refusal?: components["schemas"]["Refusal"];
             };
         };
         /**
          * @description invalid 400; unauthenticated 401; denied 403; not_found 404; nothing_recorded 404; gone 410;
-         *     too_large 413; too_many_attempts 429; internal 500; mismatch 502; busy 503; unavailable 503.
+         *     too_large 413; too_many_attempts 429; internal 500; mismatch 502; busy 503; unavailable 503;
+         *     budget 503, with a refusal.
          * @enum {string}
          */
-        ErrorCode: "invalid" | "unauthenticated" | "denied" | "not_found" | "nothing_recorded" | "gone" | "too_large" | "too_many_attempts" | "internal" | "mismatch" | "busy" | "unavailable";
+        ErrorCode: "invalid" | "unauthenticated" | "denied" | "not_found" | "nothing_recorded" | "gone" | "too_large" | "too_many_attempts" | "internal" | "mismatch" | "busy" | "unavailable" | "budget";
+        /** @description Why a stream does not fit a site's uplink budget. Rates are bits a second */
+        Refusal: {
+            /**
+             * Format: int64
+             * @description That may be sent now; -1 for nothing but control
+             */
+            budget: number;
+            /**
+             * Format: date-time
+             * @description When that changes
+             */
+            until?: string;
+            /** @description IANA name of the site's zone */
+            zone: string;
+            /**
+             * Format: int64
+             * @description By those who watch already
+             */
+            used: number;
+            /** @description How many they are */
+            viewers: number;
+            /**
+             * Format: int64
+             * @description By this stream; 0 where that makes no difference
+             */
+            need: number;
+            /** @description The month's quota is used up */
+            spent: boolean;
+            /** @description What would fit, the best first */
+            instead: components["schemas"]["Alternative"][];
+        };
+        Alternative: {
+            stream: string;
+            /** @description Key frames only */
+            keyFrames: boolean;
+            /** Format: int64 */
+            need: number;
+        };
+        /** @description How a site's uplink stands. Rates are bits a second */
+        Uplink: {
+            /**
+             * Format: int64
+             * @description That may be sent now; 0 for no limit, -1 for nothing but control
+             */
+            rate: number;
+            /** @description Of the capacity, if the rate is a share of that */
+            percent?: number;
+            /**
+             * Format: date-time
+             * @description When the rate changes
+             */
+            until?: string;
+            /** @description IANA name of the site's zone */
+            zone: string;
+            /**
+             * Format: int64
+             * @description Of the line; absent while not known
+             */
+            capacity?: number;
+            /**
+             * Format: int64
+             * @description At which bulk keeps the line's queue short; 0 for no limit
+             */
+            bulk: number;
+            /**
+             * Format: int64
+             * @description By live streams and playbacks that were let in
+             */
+            used: number;
+            /** @description How many these are */
+            viewers: number;
+            quota?: components["schemas"]["UplinkQuota"];
+        };
+        UplinkQuota: {
+            /**
+             * Format: int64
+             * @description That may be sent in the month
+             */
+            bytes: number;
+            /** Format: int64 */
+            used: number;
+            /** Format: date-time */
+            from: string;
+            /** Format: date-time */
+            to: string;
+            /** @description It is used up */
+            spent: boolean;
+        };
         /** @enum {string} */
         Role: "viewer" | "operator" | "administrator";
         Login: {
@@ -437,10 +654,11 @@ export interface components {
             demo: boolean;
         };
         /**
-         * @description enrolling: added, and no edge has used the token yet; up: linked; down: not linked; revoked.
+         * @description enrolling: added, and no edge has used the token yet; up: linked; down: not linked; waiting: its certificate
+         *     has expired and it waits for approval; quarantined: more than one node has its identity; revoked.
          * @enum {string}
          */
-        SiteState: "enrolling" | "up" | "down" | "revoked";
+        SiteState: "enrolling" | "up" | "down" | "waiting" | "quarantined" | "revoked";
         Site: {
             id: string;
             state: components["schemas"]["SiteState"];
@@ -449,6 +667,7 @@ export interface components {
              * @description Since when it is in this state
              */
             since?: string;
+            peer?: components["schemas"]["Peer"];
             /**
              * Format: date-time
              * @description When the hub last heard of it; absent if never
@@ -461,10 +680,129 @@ export interface components {
              * @description Round trip time of the link in milliseconds, while it is up and known
              */
             rttMs?: number;
+            /**
+             * @description What carries the link, while it is up and known; tcp where the network blocks UDP
+             * @enum {string}
+             */
+            carrier?: "quic" | "tcp";
             /** @description Recent outages of the link, oldest first; the last has no end while the site is down */
             outages: components["schemas"]["Outage"][];
             /** @description Only in a demo: whether its link is cut on purpose */
             cut?: boolean;
+            /**
+             * Format: date-time
+             * @description When its newest certificate ends
+             */
+            certificateUntil?: string;
+            waiting?: components["schemas"]["Waiting"];
+            quarantine?: components["schemas"]["Quarantine"];
+        };
+        /**
+         * @description online: the link is up; suspect: it is silent, or was lost and it is not decided yet why; link-down: nobody
+         *     reaches the site; unreachable: from this hub, while the site is linked to another one; one-way: bytes pass in
+         *     one direction only; left: its edge was stopped, which is no alarm.
+         * @enum {string}
+         */
+        PeerState: "online" | "suspect" | "link-down" | "unreachable" | "one-way" | "left";
+        /** @description How a site that was ever linked stands, its link and what other members say of it joined */
+        Peer: {
+            state: components["schemas"]["PeerState"];
+            /** Format: date-time */
+            since: string;
+            /** @description Why it is thought so */
+            reason: string;
+            /** @description Whether somebody should look after the site */
+            alarm: boolean;
+        };
+        /** @description Of a site that was off past the end of its certificate and has come back with it */
+        Waiting: {
+            /**
+             * Format: date-time
+             * @description When it first came
+             */
+            since: string;
+            /**
+             * Format: date-time
+             * @description When its certificate ended
+             */
+            expired: string;
+            /** @description Where it comes from */
+            address: string;
+            software?: string;
+            /**
+             * Format: date-time
+             * @description It gets a certificate when it comes next
+             */
+            approved?: string;
+            /** Format: date-time */
+            refused?: string;
+        };
+        Quarantine: {
+            /** Format: date-time */
+            since: string;
+            /**
+             * @description duplicate: two nodes were there at once; rolled-back: a node came with an older state than was seen.
+             * @enum {string}
+             */
+            cause: "duplicate" | "rolled-back";
+            /**
+             * Format: date-time
+             * @description When a node was approved that is not linked yet
+             */
+            approved?: string;
+            /** @description Those that came with the site's identity, the latest first */
+            nodes: components["schemas"]["SeenNode"][];
+        };
+        SeenNode: {
+            /** @description One run of the node's process */
+            instance: string;
+            /** @description How often that node was started; 0 if it cannot tell */
+            opens: number;
+            address: string;
+            software?: string;
+            /**
+             * Format: date-time
+             * @description When it last came
+             */
+            at: string;
+        };
+        Approval: {
+            /** @description The node of a quarantined site that is to go on */
+            instance?: string;
+        };
+        Authority: {
+            /** @description SHA-256 of the certificate */
+            fingerprint: string;
+            /** Format: date-time */
+            from: string;
+            /** Format: date-time */
+            until: string;
+            /** @description PEM */
+            certificate: string;
+            /** @description Certificates are the organisation's; this one is the hub's own */
+            organisation: boolean;
+            /** @description Why files that have changed are not used */
+            problem?: string;
+            /** @description Sites with a certificate */
+            sites: number;
+            /** @description Those of them that still have one of a former authority */
+            behind: number;
+            former: components["schemas"]["FormerAuthority"][];
+        };
+        FormerAuthority: {
+            fingerprint: string;
+            /**
+             * Format: date-time
+             * @description Its certificates are good until then
+             */
+            until: string;
+        };
+        Rotation: {
+            /**
+             * Format: double
+             * @description How long certificates of the present authority stay good; 90 days if left out
+             */
+            overlapHours?: number;
         };
         SiteList: {
             sites: components["schemas"]["Site"][];
@@ -474,6 +812,14 @@ export interface components {
             start: string;
             /** Format: date-time */
             end?: string;
+            state?: components["schemas"]["PeerState"];
+            /** @description How it looked */
+            reason?: string;
+            /** @description Who saw it: this hub, the site, or gossip */
+            seenBy?: string;
+        };
+        OutageList: {
+            outages: components["schemas"]["Outage"][];
         };
         NewSite: {
             /** @description One label: a-z, 0-9 and inner hyphens */
@@ -568,15 +914,16 @@ export interface components {
         };
         LiveMessage: {
             /** @enum {string} */
-            type: "start" | "missed" | "end";
+            type: "start" | "missed" | "end" | "refused";
             /** @description start */
             stream?: string;
             /** @description start: RFC 6381; the MIME type is video/mp4; codecs="..." */
             codecs?: string;
             /** @description missed: how many items were lost */
             count?: number;
-            /** @description end: why the run ended */
+            /** @description end: why the run ended; refused: why, in a sentence */
             cause?: string;
+            refusal?: components["schemas"]["Refusal"];
         };
         /**
          * @description waiting: queued, or the site is down; retrieving; done; partial: done but for what no longer exists; failed;
@@ -904,6 +1251,150 @@ export interface operations {
             default: components["responses"]["Error"];
         };
     };
+    listOutages: {
+        parameters: {
+            query?: {
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                site: components["parameters"]["SiteID"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /**
+             * @description The outages
+             * @default {
+             *       "$ref": "#/components/responses/Error"
+             *     }
+             */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["OutageList"];
+                };
+            };
+        };
+    };
+    approveSite: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                site: components["parameters"]["SiteID"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Approval"];
+            };
+        };
+        responses: {
+            /** @description Approved; the node comes within seconds */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            default: components["responses"]["Error"];
+        };
+    };
+    refuseSite: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                site: components["parameters"]["SiteID"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Refused */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            default: components["responses"]["Error"];
+        };
+    };
+    getAuthority: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The authority */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Authority"];
+                };
+            };
+            default: components["responses"]["Error"];
+        };
+    };
+    rotateAuthority: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Rotation"];
+            };
+        };
+        responses: {
+            /** @description The new authority */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Authority"];
+                };
+            };
+            default: components["responses"]["Error"];
+        };
+    };
+    getUplink: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                site: components["parameters"]["SiteID"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The budget */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Uplink"];
+                };
+            };
+            default: components["responses"]["Error"];
+        };
+    };
     listCameras: {
         parameters: {
             query?: never;
@@ -982,7 +1473,10 @@ export interface operations {
     };
     liveStream: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description true asks for key frames only, without sound: a picture every second or two, for a thin uplink */
+                keyFrames?: boolean;
+            };
             header?: never;
             path: {
                 stream: components["parameters"]["StreamID"];

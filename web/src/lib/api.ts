@@ -16,6 +16,9 @@ export type ApiSpan = components['schemas']['Span']
 export type SpanState = components['schemas']['SpanState']
 export type LiveMessage = components['schemas']['LiveMessage']
 export type HubEvent = components['schemas']['Event']
+export type Refusal = components['schemas']['Refusal']
+export type Alternative = components['schemas']['Alternative']
+export type Uplink = components['schemas']['Uplink']
 export type ErrorCode = components['schemas']['ErrorCode']
 
 export const api = createClient<paths>({ baseUrl: location.origin })

@@ -3,6 +3,7 @@ import { api, ask, Fault, socketAddress, wordsOf, type Camera, type HubEvent, ty
 import type { Session, Site } from './api'
 import { Backoff } from './backoff'
 import { remember, type Report } from './progress'
+import { standing, standingWords } from './standing'
 import { now, parseTime, type Range } from './time'
 import { toasts } from './toasts.svelte'
 
@@ -164,8 +165,8 @@ class Hub {
 
   private takeSite(site: Site): void {
     const before = this.site(site.id)
-    if (before && before.state !== site.state) {
-      this.announcement = site.state === 'up' ? `${site.id} is online.` : `${site.id}: link ${site.state}.`
+    if (before && standing(before) !== standing(site)) {
+      this.announcement = `${site.id}: ${standingWords(standing(site)).toLowerCase()}.`
     }
     this.sites = [...this.sites.filter((s) => s.id !== site.id), site].sort((a, b) => (a.id < b.id ? -1 : 1))
   }

@@ -1,4 +1,4 @@
-import { socketAddress, type LiveMessage } from '../api'
+import { socketAddress, type LiveMessage, type Refusal } from '../api'
 import { Backoff } from '../backoff'
 import { now } from '../time'
 import { evictBefore, follow, Target } from './edge'
@@ -8,8 +8,9 @@ import { Silencer, videoCodecs } from './silent'
 // The live player: frames from the hub's WebSocket to a video element, a small fixed distance behind.
 
 export interface LiveStatus {
-  state: 'connecting' | 'live' | 'catching-up' | 'silent' | 'interrupted' | 'unsupported'
-  cause?: string // why it is interrupted, or the codecs that this browser lacks
+  state: 'connecting' | 'live' | 'catching-up' | 'silent' | 'interrupted' | 'unsupported' | 'refused'
+  cause?: string // why it is interrupted or refused, or the codecs that this browser lacks
+  refusal?: Refusal // of the site's uplink budget
   delay?: number // seconds from the camera to this screen, if the clocks agree well enough to say
   missed: number // items that this viewer was too slow for
 }
@@ -17,6 +18,8 @@ export interface LiveStatus {
 const pulse = 100 // milliseconds between looks at the distance
 const freshFor = 1500 // milliseconds from a stream's first frame
 const silentAfter = 2500 // milliseconds without a frame
+const silentAfterKey = 12_000 // the same where only key frames come
+const askAgain = 30_000 // milliseconds until a stream that was refused is asked for again
 const sessionEnded = 1008
 const tellEvery = 500 // milliseconds between reports of nothing but the delay
 
@@ -37,11 +40,12 @@ export class LivePlayer {
   private readonly backoff = new Backoff()
   private status: LiveStatus = { state: 'connecting', missed: 0 }
 
-  /** sound false leaves the sound out. changed is called with every new status; ended when the session is over. */
+  /** sound false leaves the sound out; keyFrames asks for key frames only, which have none. changed is called with every new status; ended when the session is over. */
   constructor(
     private readonly video: HTMLVideoElement,
     private readonly stream: string,
     private readonly sound: boolean,
+    private readonly keyFrames: boolean,
     private readonly changed: (status: LiveStatus) => void,
     private readonly ended: () => void,
   ) {}
@@ -67,10 +71,11 @@ export class LivePlayer {
   }
 
   private connect(): void {
-    const socket = new WebSocket(socketAddress(`/api/v1/streams/${encodeURIComponent(this.stream)}/live`))
+    const query = this.keyFrames ? '?keyFrames=true' : ''
+    const socket = new WebSocket(socketAddress(`/api/v1/streams/${encodeURIComponent(this.stream)}/live${query}`))
     socket.binaryType = 'arraybuffer'
     this.socket = socket
-    if (this.status.state !== 'interrupted') this.tell({ state: 'connecting' })
+    if (this.status.state !== 'interrupted' && this.status.state !== 'refused') this.tell({ state: 'connecting' })
     socket.onmessage = (m) => {
       if (this.socket !== socket) return
       if (typeof m.data === 'string') this.message(JSON.parse(m.data) as LiveMessage)
@@ -79,21 +84,23 @@ export class LivePlayer {
     socket.onclose = (e) => {
       if (this.socket !== socket) return
       if (e.code === sessionEnded) return this.ended()
+      if (this.status.state === 'refused') return this.again(askAgain)
       this.tell({ state: 'interrupted', cause: e.reason || this.status.cause })
       this.again()
     }
   }
 
-  private again(): void {
+  private again(after = this.backoff.next()): void {
     this.socket?.close()
     this.socket = undefined
     clearTimeout(this.retry)
-    this.retry = window.setTimeout(() => this.running && this.connect(), this.backoff.next())
+    this.retry = window.setTimeout(() => this.running && this.connect(), after)
   }
 
   private message(m: LiveMessage): void {
     if (m.type === 'start') return this.begin(m.codecs ?? '')
     if (m.type === 'missed') return this.tell({ missed: this.status.missed + (m.count ?? 0) })
+    if (m.type === 'refused') return this.tell({ state: 'refused', cause: m.cause, refusal: m.refusal })
     this.tell({ state: 'interrupted', cause: m.cause })
   }
 
@@ -102,7 +109,8 @@ export class LivePlayer {
     this.initNext = true
     this.firstFrame = performance.now()
     if (!playable(codecs)) return this.tell({ state: 'unsupported', cause: codecs })
-    if (this.status.state === 'unsupported') this.tell({ state: 'connecting', cause: undefined })
+    if (this.status.state === 'unsupported' || this.status.state === 'refused')
+      this.tell({ state: 'connecting', cause: undefined, refusal: undefined })
     this.pipe ??= new Pipe(this.video, (why) => this.broke(why))
     void this.pipe.setType(mime(codecs))
   }
@@ -148,7 +156,7 @@ export class LivePlayer {
   private readonly beat = () => {
     if (!this.pipe || !this.socket) return
     const quiet = performance.now() - this.lastFrame
-    if (quiet > silentAfter) {
+    if (quiet > (this.keyFrames ? silentAfterKey : silentAfter)) {
       const stood = this.status.state === 'live' || this.status.state === 'catching-up'
       return stood ? this.tell({ state: 'silent' }) : undefined
     }
@@ -158,7 +166,7 @@ export class LivePlayer {
     if (!last || this.video.readyState < 2) return
     const lag = last.end - this.video.currentTime
     this.backoff.reset()
-    this.tell({ state: lag > 1 ? 'catching-up' : 'live', delay: now() - this.video.currentTime, cause: undefined })
+    this.tell({ state: lag > 1 ? 'catching-up' : 'live', delay: now() - this.video.currentTime, cause: undefined, refusal: undefined })
     const until = evictBefore(this.video.currentTime, ranges)
     if (until !== undefined) void this.pipe.remove(0, until)
     if (performance.now() - Math.max(this.lastSteady, this.lastStall) > 1000) {

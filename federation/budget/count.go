@@ -1,0 +1,207 @@
+package budget
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+const (
+	// keepEvery is how often what was counted is kept, and keepShare of the quota, or four seconds' worth, how
+	// much may be sent in between: the file says that much more than was counted, so that a crash never makes it
+	// less.
+	keepEvery = 10 * time.Second
+	keepShare = 1000
+	// The capacity is the most that was sent in a second in which the line was full, of the last
+	// capacityBuckets of capacityBucket each in which there was one.
+	measureTime     = time.Second
+	capacityBucket  = 5 * time.Minute
+	capacityBuckets = 4
+	// newsFrom is by what share the capacity has to change to be kept.
+	newsFrom = 0.05
+)
+
+// count is what was sent, by the quota's month, and how fast the uplink was found to be. The budget's mutex
+// guards it.
+type count struct {
+	quota Quota
+	zone  *time.Location
+
+	total  uint64 // bytes since it was opened
+	most   int64  // by which total was ever more than what had passed
+	idle   time.Time
+	passed uint64
+
+	start, end time.Time // of the month
+	used       int64     // in it
+
+	full    bool // the line was, since began
+	began   time.Time
+	at      uint64 // total then
+	buckets [capacityBuckets]Rate
+	turned  time.Time
+
+	kept record // as in the file
+	when time.Time
+	then int64 // used, at when
+}
+
+// record is the file.
+type record struct {
+	Capacity Rate      `json:"capacityBits"`        // bits a second
+	Month    time.Time `json:"month,omitzero"`      // its beginning
+	Used     int64     `json:"usedBytes,omitempty"` // in it; after a crash up to a thousandth of the quota too much
+}
+
+// open reads the file and begins to count.
+func (c *count) open(path string, now time.Time) error {
+	c.start, c.end = c.quota.Month(now, c.zone)
+	if path == "" {
+		return nil
+	}
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		err = json.Unmarshal(text, &c.kept)
+	}
+	if err != nil {
+		return fmt.Errorf("read what the uplink has sent from %s: %w; without the file it counts from zero", path, err)
+	}
+	c.buckets[0], c.turned = c.kept.Capacity, now
+	if !c.kept.Month.Before(c.start) && c.kept.Month.Before(c.end) {
+		c.used = c.kept.Used
+	}
+	return nil
+}
+
+// sent counts bytes that were sent.
+func (c *count) sent(now time.Time, bytes uint64) {
+	c.total += bytes
+	if !now.Before(c.end) {
+		c.start, c.end = c.quota.Month(now, c.zone)
+		c.used = 0
+	}
+	c.used += int64(bytes)
+}
+
+func (c *count) spent() bool { return c.quota.Bytes > 0 && c.used >= c.quota.Bytes }
+
+// beyond returns how much more was sent than had passed, since it was last asked.
+func (c *count) beyond(now time.Time, passed uint64) int {
+	more := int64(c.total - passed)
+	if passed != c.passed || c.idle.IsZero() {
+		c.idle, c.passed = now, passed
+	}
+	if now.Sub(c.idle) >= time.Second { // all that passed is sent, or given up
+		c.most = more
+		return 0
+	}
+	extra := max(more-c.most, 0)
+	c.most += extra
+	return int(extra)
+}
+
+// measure looks how fast the line is while it is full.
+func (c *count) measure(now time.Time, full bool) {
+	if !full {
+		c.full = false
+		return
+	}
+	if !c.full {
+		c.full, c.began, c.at = true, now, c.total
+		return
+	}
+	took := now.Sub(c.began)
+	if took < measureTime {
+		return
+	}
+	rate := Rate(float64(c.total-c.at) * 8 / took.Seconds())
+	if now.Sub(c.turned) >= capacityBucket {
+		copy(c.buckets[1:], c.buckets[:])
+		c.buckets[0], c.turned = 0, now
+	}
+	c.buckets[0] = max(c.buckets[0], rate)
+	c.began, c.at = now, c.total
+}
+
+func (c *count) capacity() (most Rate) {
+	for _, b := range c.buckets {
+		most = max(most, b)
+	}
+	return most
+}
+
+// due returns the record to keep, if it is time. last is when nothing more will be counted.
+func (c *count) due(now time.Time, last bool) (record, bool) {
+	r := record{Capacity: c.capacity()}
+	changed := float64(max(r.Capacity, c.kept.Capacity)) > (1+newsFrom)*float64(min(r.Capacity, c.kept.Capacity))
+	if c.quota.Bytes > 0 {
+		r.Month, r.Used = c.start, c.used
+		lately := max(c.used-c.then, 0) // since the last look, a second ago
+		if !last {
+			r.Used += max(c.quota.Bytes/keepShare, 4*lately)
+		}
+		changed = changed || c.used+2*lately > c.kept.Used || !r.Month.Equal(c.kept.Month) ||
+			now.Sub(c.when) >= keepEvery && c.used != c.then
+	}
+	c.then = c.used
+	if !changed && !(last && r != c.kept) {
+		return r, false
+	}
+	c.kept, c.when = r, now
+	return r, true
+}
+
+// keep writes the file, if it is time and there is one.
+func (b *Budget) keep(last bool) error {
+	if b.cfg.Path == "" {
+		return nil
+	}
+	b.file.Lock()
+	defer b.file.Unlock()
+	b.mu.Lock()
+	r, due := b.count.due(b.cfg.Clock.Now(), last)
+	b.mu.Unlock()
+	if !due {
+		return nil
+	}
+	text, err := json.Marshal(r)
+	if err == nil {
+		err = replace(b.cfg.Path, append(text, '\n'))
+	}
+	if err != nil {
+		return fmt.Errorf("keep what the uplink has sent: %w", err)
+	}
+	return nil
+}
+
+// replace makes text the file's content, durably, or leaves the file as it was.
+func replace(path string, text []byte) (err error) {
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_ = os.Remove(f.Name())
+		}
+	}()
+	_, err = f.Write(text)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}

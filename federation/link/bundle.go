@@ -1,0 +1,324 @@
+package link
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/branchline-video/branchline/internal/clock"
+)
+
+const (
+	// MaxConnections bounds the connections of one bundle. So many NewReno windows fill 100 Mbit/s over
+	// 80 ms at 1 % loss.
+	MaxConnections = 64
+	// drainTime is how long a connection that is no longer needed is kept after its last stream has ended,
+	// for what is still under way.
+	drainTime = time.Second
+)
+
+// CodeLeft is the [Code] with which a single connection of a bundle is closed, while the others go on.
+// Closing with any other ends the bundle.
+const CodeLeft Code = 100
+
+// bundle is several connections between the same two nodes as one. It is over when its last connection
+// is. The side that dialled adds connections and takes them away; a connection that fails ends only its
+// own streams.
+type bundle struct {
+	peer    Peer
+	key     ticket
+	dial    dialFunc     // nil: the peer dials
+	own     func() error // gives back what all share, after the last connection; nil for nothing
+	in      chan Stream
+	packets chan []byte
+	closing chan struct{} // closed by Close
+	done    chan struct{} // closed when no connection is left
+	changed chan struct{} // has a token after connections have come or gone
+	still   atomic.Bool   // the watch only watches; for tests
+	stalled atomic.Bool   // a connection has: large packets do not pass
+	work    sync.WaitGroup
+	once    sync.Once
+	closed  error // set by once
+
+	mu    sync.Mutex
+	over  func()    // called once no connection is left; nil for nothing
+	conns []*joined // by number
+	end   error     // why it is over
+	stop  bool      // Close was called
+	past  Stats     // of the connections that have ended
+	made  uint64    // connections so far
+	turn  int       // of the next stream among connections that are equally good
+}
+
+// joined is one connection of a bundle.
+type joined struct {
+	conn    Conn
+	number  uint32 // in the order in which they were dialled; 0 for the first
+	small   bool   // it keeps its packets small
+	control Stream // what it joined with; nil for the first
+	open    atomic.Int64
+	leaving bool // takes no new streams; the bundle's mu guards it
+	view    sight
+}
+
+func newBundle(first Conn, key ticket, small bool, own func() error) *bundle {
+	b := &bundle{
+		peer: first.Peer(), key: key, own: own,
+		in: make(chan Stream), packets: make(chan []byte, packetsHeld),
+		closing: make(chan struct{}), done: make(chan struct{}), changed: make(chan struct{}, 1),
+	}
+	j := &joined{conn: first, small: small}
+	j.look(clock.Clock{}.Now())
+	b.conns, b.made = []*joined{j}, 1
+	b.work.Go(func() { b.pump(j) })
+	b.work.Go(func() { b.collect(j) })
+	return b
+}
+
+// errNoRoom means that a bundle takes no connection.
+var errNoRoom = errors.New("the bundle is over or has all its connections")
+
+// add takes a connection in. It is the bundle's from then on; after an error it stays the caller's.
+func (b *bundle) add(j *joined) error {
+	j.look(clock.Clock{}.Now())
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.stop || len(b.conns) == 0 || len(b.conns) >= MaxConnections {
+		return errNoRoom
+	}
+	i, _ := slices.BinarySearchFunc(b.conns, j.number, func(o *joined, n uint32) int { return int(o.number) - int(n) })
+	b.conns = slices.Insert(b.conns, i, j)
+	b.made++
+	b.work.Go(func() { b.pump(j) })
+	b.work.Go(func() { b.collect(j) })
+	b.wake()
+	return nil
+}
+
+// pump hands on the streams that the peer opens on one connection until that ends.
+func (b *bundle) pump(j *joined) {
+	for {
+		s, err := j.conn.AcceptStream(context.Background())
+		if err != nil {
+			b.lose(j, err)
+			return
+		}
+		j.open.Add(1)
+		select {
+		case b.in <- &bundled{Stream: s, b: b, j: j}:
+		case <-b.closing:
+			s.Reset(0)
+		}
+	}
+}
+
+// lose notes that a connection has ended.
+func (b *bundle) lose(j *joined, err error) {
+	var e *Error
+	whole := errors.As(err, &e) && e.Conn && e.Remote && e.Code != CodeLeft // the peer has closed the bundle
+	_ = j.conn.Close(0, "")                                                 // it has ended; this gives it back
+	b.mu.Lock()
+	b.past = sum(b.past, j.conn.Stats())
+	b.conns = slices.DeleteFunc(b.conns, func(o *joined) bool { return o == j })
+	if b.end == nil && (whole || len(b.conns) == 0) {
+		b.end = err
+	}
+	rest, last, over := slices.Clone(b.conns), len(b.conns) == 0, b.over
+	b.mu.Unlock()
+	if last {
+		close(b.done)
+		if over != nil {
+			over()
+		}
+		return
+	}
+	if whole {
+		for _, o := range rest {
+			_ = o.conn.Close(e.Code, e.Reason)
+		}
+	}
+	if errors.Is(err, ErrStalled) {
+		b.stalled.Store(true)
+	}
+	b.wake()
+}
+
+func (b *bundle) wake() {
+	select {
+	case b.changed <- struct{}{}:
+	default:
+	}
+}
+
+func (b *bundle) OpenStream(ctx context.Context, kind Kind) (Stream, error) {
+	for {
+		j, err := b.choose(kind)
+		if err != nil {
+			return nil, fmt.Errorf("open %s stream: %w", kind, err)
+		}
+		s, err := j.conn.OpenStream(ctx, kind)
+		if err == nil {
+			return &bundled{Stream: s, b: b, j: j}, nil
+		}
+		b.ended(j)
+		if ctx.Err() != nil || !b.without(j) {
+			return nil, err
+		}
+	}
+}
+
+// without reports whether the bundle goes on after an error of j's, which is about to be taken away.
+func (b *bundle) without(j *joined) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	j.leaving = true
+	return slices.ContainsFunc(b.conns, func(o *joined) bool { return !o.leaving })
+}
+
+// choose returns the connection for a new stream, which counts as open from now on.
+func (b *bundle) choose(kind Kind) (*joined, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.conns) == 0 {
+		return nil, b.end
+	}
+	best := b.conns[0]
+	// Streams that last as long as the bundle stay on one connection, so that the others can be given up.
+	if kind != KindChanges && kind != KindGossip {
+		b.turn++
+		for i := range b.conns {
+			j := b.conns[(b.turn+i)%len(b.conns)]
+			if best.leaving || !j.leaving && j.load() < best.load() {
+				best = j
+			}
+		}
+	}
+	best.open.Add(1)
+	return best, nil
+}
+
+// ended notes that a stream on the connection has ended.
+func (b *bundle) ended(j *joined) {
+	if j.open.Add(-1) > 0 || j.control == nil {
+		return
+	}
+	b.mu.Lock()
+	drained := j.leaving && j.open.Load() == 0
+	b.mu.Unlock()
+	if drained {
+		_ = j.control.Close() // the peer may give the connection up
+	}
+}
+
+func (b *bundle) AcceptStream(ctx context.Context) (Stream, error) {
+	select {
+	case s := <-b.in:
+		return s, nil
+	case <-b.done:
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		return nil, b.end
+	case <-ctx.Done():
+		return nil, fmt.Errorf("accept stream: %w", ctx.Err())
+	}
+}
+
+func (b *bundle) Peer() Peer { return b.peer }
+
+// Stats are the sums over all connections, of which the best round trip time counts.
+func (b *bundle) Stats() Stats {
+	b.mu.Lock()
+	conns, s, made := slices.Clone(b.conns), b.past, b.made
+	b.mu.Unlock()
+	s.RTT, s.MinRTT, s.Latest, s.CongestionWindow = 0, 0, 0, 0
+	for _, j := range conns {
+		s = sum(s, j.conn.Stats())
+	}
+	s.Connections, s.Handshakes = len(conns), made
+	return s
+}
+
+func sum(a, b Stats) Stats {
+	least := func(a, b time.Duration) time.Duration {
+		if a == 0 || b != 0 && b < a {
+			return b
+		}
+		return a
+	}
+	return Stats{
+		RTT: least(a.RTT, b.RTT), MinRTT: least(a.MinRTT, b.MinRTT), Latest: least(a.Latest, b.Latest),
+		Sent: a.Sent + b.Sent, Received: a.Received + b.Received, Lost: a.Lost + b.Lost,
+		CongestionWindow: a.CongestionWindow + b.CongestionWindow, MTU: max(a.MTU, b.MTU),
+		PacketsSent: a.PacketsSent + b.PacketsSent, PacketsIn: a.PacketsIn + b.PacketsIn,
+	}
+}
+
+func (b *bundle) Close(code Code, reason string) error {
+	b.once.Do(func() {
+		b.mu.Lock()
+		b.stop = true
+		conns := slices.Clone(b.conns)
+		b.mu.Unlock()
+		close(b.closing)
+		var all sync.WaitGroup
+		errs := make([]error, len(conns))
+		for i, j := range conns {
+			all.Go(func() { errs[i] = j.conn.Close(code, reason) })
+		}
+		all.Wait()
+		b.work.Wait()
+		if b.own != nil {
+			errs = append(errs, b.own())
+		}
+		b.closed = errors.Join(errs...)
+	})
+	return b.closed
+}
+
+// bundled is a stream on one of a bundle's connections.
+type bundled struct {
+	Stream
+	b    *bundle
+	j    *joined
+	read atomic.Bool // that direction has ended
+	sent atomic.Bool
+	gone atomic.Bool
+}
+
+func (s *bundled) Read(p []byte) (int, error) {
+	n, err := s.Stream.Read(p)
+	if err != nil {
+		s.finish(&s.read)
+	}
+	return n, err
+}
+
+func (s *bundled) Write(p []byte) (int, error) {
+	n, err := s.Stream.Write(p)
+	if err != nil {
+		s.finish(&s.sent)
+	}
+	return n, err
+}
+
+func (s *bundled) Close() error {
+	defer s.finish(&s.sent)
+	return s.Stream.Close()
+}
+
+func (s *bundled) Reset(code Code) {
+	s.Stream.Reset(code)
+	s.read.Store(true)
+	s.finish(&s.sent)
+}
+
+func (s *bundled) finish(direction *atomic.Bool) {
+	direction.Store(true)
+	if s.read.Load() && s.sent.Load() && !s.gone.Swap(true) {
+		s.b.ended(s.j)
+	}
+}

@@ -1,0 +1,211 @@
+package link
+
+import (
+	"context"
+	"errors"
+	"math"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/branchline-video/branchline/internal/clock"
+)
+
+const (
+	// joinTime bounds the making of one more connection.
+	joinTime = 2 * HandshakeTimeout
+	// The pause after connections could not be made, which doubles each time.
+	firstJoinPause = 5 * time.Second
+	maxJoinPause   = time.Minute
+	// quiet is after how long without a packet a connection gets no new streams while others get some.
+	quiet = KeepAlive + KeepAlive/2
+)
+
+// dialFunc makes one more connection to the peer of a bundle, which has still to join.
+type dialFunc func(ctx context.Context, small bool) (Conn, error)
+
+// errAlone means that the peer knows nothing of bundles.
+var errAlone = errors.New("the peer takes no further connections")
+
+// sight is what is seen of a connection from time to time, by the bundle's watch alone, and how good it
+// is, for all.
+type sight struct {
+	last  Stats
+	at    time.Time
+	heard time.Time     // something had arrived
+	cost  atomic.Uint64 // bits of a float64: seconds of its path for each byte under way, or more
+}
+
+// look returns what has gone over the connection since the last look.
+func (j *joined) look(now time.Time) sample {
+	v, s := &j.view, j.conn.Stats()
+	past := now.Sub(v.at)
+	m := sample{
+		sent: float64(s.Sent - v.last.Sent), lost: max(float64(s.Lost)-float64(v.last.Lost), 0),
+		window: float64(s.CongestionWindow), rtt: s.RTT, best: s.MinRTT,
+	}
+	if v.at.IsZero() {
+		m.sent, m.lost, past = 0, 0, sizeEvery
+	}
+	if s.PacketsIn != v.last.PacketsIn || v.at.IsZero() {
+		v.heard = now
+	}
+	m.limited = m.sent*s.RTT.Seconds() >= limitedShare*m.window*past.Seconds() && m.sent > 0
+	v.last, v.at = s, now
+	cost := max(s.RTT, time.Millisecond).Seconds() / max(m.window, packetSize)
+	if m.lost > 0 {
+		cost *= 1.5 // it is about to send less
+	}
+	if now.Sub(v.heard) > quiet {
+		cost *= 1000
+	}
+	v.cost.Store(math.Float64bits(cost))
+	return m
+}
+
+// load is how long one more stream would wait for its share of the connection, in some unit.
+func (j *joined) load() float64 {
+	return float64(j.open.Load()+1) * math.Float64frombits(j.view.cost.Load())
+}
+
+// watch looks at the connections until the bundle is over, and keeps as many as there should be if it
+// can dial.
+func (b *bundle) watch() {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	w := &watch{b: b, ctx: ctx, pause: firstJoinPause}
+	defer w.joins.Wait()
+	defer cancel()
+	tick := time.NewTicker(sizeEvery)
+	defer tick.Stop()
+	for {
+		ticks := tick.C
+		if b.dial == nil && b.single() {
+			ticks = nil // nothing to choose
+		}
+		select {
+		case <-ticks:
+		case <-b.changed:
+		case <-b.closing:
+			return
+		case <-b.done:
+			return
+		}
+		w.round(clock.Clock{}.Now())
+	}
+}
+
+func (b *bundle) single() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.conns) == 1
+}
+
+// watch is the state of a bundle's watch.
+type watch struct {
+	b     *bundle
+	ctx   context.Context
+	size  sizing
+	at    time.Time // of the last step of size
+	next  uint32    // number of the last connection
+	joins sync.WaitGroup
+	pause time.Duration
+
+	mu    sync.Mutex
+	under int       // attempts under way
+	until time.Time // no attempt before
+	alone bool      // for good
+}
+
+func (w *watch) round(now time.Time) {
+	w.b.mu.Lock()
+	conns := slices.DeleteFunc(slices.Clone(w.b.conns), func(j *joined) bool { return j.leaving })
+	w.b.mu.Unlock()
+	if w.at.IsZero() {
+		w.at = now
+	}
+	past := now.Sub(w.at)
+	if past > 0 && past < sizeEvery/2 {
+		return // woken between two steps
+	}
+	w.at = now
+	samples := make([]sample, len(conns))
+	for i, j := range conns {
+		samples[i] = j.look(now)
+	}
+	if w.b.dial == nil || w.b.still.Load() || past <= 0 || len(conns) == 0 {
+		return
+	}
+	w.size = w.size.step(past, samples)
+	switch want := w.size.want; {
+	case w.b.stalled.Load() && w.replace(now, conns):
+	case want > len(conns):
+		w.grow(now, want-len(conns))
+	case want < len(conns):
+		for _, j := range conns[want:] {
+			if j.control != nil {
+				w.b.give(j)
+			}
+		}
+	}
+}
+
+// replace puts a connection with small packets in the place of all that have large ones: those that have
+// not stalled yet are about to. It reports whether there are any.
+func (w *watch) replace(now time.Time, conns []*joined) bool {
+	large := slices.DeleteFunc(slices.Clone(conns), func(j *joined) bool { return j.small })
+	switch {
+	case len(large) == 0:
+		return false
+	case len(large) == MaxConnections: // one has to make room
+		large = large[MaxConnections-1:]
+		fallthrough
+	case len(large) < len(conns):
+		for _, j := range large {
+			_ = j.conn.Close(CodeLeft, ErrStalled.Error())
+		}
+	default:
+		w.grow(now, 1)
+	}
+	return true
+}
+
+// grow makes more connections, all at once.
+func (w *watch) grow(now time.Time, more int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.alone || now.Before(w.until) {
+		return
+	}
+	for ; w.under < more; w.under++ {
+		w.next++
+		number, small := w.next, w.b.stalled.Load()
+		w.joins.Go(func() { w.made(w.join(number, small)) })
+	}
+}
+
+func (w *watch) join(number uint32, small bool) error {
+	ctx, cancel := context.WithTimeout(w.ctx, joinTime)
+	defer cancel()
+	c, err := w.b.dial(ctx, small)
+	if err != nil {
+		return err
+	}
+	return w.b.join(ctx, c, number, small)
+}
+
+func (w *watch) made(err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.under--
+	switch {
+	case err == nil:
+		w.pause = firstJoinPause
+	case errors.Is(err, errAlone):
+		w.alone = true
+	case w.until.Before(clock.Clock{}.Now()):
+		w.until = clock.Clock{}.Now().Add(w.pause)
+		w.pause = min(2*w.pause, maxJoinPause)
+	}
+}

@@ -1,0 +1,380 @@
+package federation
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/branchline-video/branchline"
+	"github.com/branchline-video/branchline/federation/identity"
+	"github.com/branchline-video/branchline/federation/link"
+	"github.com/branchline-video/branchline/internal/clock"
+	wire "github.com/branchline-video/branchline/proto"
+)
+
+// PathTest says which path is measured; Node and Hub must be set.
+type PathTest struct {
+	Node *identity.Node
+	// Hub is host:port.
+	Hub string
+	// Token is what a node that is not enrolled yet proves the hub with; then only the way to the hub is
+	// tried, and nothing is enrolled.
+	Token string
+	// For is how long each direction is filled; zero means 5 s, and more than 10 s is taken for that.
+	For time.Duration
+	// Done, if set, is told of each step as it ends, one at a time.
+	Done func(PathStep)
+	// ListenPacket and DialStream open the sockets; nil means the system's.
+	ListenPacket func(addr string) (net.PacketConn, error)
+	DialStream   func(ctx context.Context, addr string) (net.Conn, error)
+}
+
+// PathStep is one thing that was tried.
+type PathStep struct {
+	Name   string        `json:"name"` // as in the constants
+	OK     bool          `json:"ok"`
+	Took   time.Duration `json:"took_ns"`
+	Found  string        `json:"found"`            // in words
+	Advice string        `json:"advice,omitempty"` // what to do, or to ask the network people for
+}
+
+// The steps of a path's test, in their order. What fails ends it, but for UDP and TCP, which are both tried.
+const (
+	StepName = "name" // the hub's name has an address
+	StepUDP  = "udp"  // the hub answers by UDP, and proves to be the hub
+	StepTCP  = "tcp"  // the same by TCP
+	StepSite = "site" // the hub accepts this site
+	StepIdle = "idle" // round trip time while nothing else is sent
+	StepUp   = "up"   // rate to the hub
+	StepDown = "down" // rate from the hub
+)
+
+// PathReport is what was found out about a path.
+type PathReport struct {
+	Hub     string            `json:"hub"`
+	Site    branchline.SiteID `json:"site,omitempty"`
+	Addr    string            `json:"addr,omitempty"`    // that answered
+	Carrier link.Carrier      `json:"carrier,omitempty"` // that was measured
+	Steps   []PathStep        `json:"steps"`
+	RTT     time.Duration     `json:"rtt_ns"`      // idle, median
+	Loaded  time.Duration     `json:"rtt_up_ns"`   // while the way to the hub was full, median
+	Loss    float64           `json:"loss"`        // share of what was sent to the hub, estimated
+	MTU     uint64            `json:"mtu"`         // bytes of the largest UDP datagram that passed to the hub
+	Up      float64           `json:"up_kbit_s"`   // at the hub
+	Down    float64           `json:"down_kbit_s"` // at this node
+	Reached bool              `json:"reached"`     // all steps that a link needs were good
+}
+
+const (
+	pathFor    = 5 * time.Second
+	maxPathFor = 10 * time.Second
+	pings      = 10
+	// pingPause is between two pings while the path is filled.
+	pingPause = 100 * time.Millisecond
+	// More loss than lossy, as a share, and a round trip that a full path makes longer than by deepQueue,
+	// are worth telling the network people.
+	lossy     = 0.005
+	deepQueue = 100 * time.Millisecond
+	usualMTU  = 1400
+)
+
+// Run tests the path. What is wrong with that stands in the report; the error is that of the test
+// itself, or of ctx. A link of the node goes on beside it, and has to share what the path gives.
+func (t PathTest) Run(ctx context.Context) (PathReport, error) {
+	if t.For <= 0 {
+		t.For = pathFor
+	}
+	t.For = min(t.For, maxPathFor)
+	r := &pathRun{PathTest: t}
+	r.report.Hub, r.report.Site = t.Hub, t.Node.Site()
+	err := r.run(ctx)
+	if ctx.Err() != nil {
+		return r.report, ctx.Err()
+	}
+	var failed *stepError
+	if errors.As(err, &failed) {
+		err = nil
+	}
+	return r.report, err
+}
+
+// pathRun is one test.
+type pathRun struct {
+	PathTest
+	report PathReport
+	conn   link.Conn
+}
+
+// stepError ends a test whose step has failed, which its report tells.
+type stepError struct{ error }
+
+// step does one step; its function returns what was found, and with an error an advice.
+func (r *pathRun) step(name string, do func() (found, advice string, err error)) error {
+	began := clock.Clock{}.Now()
+	found, advice, err := do()
+	s := PathStep{Name: name, OK: err == nil, Took: clock.Clock{}.Now().Sub(began), Found: found, Advice: advice}
+	if err != nil {
+		s.Found = err.Error()
+	}
+	r.report.Steps = append(r.report.Steps, s)
+	if r.Done != nil {
+		r.Done(s)
+	}
+	if err != nil {
+		return &stepError{err}
+	}
+	return nil
+}
+
+func (r *pathRun) run(ctx context.Context) (err error) {
+	conf, err := r.Node.TestTLS()
+	if errors.Is(err, identity.ErrNotEnrolled) && r.Token != "" {
+		var token identity.Token
+		if token, err = identity.ParseToken(r.Token); err == nil {
+			conf = r.Node.EnrolTLS(token)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("test path to %s: %w", r.Hub, err)
+	}
+	if err := r.step(StepName, func() (string, string, error) { return r.resolve(ctx) }); err != nil {
+		return err
+	}
+	udp := r.step(StepUDP, func() (string, string, error) { return r.dial(ctx, conf, link.CarrierQUIC) })
+	if r.conn != nil {
+		defer func() { err = errors.Join(err, closeFor(r.conn, nil)) }()
+	}
+	tcp := r.step(StepTCP, func() (string, string, error) { return r.dial(ctx, conf, link.CarrierTCP) })
+	if udp != nil && tcp != nil {
+		return udp
+	}
+	if udp != nil {
+		defer func() { err = errors.Join(err, closeFor(r.conn, nil)) }()
+	}
+	if r.report.Site == "" {
+		r.report.Reached = true
+		return nil
+	}
+	return r.measure(ctx)
+}
+
+// dial connects by one carrier. The first that connects is measured.
+func (r *pathRun) dial(ctx context.Context, conf *tls.Config, carrier link.Carrier) (found, advice string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, link.HandshakeTimeout)
+	defer cancel()
+	conn, err := dialHub(ctx, r.Hub, link.Options{
+		TLS: conf, Carriers: []link.Carrier{carrier}, ListenPacket: r.ListenPacket, DialStream: r.DialStream,
+	})
+	if err != nil {
+		return "", r.whyNot(carrier, err), err
+	}
+	found = "the hub answers at " + conn.Peer().Addr + " and is the one that this site belongs to"
+	if r.conn != nil {
+		return found, "", closeFor(conn, nil)
+	}
+	if r.conn, r.report.Carrier, r.report.Addr = conn, carrier, conn.Peer().Addr; carrier == link.CarrierTCP {
+		advice = "a link goes over TCP until then: it works, and every lost packet holds up all that it carries"
+	}
+	return found, advice, nil
+}
+
+func (r *pathRun) resolve(ctx context.Context) (found, advice string, err error) {
+	host, _, err := net.SplitHostPort(r.Hub)
+	if err != nil {
+		return "", "write the hub's address as host:port", err
+	}
+	addrs, err := net.DefaultResolver.LookupHost(ctx, host)
+	if err != nil {
+		return "", "check the name, and the name server of this machine; an IP address in place of the name does without", err
+	}
+	return fmt.Sprintf("%s is %v", host, addrs), "", nil
+}
+
+// whyNot advises somebody whose carrier does not reach the hub.
+func (r *pathRun) whyNot(carrier link.Carrier, err error) string {
+	_, port, _ := net.SplitHostPort(r.Hub)
+	switch {
+	case errors.Is(err, link.ErrIntercepted):
+		return "" // the error says what to ask for
+	case errors.Is(err, identity.ErrForeign):
+		return "a hub answers, but not the one that this site belongs to: is the address right? If the hub was set up " +
+			"anew, make a token there with `branchline site add NAME`"
+	case carrier == link.CarrierQUIC:
+		return "is the hub running? If so, ask the network people to let UDP go out to " + r.Hub +
+			" and its answers back in, and at the hub to forward UDP port " + port + " to it"
+	case errors.Is(err, context.DeadlineExceeded):
+		return "packets vanish: no route, or a firewall drops them"
+	case r.conn == nil:
+		return "the machine is reached: is the hub running there, and does its `listen` name port " + port + "?"
+	}
+	return "UDP is enough; TCP port " + port + " would do where UDP fails"
+}
+
+// measure measures the path over the connection.
+func (r *pathRun) measure(ctx context.Context) error {
+	err := r.step(StepSite, func() (string, string, error) {
+		_, err := r.ping(ctx)
+		return "the hub knows this site as " + string(r.report.Site), siteAdvice(err), err
+	})
+	if err != nil {
+		return err
+	}
+	r.report.Reached = true
+	err = r.step(StepIdle, func() (found, advice string, err error) {
+		if r.report.RTT, err = r.pings(ctx, pings, 0); err != nil {
+			return "", "", err
+		}
+		return fmt.Sprintf("round trip in %v", r.report.RTT.Round(10*time.Microsecond)), "", nil
+	})
+	if err != nil {
+		return err
+	}
+	if err := r.step(StepUp, func() (string, string, error) { return r.up(ctx) }); err != nil {
+		return err
+	}
+	return r.step(StepDown, func() (found, advice string, err error) {
+		if r.report.Down, err = r.down(ctx); err != nil {
+			return "", "", err
+		}
+		return fmt.Sprintf("%.0f kbit/s from the hub", r.report.Down), "", nil
+	})
+}
+
+func siteAdvice(err error) string {
+	switch {
+	case err == nil:
+		return ""
+	case worthless(err):
+		return "make a new token at the hub with `branchline site add NAME` and start the edge with it"
+	case errors.Is(err, branchline.ErrBusy):
+		return "try again in a minute"
+	}
+	return "is the hub as new as this program? One that cannot measure hangs up here"
+}
+
+// call makes a call and hands it over; a test's calls are quick, or end with ctx.
+func (r *pathRun) call(ctx context.Context, what wire.TestRequest_What, length time.Duration) (*call, error) {
+	return ask(ctx, r.conn, link.KindTest, &wire.Request{Call: &wire.Request_Test{Test: &wire.TestRequest{
+		What: what, Milliseconds: uint32(length.Milliseconds()),
+	}}})
+}
+
+func (r *pathRun) ping(ctx context.Context) (time.Duration, error) {
+	ctx, cancel := context.WithTimeout(ctx, link.HandshakeTimeout)
+	defer cancel()
+	began := clock.Clock{}.Now()
+	c, err := r.call(ctx, wire.TestRequest_WHAT_PING, 0)
+	if err != nil {
+		return 0, whyEnded(r.conn, err)
+	}
+	defer c.close()
+	if _, err := c.one(); err != nil {
+		return 0, whyEnded(r.conn, err)
+	}
+	return clock.Clock{}.Now().Sub(began), nil
+}
+
+// pings returns the median of several, at least one.
+func (r *pathRun) pings(ctx context.Context, n int, pause time.Duration) (time.Duration, error) {
+	var all []time.Duration
+	for len(all) < n {
+		took, err := r.ping(ctx)
+		if err != nil {
+			return 0, err
+		}
+		if all = append(all, took); pause > 0 {
+			select {
+			case <-time.After(pause):
+			case <-ctx.Done():
+				return 0, ctx.Err()
+			}
+		}
+	}
+	slices.Sort(all)
+	return all[len(all)/2], nil
+}
+
+// up fills the way to the hub, and pings meanwhile.
+func (r *pathRun) up(ctx context.Context) (found, advice string, err error) {
+	before := r.conn.Stats()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() (err error) {
+		r.report.Up, err = r.fill(ctx)
+		return err
+	})
+	g.Go(func() (err error) {
+		r.report.Loaded, err = r.pings(ctx, max(1, int(r.For/pingPause/2)), pingPause)
+		return err
+	})
+	if err := g.Wait(); err != nil {
+		return "", "the path breaks when it is full: ask for what limits or inspects UDP on the way", err
+	}
+	after := r.conn.Stats()
+	r.report.MTU = after.MTU
+	if sent := after.Sent - before.Sent; sent > 0 {
+		r.report.Loss = float64(after.Lost-before.Lost) / float64(sent)
+	}
+	found = fmt.Sprintf("%.0f kbit/s to the hub; %.2f %% lost; round trip in %v meanwhile; datagrams of %d bytes pass",
+		r.report.Up, 100*r.report.Loss, r.report.Loaded.Round(10*time.Microsecond), r.report.MTU)
+	switch {
+	case r.report.Loss > lossy:
+		advice = "the path loses packets: ask for the line to be measured, and for what shapes traffic on it"
+	case r.report.Loaded > r.report.RTT+deepQueue:
+		advice = fmt.Sprintf("a deep queue on the way delays everything while the line is full: an uplink budget of about "+
+			"%.0f kbit/s avoids that", 0.9*r.report.Up)
+	case r.report.MTU > 0 && r.report.MTU < usualMTU:
+		advice = "large packets do not pass, as in a tunnel: that works, at a little cost"
+	}
+	return found, advice, nil
+}
+
+// fill sends for so long, and returns what arrived, in kbit/s.
+func (r *pathRun) fill(ctx context.Context) (float64, error) {
+	c, err := r.call(ctx, wire.TestRequest_WHAT_UP, r.For)
+	if err != nil {
+		return 0, err
+	}
+	defer c.close()
+	c.s.SetPriority(int8(PriorityBackfill))
+	if err := pour(c.s, r.For); err != nil {
+		return 0, callError(ctx, err)
+	}
+	if err := c.s.Close(); err != nil {
+		return 0, callError(ctx, err)
+	}
+	a, err := c.one()
+	if err != nil {
+		return 0, err
+	}
+	return kbits(a.GetTest().GetBytes(), time.Duration(a.GetTest().GetElapsedNs())), nil
+}
+
+func (r *pathRun) down(ctx context.Context) (float64, error) {
+	c, err := r.call(ctx, wire.TestRequest_WHAT_DOWN, r.For)
+	if err != nil {
+		return 0, err
+	}
+	defer c.close()
+	if _, err := c.one(); err != nil {
+		return 0, err
+	}
+	n, took, err := drain(c.in.r)
+	if err != nil {
+		return 0, callError(ctx, err)
+	}
+	return kbits(n, took), nil
+}
+
+// kbits returns kbit/s.
+func kbits(bytes int64, took time.Duration) float64 {
+	if took <= 0 {
+		return 0
+	}
+	return float64(bytes) * 8 / took.Seconds() / 1000
+}

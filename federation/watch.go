@@ -1,0 +1,92 @@
+package federation
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/branchline-video/branchline"
+	"github.com/branchline-video/branchline/federation/budget"
+	wire "github.com/branchline-video/branchline/proto"
+)
+
+// Watch tells the site that somebody begins, or ceases, to watch a stream that is read with [Remote.Live] for
+// recording: with [PrioritySchedule]. From then on it is as urgent as one that was asked for to be watched. The
+// site may refuse with a [*budget.Refusal]; then the recording goes on as before.
+func (r *Remote) Watch(ctx context.Context, stream branchline.StreamID, watched bool) error {
+	err := r.command(ctx, &wire.Request{Call: &wire.Request_Watch{Watch: &wire.WatchRequest{
+		Stream: string(stream), Watched: watched,
+	}}})
+	if err != nil {
+		return fmt.Errorf("watch %s: %w", stream, err)
+	}
+	return nil
+}
+
+// watches is what a peer watches of the streams that it records. The zero value is ready.
+type watches struct {
+	mu      sync.Mutex
+	ended   bool
+	release map[branchline.StreamID]func() // of those that were let in
+}
+
+// watch answers a WatchRequest.
+func (s *server) watch(a *answer, r *wire.WatchRequest) error {
+	stream := branchline.StreamID(r.GetStream())
+	if err := stream.Check(); err != nil {
+		return err
+	}
+	if !r.GetWatched() {
+		s.watches.put(stream, nil)
+		return a.done(nil)
+	}
+	release, err := s.budget.Admit(budget.Asked{Hub: s.hub(), Stream: stream})
+	if err == nil {
+		err = s.watches.put(stream, release)
+	}
+	return a.done(err)
+}
+
+// put remembers how to release the stream's place, in place of what was there; nil: it is not watched.
+func (w *watches) put(stream branchline.StreamID, release func()) error {
+	w.mu.Lock()
+	was := w.release[stream]
+	delete(w.release, stream)
+	full := w.ended || len(w.release) >= maxLiveCalls
+	if release != nil && !full {
+		if w.release == nil {
+			w.release = map[branchline.StreamID]func(){}
+		}
+		w.release[stream] = release
+	}
+	w.mu.Unlock()
+	if was != nil {
+		was()
+	}
+	if release != nil && full {
+		release()
+		return fmt.Errorf("more than %d streams are watched: %w", maxLiveCalls, branchline.ErrBusy)
+	}
+	return nil
+}
+
+// end releases every place; the link has ended.
+func (w *watches) end() {
+	w.mu.Lock()
+	all := w.release
+	w.release, w.ended = nil, true
+	w.mu.Unlock()
+	for _, release := range all {
+		release()
+	}
+}
+
+// class returns how urgent a stream is that is recorded live.
+func (w *watches) class(stream branchline.StreamID) budget.Class {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.release[stream] != nil {
+		return budget.Live
+	}
+	return budget.Planned
+}

@@ -1,0 +1,102 @@
+package hub
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"testing/synctest"
+
+	"github.com/branchline-video/branchline"
+	"github.com/branchline-video/branchline/federation/budget"
+)
+
+// thin is a site that lets one in at a time, and remembers what it was told.
+type thin struct {
+	branchline.Source
+	mu      sync.Mutex
+	full    bool
+	watched []bool
+}
+
+func (s *thin) Watch(_ context.Context, _ branchline.StreamID, watched bool) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.watched = append(s.watched, watched)
+	if watched && s.full {
+		return &budget.Refusal{Budget: 1, Need: 2, Instead: []budget.Alternative{{Stream: "door.sub"}}}
+	}
+	return nil
+}
+
+// TestSiteIsToldWhoWatches follows the viewers of a stream that is recorded: the site hears of the first and of
+// the last, and its refusal ends viewers under the hub's names and leaves the recording alone.
+func TestSiteIsToldWhoWatches(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := &Node{}
+		f := &feed{stirred: make(chan struct{}, 1), viewers: map[*context.CancelCauseFunc]bool{}, readers: 1}
+		site := &thin{}
+		ctx, stop := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			n.tellWatched(ctx, &patient{Source: site}, feedKey{stream: "berlin.door.main"}, f, false)
+		}()
+		view := func() (context.Context, *context.CancelCauseFunc) {
+			viewer, cancel := context.WithCancelCause(t.Context())
+			n.mu.Lock()
+			f.viewers[&cancel] = true
+			n.mu.Unlock()
+			f.stir()
+			synctest.Wait()
+			return viewer, &cancel
+		}
+		gone := func(cancel *context.CancelCauseFunc) {
+			n.mu.Lock()
+			delete(f.viewers, cancel)
+			n.mu.Unlock()
+			f.stir()
+			synctest.Wait()
+		}
+		first, a := view()
+		second, b := view()
+		gone(a)
+		gone(b)
+		if len(site.watched) != 2 || !site.watched[0] || site.watched[1] {
+			t.Errorf("the site was told %v", site.watched)
+		}
+		if first.Err() != nil || second.Err() != nil {
+			t.Error("viewers who were let in are ended")
+		}
+		site.full = true
+		third, c := view()
+		var r *budget.Refusal
+		if err := context.Cause(third); !errors.As(err, &r) || r.Instead[0].Stream != "berlin.door.sub" {
+			t.Errorf("who was refused got %v", err)
+		}
+		gone(c)
+		if ctx.Err() != nil || f.readers != 1 {
+			t.Error("the recording ended")
+		}
+		stop()
+		<-done
+	})
+}
+
+func TestKeyFramesOfAWholeStream(t *testing.T) {
+	for i, c := range []struct {
+		item branchline.Item
+		want bool
+	}{
+		{branchline.Item{Start: &branchline.SegmentStart{}}, true},
+		{branchline.Item{Frame: &branchline.Frame{Key: true}}, true},
+		{branchline.Item{Frame: &branchline.Frame{}}, false},
+		{branchline.Item{Fragment: &branchline.FragmentEnd{}}, false},
+		{branchline.Item{Seal: &branchline.SegmentSeal{}}, false},
+		{branchline.Item{RunEnd: &branchline.RunEnd{}}, true},
+	} {
+		if got := keyFramesOf(c.item); got != c.want {
+			t.Errorf("%d: %v", i, got)
+		}
+	}
+}
