@@ -249,12 +249,14 @@ func (u *Uplink) serve(ctx context.Context, hub string, conn link.Conn) (next li
 	g, linked := errgroup.WithContext(ctx)
 	due := make(chan struct{}, 1)
 	g.Go(func() error {
-		return (&server{conn: conn, src: u.cfg.Source, name: u.cfg.Name, budget: u.cfg.Budget, gossip: gossip, refresh: func() {
+		s := &server{conn: conn, src: u.cfg.Source, name: u.cfg.Name, budget: u.cfg.Budget, gossip: gossip}
+		s.refresh = func() {
 			select {
 			case due <- struct{}{}:
 			default: // it is to renew already
 			}
-		}}).run(linked)
+		}
+		return s.run(linked)
 	})
 	if gossip != nil {
 		g.Go(func() error { return gossip.Run(linked, ctx) })
