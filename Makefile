@@ -11,7 +11,7 @@ GO_FLAGS  := -trimpath -ldflags '-X main.version=$(VERSION)'
 ARTEFACTS := $(CURDIR)/artefacts
 PROPERTIES := $(shell grep -rl --include='*_test.go' pgregory.net/rapid . | xargs -n1 dirname | sort -u)
 
-.PHONY: help demo build test test-go test-web test-browser test-power bench-storage race soak fuzz lint generate proto-release clean
+.PHONY: help demo build test test-go test-web test-browser test-power test-wan bench-storage bench-wan race soak fuzz lint generate proto-release clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -41,15 +41,23 @@ test-power: | need-go need-volumes ## cut the power of real volumes, have them f
 	BRANCHLINE_POWER=1 go test -count=1 -timeout 60m -v -run 'TestRealCutAtEveryStep' ./segstore
 	BRANCHLINE_POWER=1 CUTS=$${CUTS:-60} go test -count=1 -timeout 12h -v ./e2e/power # alone: it measures losses
 
+test-wan: build | need-go ## run real sites on bad networks, half an hour; as root (FLAP=10m, ARGS="-run TestNAT")
+	BRANCHLINE=$(CURDIR)/bin/branchline BRANCHLINE_WAN=1 go test -count=1 -timeout 2h -v ./e2e/network $(ARGS)
+
 bench-storage: build | need-go ## measure the storage, half an hour; results in bench/results/storage.md (ARGS="-only cpu")
 	go run ./bench/storage -out bench/results/storage.md $(ARGS)
+
+bench-wan: build | need-go need-iperf ## measure links beside TCP BBR and quic-go, an hour; as root (ARGS="-only bulk -rtt 80ms -loss 1")
+	go build -o bin/bench-wan ./bench/wan
+	bin/bench-wan -out bench/results/wan.md $(ARGS)
 
 race: | need-go ## test the Go code under the race detector
 	go test -race -timeout 30m ./...
 
-soak: | need-go ## look for properties that fail, with CHECKS (2000) of each at random; live SEEDS (20) days of links
+soak: | need-go ## look for what fails, with CHECKS (2000) of each property and SEEDS (1000) of each simulated network
 	go test -count=1 -timeout 6h $(PROPERTIES) -rapid.checks=$${CHECKS:-2000}
-	SEEDS=$${SEEDS:-20} SITES=$${SITES:-500} HOURS=$${HOURS:-24} go test -count=1 -v -timeout 6h -run 'TestDay|TestBudget' ./federation/members
+	SEEDS=$${SEEDS:-1000} go test -count=1 -timeout 6h -v -run '^(TestHeal|TestRebinding|TestLossy)$$' ./federation
+	SEEDS=$${DAYS:-20} SITES=$${SITES:-500} HOURS=$${HOURS:-24} go test -count=1 -v -timeout 6h -run 'TestDay|TestBudget' ./federation/members
 
 fuzz: | need-go ## run each fuzz target for FUZZTIME (10s)
 	@for p in $$(grep -rlE '^func Fuzz' --include='*_test.go' . | xargs -n1 dirname | sort -u); do \
@@ -93,7 +101,7 @@ tools/node_modules/.installed: tools/package.json | need-node
 	cd tools && npm install --no-package-lock --no-audit --no-fund --loglevel=error
 	@touch $@
 
-.PHONY: need-go need-node need-chromium need-volumes
+.PHONY: need-go need-node need-chromium need-volumes need-iperf
 # Quiet checks of a version: $(call at-least,found,wanted)
 at-least = [ "$$(printf '%s\n' $(2) "$(1)" | sort -V | head -1)" = $(2) ]
 
@@ -119,3 +127,10 @@ need-volumes:
 	  sudo=$$([ "$$(id -u)" = 0 ] || echo sudo); \
 	  $$sudo apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y -qq --no-install-recommends xfsprogs e2fsprogs nbdkit libnbd-bin fuse3 >/dev/null; } || \
 	  echo "make: the power tests want: sudo apt-get install xfsprogs e2fsprogs nbdkit libnbd-bin fuse3" >&2
+
+need-iperf:
+	@command -v iperf3 >/dev/null && command -v ss >/dev/null || { \
+	  echo "installing iperf3 for comparison"; \
+	  sudo=$$([ "$$(id -u)" = 0 ] || echo sudo); \
+	  $$sudo apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y -qq --no-install-recommends iperf3 iproute2 >/dev/null; } || \
+	  { echo "make: the comparison needs iperf3: sudo apt-get install iperf3 iproute2" >&2; exit 1; }

@@ -67,7 +67,7 @@ func (r *Remote) live(ctx context.Context, stream branchline.StreamID, yield fun
 	defer m.work.Wait()
 	defer cancel()
 	defer m.late.Stop()
-	c, err := m.ask(&wire.LiveRequest{Stream: string(stream), Spread: true})
+	c, err := m.ask(&wire.LiveRequest{Stream: string(stream), Spread: true, KeyFramesOnly: KeyFrames(ctx)})
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -78,6 +79,7 @@ type UplinkConfig struct {
 type Uplink struct {
 	cfg   UplinkConfig
 	again bool // the token was used up for a certificate that had become worthless; Run's
+	names link.Names
 
 	carrier link.Carrier     // to try first; Run's
 	probe   *backoff.Backoff // pauses between attempts to get back to QUIC; Run's
@@ -155,21 +157,37 @@ func (u *Uplink) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			break
 		}
+		good := u.State().Up && u.cfg.Clock.Now().Sub(began) > goodLink
 		u.down(hub, err)
-		if u.cfg.Clock.Now().Sub(began) > goodLink {
+		if good {
 			pause.Reset()
 		}
-		wait := pause.Next()
-		if refused(err) {
-			wait = refusedPause
-		}
-		select {
-		case <-time.After(wait):
-		case <-ctx.Done():
+		switch wait := pause.Next(); {
+		case refused(err):
+			u.pause(ctx, refusedPause, hub)
+		case !good || !silent(err): // else the path has just gone dark, and may be back at any moment
+			u.pause(ctx, wait, hub)
 		}
 	}
 	u.set(UplinkState{Since: u.cfg.Clock.Now(), Err: ctx.Err()}, nil) // asked for, so no news
 	return ctx.Err()
+}
+
+// pause waits, and no longer than until a hub that was silent answers.
+func (u *Uplink) pause(ctx context.Context, wait time.Duration, hub string) {
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	if silent(u.State().Err) && hub != "" && link.Knock(ctx, hub, u.options(nil)) == nil {
+		return
+	}
+	<-ctx.Done()
+}
+
+// silent reports whether an attempt or a link has ended because nothing came from the hub or nothing could
+// be sent to it, as when a node has no route for a while.
+func silent(err error) bool {
+	var failed syscall.Errno
+	return isAny(err, link.ErrSilent, link.ErrStalled, context.DeadlineExceeded) || errors.As(err, &failed)
 }
 
 // refused reports whether trying again soon is of no use.

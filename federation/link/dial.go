@@ -41,7 +41,7 @@ func Dial(ctx context.Context, addr string, opt Options) (Conn, error) {
 
 // dialFrom dials from opt.Local.
 func dialFrom(ctx context.Context, addr string, opt Options) (Conn, error) {
-	addrs, err := resolve(ctx, addr, opt.Local)
+	addrs, err := opt.resolve(ctx, addr)
 	if err != nil {
 		return nil, fmt.Errorf("dial %s: %w", addr, err)
 	}
@@ -125,12 +125,35 @@ func race(ctx context.Context, stagger time.Duration, all []attempt) (Conn, erro
 	return first, nil
 }
 
+// dialOne makes one handshake, and a new one when the hub answers and the first does not get on: its next
+// packet might be seconds away.
 func dialOne(ctx context.Context, addr *net.UDPAddr, opt Options) (Conn, error) {
+	for wait, grace := knockAfter, knockGrace; ; wait, grace = wait*2, grace*2 {
+		attempt, end := context.WithCancelCause(ctx)
+		var w watchdog
+		knocked := make(chan struct{})
+		go func() {
+			defer close(knocked)
+			if within(attempt, wait) && knock(attempt, addr, opt) == nil && (!w.heard() || within(attempt, grace)) {
+				end(errAnswered)
+			}
+		}()
+		c, err := handshake(attempt, addr, opt, &w)
+		again := errors.Is(context.Cause(attempt), errAnswered)
+		end(nil)
+		<-knocked
+		if err == nil || !again || ctx.Err() != nil {
+			return c, err
+		}
+	}
+}
+
+func handshake(ctx context.Context, addr *net.UDPAddr, opt Options, w *watchdog) (Conn, error) {
 	e, err := opt.open(opt.Local.from(addr.IP))
 	if err != nil {
 		return nil, err
 	}
-	c, err := e.dial(ctx, addr, opt)
+	c, err := e.dial(ctx, addr, opt, w)
 	if err != nil {
 		return nil, errors.Join(err, e.close())
 	}
@@ -146,23 +169,33 @@ func dialOne(ctx context.Context, addr *net.UDPAddr, opt Options) (Conn, error) 
 	return b, nil
 }
 
-func (e *endpoint) dial(ctx context.Context, addr net.Addr, opt Options) (*conn, error) {
-	var w watchdog
+// dial makes a connection of the endpoint, which w watches.
+func (e *endpoint) dial(ctx context.Context, addr *net.UDPAddr, opt Options, w *watchdog) (*conn, error) {
 	conf := config()
 	conf.Tracer, conf.DisablePathMTUDiscovery = w.trace, opt.Small
 	c, err := e.t.Dial(ctx, addr, guarded(opt.TLS), conf)
 	if err != nil {
 		return nil, quicHandshakeError(meaning(err))
 	}
-	w.watch(c)
+	w.watch(c, &e.running, func(ctx context.Context) error { return knock(ctx, addr, opt) })
 	made := newConn(c, nil, "")
 	made.mtu, made.peer.Uplink = &w.mtu, opt.Local.Name
 	return made, nil
 }
 
+// within waits so long and reports whether ctx has not ended meanwhile.
+func within(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-time.After(d):
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
 // dialled makes a bundle of a first connection. All of its connections share the socket: a firewall sees
 // one flow, and an edge has one port, however many they are.
-func dialled(c *conn, e *endpoint, addr net.Addr, opt Options) (*bundle, error) {
+func dialled(c *conn, e *endpoint, addr *net.UDPAddr, opt Options) (*bundle, error) {
 	key, err := newTicket(c.c.ConnectionState().TLS)
 	if err != nil {
 		return nil, err
@@ -174,7 +207,7 @@ func dialled(c *conn, e *endpoint, addr net.Addr, opt Options) (*bundle, error) 
 	b.dial = func(ctx context.Context, small bool) (Conn, error) {
 		more := more
 		more.Small = small || opt.Small
-		c, err := e.dial(ctx, addr, more)
+		c, err := e.dial(ctx, addr, more, new(watchdog))
 		var refused *quic.TransportError
 		if errors.As(err, &refused) && refused.Remote && refused.ErrorCode.IsCryptoError() {
 			return nil, errors.Join(errAlone, err)
@@ -188,7 +221,7 @@ func dialled(c *conn, e *endpoint, addr net.Addr, opt Options) (*bundle, error) 
 	return b, nil
 }
 
-func resolve(ctx context.Context, addr string, from Local) ([]*net.UDPAddr, error) {
+func (o Options) resolve(ctx context.Context, addr string) ([]*net.UDPAddr, error) {
 	host, service, err := net.SplitHostPort(addr)
 	if err != nil {
 		return nil, fmt.Errorf("read address: %w: %w", err, branchline.ErrInvalid)
@@ -197,19 +230,19 @@ func resolve(ctx context.Context, addr string, from Local) ([]*net.UDPAddr, erro
 	if err != nil {
 		return nil, fmt.Errorf("read port: %w: %w", err, branchline.ErrInvalid)
 	}
-	ips, err := net.DefaultResolver.LookupIPAddr(ctx, host)
+	ips, err := o.Names.lookup(ctx, host)
 	if err != nil {
 		return nil, fmt.Errorf("resolve: %w", err)
 	}
 	addrs := make([]*net.UDPAddr, 0, len(ips))
 	for _, ip := range ips {
-		if !from.reaches(ip.IP) {
+		if !o.Local.reaches(ip.IP) {
 			continue
 		}
 		addrs = append(addrs, &net.UDPAddr{IP: ip.IP, Port: port, Zone: ip.Zone})
 	}
 	if len(addrs) == 0 {
-		return nil, fmt.Errorf("resolve: no address that can be reached from %s: %w", from, branchline.ErrUnavailable)
+		return nil, fmt.Errorf("resolve: no address that can be reached from %s: %w", o.Local, branchline.ErrUnavailable)
 	}
 	return addrs, nil
 }

@@ -8,6 +8,9 @@
 //   - A stream begins with its [Kind]. Everything after that belongs to the streams' users.
 //   - Both sides send something every [KeepAlive], and a dead path is noticed within that and
 //     [IdleTimeout] together. All calls on the connection and its streams then fail.
+//   - Whoever dials knocks at a hub that does not answer, with small packets, a few a second, and is connected
+//     within two round trips of the first answer ([Knock]); a connection that has become silent is given up
+//     when the hub answers that way.
 //   - So is, by the side that dialled, a path that loses what it sends and lets keep-alives pass, after
 //     [StallTimeout].
 //   - A stream that is reset, flooded or not read costs only itself: the windows bound what a peer

@@ -53,6 +53,8 @@ type Options struct {
 	Local Local
 	// Uplinks, if any, are tried instead of Local, in the order of their kinds.
 	Uplinks []Uplink
+	// Names, if set, keeps what names stood for, for when no name server can be reached.
+	Names *Names
 	// Small keeps what the side that dials sends in packets of 1200 bytes, for a path that has stalled.
 	Small bool
 	// Join is the application protocol (ALPN) of further connections: what is dialled, or accepted with
@@ -119,9 +121,14 @@ func (o Options) open(addr string) (*endpoint, error) {
 type endpoint struct {
 	t       *quic.Transport
 	packets net.PacketConn
+	running sync.WaitGroup // what watches connections
 }
 
-func (e *endpoint) close() error { return errors.Join(e.t.Close(), e.packets.Close()) }
+func (e *endpoint) close() error {
+	err := errors.Join(e.t.Close(), e.packets.Close())
+	e.running.Wait()
+	return err
+}
 
 type conn struct {
 	c    *quic.Conn
@@ -234,6 +241,10 @@ func meaning(err error) error {
 	switch {
 	case errors.As(err, &reset):
 		return &Error{Code: Code(reset.ErrorCode), Remote: reset.Remote}
+	case errors.As(err, &closed) && Code(closed.ErrorCode) == CodeStalled && closed.ErrorMessage == ErrSilent.Error():
+		return ErrSilent
+	case errors.As(err, &closed) && Code(closed.ErrorCode) == CodeStalled && closed.ErrorMessage == ErrSilent.Error():
+		return ErrSilent // it was dark, and is given up because it is not any more
 	case errors.As(err, &closed) && Code(closed.ErrorCode) == CodeStalled:
 		return ErrStalled
 	case errors.As(err, &closed):

@@ -1,0 +1,268 @@
+package federation
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strconv"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/branchline-video/branchline"
+	"github.com/branchline-video/branchline/federation/identity"
+	"github.com/branchline-video/branchline/federation/sourcetest"
+	"github.com/branchline-video/branchline/internal/clock"
+)
+
+// seeds is how many seeds a test looks at: few, or as many as the environment asks for.
+func seeds(few int) int {
+	if n, err := strconv.Atoi(os.Getenv("SEEDS")); err == nil {
+		return n
+	}
+	return few
+}
+
+// branch is an edge that is always recording, its hub that always fetches from it, and the weather between.
+type branch struct {
+	*weather
+	uplink *Uplink
+	src    endless
+
+	mu     sync.Mutex
+	first  time.Time // when the first byte came that was asked for after mark
+	from   time.Time
+	links  int
+	got    int64 // bytes that the hub has, each counted once
+	change chan struct{}
+}
+
+// endless is a source with one segment that never ends.
+type endless struct{ *sourcetest.Memory }
+
+func (endless) Fetch(_ context.Context, _ branchline.SegmentID, b branchline.ByteRange) (io.ReadCloser, error) {
+	return io.NopCloser(zeros{}), nil
+}
+
+type zeros struct{}
+
+func (zeros) Read(b []byte) (int, error) { return len(b), nil }
+
+// inWeather runs test in a bubble of virtual time, with an edge that is linked to its hub.
+func inWeather(t *testing.T, w *weather, test func(t *testing.T, b *branch)) {
+	t.Helper()
+	authority, node := t.TempDir(), t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		b := &branch{weather: w, src: endless{sourcetest.NewMemory(time.Now())}, change: make(chan struct{}, 1)}
+		a, err := identity.OpenAuthority(authority, clock.Clock{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		peers, err := OpenPeers(PeersConfig{
+			Addr: hubHost + ":7563", Authority: a, ListenPacket: w.ListenPacket,
+			Linked: func(ctx context.Context, _ branchline.SiteID, src *Remote) { b.follow(ctx, src) },
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		token, err := a.AddSite("berlin", []string{hubHost + ":7563"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, err := identity.OpenNode(node, clock.Clock{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.uplink = NewUplink(UplinkConfig{Node: n, Source: b.src, Token: token, ListenPacket: w.ListenPacket})
+		ctx, cancel := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() { _ = peers.Run(ctx) })
+		running.Go(func() { _ = b.uplink.Run(ctx) })
+		defer func() {
+			cancel()
+			running.Wait()
+			if err := peers.Close(); err != nil {
+				t.Error(err)
+			}
+			b.src.Close()
+			<-time.After(time.Minute) // packets that are still on their way
+		}()
+		b.next(t, time.Minute)
+		test(t, b)
+	})
+}
+
+// follow fetches without end, as the hub does while the site is linked.
+func (b *branch) follow(ctx context.Context, src *Remote) {
+	b.mu.Lock()
+	b.links++
+	b.mu.Unlock()
+	if b.quiet {
+		select {
+		case b.change <- struct{}{}:
+		default:
+		}
+		<-ctx.Done()
+		return
+	}
+	for ctx.Err() == nil {
+		b.fetch(ctx, src)
+		<-time.After(10 * time.Millisecond) // a stream may end and the link go on
+	}
+}
+
+func (b *branch) fetch(ctx context.Context, src *Remote) {
+	body, err := src.Fetch(ctx, branchline.SegmentID{1}, branchline.ByteRange{})
+	if err != nil {
+		return
+	}
+	defer body.Close()
+	buf := make([]byte, 4096)
+	for {
+		n, err := body.Read(buf)
+		if err != nil {
+			return
+		}
+		b.mu.Lock()
+		b.got += int64(n)
+		if b.first.IsZero() && !b.from.After(time.Now()) {
+			b.first = time.Now()
+			select {
+			case b.change <- struct{}{}:
+			default:
+			}
+		}
+		b.mu.Unlock()
+	}
+}
+
+// next returns how long it takes from now until the next byte comes.
+func (b *branch) next(t *testing.T, most time.Duration) time.Duration {
+	t.Helper()
+	b.mu.Lock()
+	began := time.Now()
+	b.from, b.first = began, time.Time{}
+	select {
+	case <-b.change:
+	default:
+	}
+	b.mu.Unlock()
+	select {
+	case <-b.change:
+	case <-time.After(most):
+		t.Fatalf("nothing came for %v; the uplink is %+v", most, b.uplink.State())
+	}
+	return time.Since(began)
+}
+
+// TestHeal cuts links for times from half a second to some minutes, and an hour, in both directions or in
+// one, and measures how long after healing the first new byte is at the hub.
+func TestHeal(t *testing.T) {
+	for _, c := range []struct {
+		rtt  time.Duration
+		loss float64
+	}{{20 * time.Millisecond, 0}, {80 * time.Millisecond, 0.01}, {200 * time.Millisecond, 0.01}} {
+		t.Run(fmt.Sprintf("rtt %v loss %g", c.rtt, c.loss), func(t *testing.T) {
+			var all []time.Duration
+			for seed := range seeds(2) {
+				w := newWeather(uint64(seed), c.rtt/2, 4e6)
+				w.loss = c.loss
+				inWeather(t, w, func(t *testing.T, b *branch) { all = append(all, heals(t, b, 25)...) })
+			}
+			slices.Sort(all)
+			p99 := percentile(all, 0.99)
+			t.Logf("%d heals: first new byte after %v in the median, %v at p99, %v at most",
+				len(all), percentile(all, 0.5), p99, all[len(all)-1])
+			if p99 > 2*time.Second {
+				t.Errorf("at p99 the first new byte comes %v after healing, at most 2 s allowed", p99)
+			}
+		})
+	}
+}
+
+func heals(t *testing.T, b *branch, times int) (all []time.Duration) {
+	random := rand.New(rand.NewPCG(b.seed, 8))
+	for i := range times {
+		<-time.After(time.Duration(2+random.IntN(3000)) * time.Millisecond)
+		cut := time.Duration(500+random.IntN(7000)) * time.Millisecond
+		switch {
+		case i == 7:
+			cut = time.Hour
+		case i%5 == 4:
+			cut = time.Duration(20+random.IntN(200)) * time.Second
+		}
+		ways := [][2]bool{{true, true}, {true, true}, {true, false}, {false, true}}[random.IntN(4)]
+		b.set(func() { b.cut = ways })
+		<-time.After(cut)
+		b.set(func() { b.cut = [2]bool{} })
+		took := b.next(t, time.Minute)
+		if took > 2*time.Second {
+			t.Logf("cut %v for %v: %v", ways, cut, took)
+		}
+		all = append(all, took)
+	}
+	return all
+}
+
+// TestRebinding restarts the NAT before the edge in the middle of a fetch, again and again: the same
+// connection goes on from another port.
+func TestRebinding(t *testing.T) {
+	for seed := range seeds(2) {
+		w := newWeather(uint64(seed), 40*time.Millisecond, 4e6)
+		w.loss = 0.01
+		w.rebind()
+		inWeather(t, w, func(t *testing.T, b *branch) {
+			var worst time.Duration
+			for range 5 {
+				<-time.After(2 * time.Second)
+				b.rebind()
+				worst = max(worst, b.next(t, time.Minute))
+			}
+			t.Logf("seed %d: 5 rebindings, first new byte after %v at most, %d links", seed, worst, b.links)
+			if worst > 2*time.Second {
+				t.Errorf("seed %d: the first new byte comes %v after a rebinding", seed, worst)
+			}
+			if b.links != 1 {
+				t.Errorf("seed %d: %d links were made, want that the first goes on", seed, b.links)
+			}
+		})
+	}
+}
+
+// TestLossy shows that loss alone, in a fetch and while nothing goes on, ends no link.
+func TestLossy(t *testing.T) {
+	for _, quiet := range []bool{false, true} {
+		for seed := range seeds(2) {
+			w := newWeather(uint64(seed), 40*time.Millisecond, 4e6)
+			w.loss, w.quiet = 0.03, quiet
+			inWeather(t, w, func(t *testing.T, b *branch) {
+				const minutes = 2
+				<-time.After(minutes * time.Minute)
+				t.Logf("seed %d, quiet %v: %d links, %.1f MB in %d minutes", seed, quiet, b.links, float64(b.got)/1e6, minutes)
+				if b.links != 1 {
+					t.Errorf("seed %d, quiet %v: %d links at 3 %% loss, want that the first goes on", seed, quiet, b.links)
+				}
+			})
+		}
+	}
+}
+
+// TestIdle counts what an idle link sends.
+func TestIdle(t *testing.T) {
+	w := newWeather(1, 40*time.Millisecond, 4e6)
+	w.quiet = true
+	inWeather(t, w, func(t *testing.T, b *branch) {
+		<-time.After(10 * time.Second)
+		before := b.sent()
+		<-time.After(time.Minute)
+		kbits := float64(b.sent()-before) * 8 / 60 / 1000
+		t.Logf("an idle link sends %.2f kbit/s in both directions together, headers of UDP and IP included", kbits)
+		if kbits > 2 {
+			t.Errorf("an idle link sends %.2f kbit/s", kbits)
+		}
+	})
+}
