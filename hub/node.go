@@ -170,6 +170,11 @@ func (n *Node) open() (err error) {
 			return err
 		}
 	}
+	return n.listen()
+}
+
+// listen opens the socket for sites, if there is to be one.
+func (n *Node) listen() (err error) {
 	if n.cfg.Listen == "" {
 		return nil
 	}
