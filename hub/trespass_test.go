@@ -69,7 +69,7 @@ func (f foreign) fill(m protoreflect.Message) error {
 		case protoreflect.BytesKind:
 			known := map[protoreflect.Name][]byte{
 				"segment": f.segment[:], "csr": f.csr, "certificate": f.leaf, "secret": make([]byte, 32),
-				"signer": identity.KeyOf(f.leaf), "id": make([]byte, 16),
+				"signer": identity.KeyOf(f.leaf), "id": make([]byte, 16), "ticket": make([]byte, 32),
 			}[field.Name()]
 			if known == nil {
 				return fmt.Errorf("no identifier of a site is known for the field %s", field.FullName())
