@@ -194,7 +194,7 @@ func (fixedRates) Beside(branchline.StreamID) []branchline.StreamID {
 }
 
 // refusalOf watches until the first item or error, and returns the refusal if that was one.
-func refusalOf(t *testing.T, ctx context.Context, r *Remote, stream branchline.StreamID) *budget.Refusal {
+func refusalOf(ctx context.Context, t *testing.T, r *Remote, stream branchline.StreamID) *budget.Refusal {
 	t.Helper()
 	for _, err := range r.Live(ctx, stream) {
 		var refusal *budget.Refusal
@@ -217,7 +217,7 @@ func TestRefusalCrossesWithItsNumbers(t *testing.T) {
 	run(t, func(ctx context.Context) error { return (&server{conn: edge, src: src, budget: b}).run(ctx) },
 		func() error { return hub.Close(0, "") })
 	r := NewRemote(hub)
-	refusal := refusalOf(t, t.Context(), r, testStream)
+	refusal := refusalOf(t.Context(), t, r, testStream)
 	if refusal == nil || refusal.Budget != 2*budget.Megabit || refusal.Need != 4_100_000 || len(refusal.Instead) != 3 ||
 		refusal.Instead[0] != (budget.Alternative{Stream: "entrance.sub", Need: 400_000}) {
 		t.Fatalf("refused with %+v", refusal)
@@ -231,13 +231,13 @@ func TestRefusalCrossesWithItsNumbers(t *testing.T) {
 	} else {
 		body.Close()
 	}
-	if refusal := refusalOf(t, WithKeyFrames(t.Context()), r, testStream); refusal != nil {
+	if refusal := refusalOf(WithKeyFrames(t.Context()), t, r, testStream); refusal != nil {
 		t.Errorf("key frames only: %v", refusal)
 	}
 
 	// What is recorded is not refused, and goes on when somebody may not watch it.
 	recording := WithPriority(t.Context(), PrioritySchedule)
-	if refusal := refusalOf(t, recording, r, testStream); refusal != nil {
+	if refusal := refusalOf(recording, t, r, testStream); refusal != nil {
 		t.Errorf("recording: %v", refusal)
 	}
 	if err := r.Watch(t.Context(), testStream, true); !errors.As(err, &refusal) || !errors.Is(err, branchline.ErrBusy) {

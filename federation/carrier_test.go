@@ -159,7 +159,7 @@ func TestBackToPreferredUplink(t *testing.T) {
 	h := startHub(t)
 	var fibre link.Cuttable
 	fibre.Cut()
-	addr := func(s string) netip.Addr { return netip.MustParseAddr(s) }
+	addr := netip.MustParseAddr
 	u := NewUplink(UplinkConfig{
 		Node: newNode(t), Source: newSource(), Token: h.token("berlin"), Uplinks: []link.Uplink{
 			{Local: link.Local{Name: "lte", Addr: addr("127.0.0.8")}, Kind: link.UplinkMetered},

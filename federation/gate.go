@@ -186,8 +186,8 @@ func decodeRefusal(w *wire.Refusal) *budget.Refusal {
 	}
 	for _, o := range w.GetInstead() {
 		stream := branchline.StreamID(o.GetStream())
-		if stream.Check() != nil {
-			return nil
+		if err := stream.Check(); err != nil {
+			return nil //nolint:nilerr // a refusal that cannot be understood is none
 		}
 		r.Instead = append(r.Instead, budget.Alternative{
 			Stream: stream, KeyFrames: o.GetKeyFramesOnly(), Need: budget.Rate(o.GetNeed())})

@@ -25,9 +25,6 @@ const (
 	laneEvery = time.Second
 )
 
-// errLate means that parts of a live call came too late.
-var errLate = errors.New("too late")
-
 // arrival is what came on one stream of a live call.
 type arrival struct {
 	from         *call

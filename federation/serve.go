@@ -238,6 +238,11 @@ func (s *server) answer(a *answer, kind link.Kind, req *wire.Request) error {
 	if isControl(req) && kind == link.KindControl {
 		return s.control(a, req)
 	}
+	return s.serve(a, kind, req)
+}
+
+// serve answers what a source is asked for.
+func (s *server) serve(a *answer, kind link.Kind, req *wire.Request) error {
 	switch call := req.GetCall().(type) {
 	case *wire.Request_Cameras:
 		if kind == link.KindControl {

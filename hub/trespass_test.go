@@ -69,12 +69,14 @@ func (f foreign) fill(m protoreflect.Message) error {
 		case protoreflect.BytesKind:
 			known := map[protoreflect.Name][]byte{
 				"segment": f.segment[:], "csr": f.csr, "certificate": f.leaf, "secret": make([]byte, 32),
-				"signer": identity.KeyOf(f.leaf), "id": make([]byte, 16), "ticket": make([]byte, 32),
+				"signer": identity.KeyOf(f.leaf), "ticket": make([]byte, 16), "id": make([]byte, 16),
 			}[field.Name()]
 			if known == nil {
 				return fmt.Errorf("no identifier of a site is known for the field %s", field.FullName())
 			}
 			v = protoreflect.ValueOfBytes(known)
+		case protoreflect.EnumKind:
+			v = protoreflect.ValueOfEnum(1)
 		case protoreflect.Int64Kind:
 			v = protoreflect.ValueOfInt64(0)
 		case protoreflect.Uint64Kind:

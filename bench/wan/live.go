@@ -93,7 +93,7 @@ func delays(ctx context.Context, w *network.World, during time.Duration) ([]floa
 		if kind != websocket.BinaryMessage {
 			continue
 		}
-		if at := box(m, "mdhd"); at != nil && len(at) > 24 {
+		if at := box(m, "mdhd"); len(at) > 24 {
 			scale = timescale(at)
 		}
 		// The first frames are those since the last key frame, late by nature.

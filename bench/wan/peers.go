@@ -104,7 +104,7 @@ func plainQUIC(ctx context.Context, from, to func(string) (net.PacketConn, error
 	if err != nil {
 		return 0, err
 	}
-	defer c.CloseWithError(0, "")
+	defer func() { _ = c.CloseWithError(0, "") }()
 	go func() {
 		s, err := c.OpenUniStream()
 		if err != nil {
@@ -122,13 +122,13 @@ func plainQUIC(ctx context.Context, from, to func(string) (net.PacketConn, error
 	if err != nil {
 		return 0, err
 	}
-	began, got := time.Now(), int64(0)
+	began := time.Now()
 	if err := s.SetReadDeadline(began.Add(during)); err != nil {
 		return 0, err
 	}
-	got, err = io.Copy(io.Discard, s)
+	got, err := io.Copy(io.Discard, s)
 	var late net.Error
-	if err != nil && !(errors.As(err, &late) && late.Timeout()) {
+	if err != nil && (!errors.As(err, &late) || !late.Timeout()) {
 		return 0, err
 	}
 	return float64(got) * 8 / mega / time.Since(began).Seconds(), nil

@@ -19,7 +19,12 @@ import (
 
 // TestMain builds the binary once, unless BRANCHLINE names one.
 func TestMain(m *testing.M) {
-	code := 0
+	if code := runAll(m); code != 0 {
+		os.Exit(code)
+	}
+}
+
+func runAll(m *testing.M) int {
 	if os.Getenv("BRANCHLINE") == "" && network.Missing() == nil {
 		dir, err := os.MkdirTemp("", "branchline-network-")
 		if err == nil {
@@ -33,15 +38,10 @@ func TestMain(m *testing.M) {
 		}
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
-			code = 1
+			return 1
 		}
 	}
-	if code == 0 {
-		code = m.Run()
-	}
-	if code != 0 {
-		os.Exit(code)
-	}
+	return m.Run()
 }
 
 // all skips a scenario that is only run where it is asked for.

@@ -122,8 +122,10 @@ func (w *World) Logs() string {
 	return b.String()
 }
 
-// HubDir and EdgeDir are where they keep their data.
-func (w *World) HubDir() string  { return filepath.Join(w.Plan.Dir, "hub") }
+// HubDir is where the hub keeps its data.
+func (w *World) HubDir() string { return filepath.Join(w.Plan.Dir, "hub") }
+
+// EdgeDir is where the edge does.
 func (w *World) EdgeDir() string { return filepath.Join(w.Plan.Dir, "edge") }
 
 func (w *World) writeHub() error {

@@ -151,7 +151,7 @@ func (c *count) due(now time.Time, last bool) (record, bool) {
 			now.Sub(c.when) >= keepEvery && c.used != c.then
 	}
 	c.then = c.used
-	if !changed && !(last && r != c.kept) {
+	if !changed && (!last || r == c.kept) {
 		return r, false
 	}
 	c.kept, c.when = r, now

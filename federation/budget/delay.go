@@ -50,7 +50,6 @@ type delay struct {
 	drain time.Time        // when the rate was last halved to see the idle round trip time
 	busy  bool             // the rate was what limited in this round
 	idle  idleTime
-	seen  time.Duration // round trip time of the last round
 }
 
 // point is how many bytes had been sent at a time.

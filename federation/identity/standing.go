@@ -153,7 +153,7 @@ func judge(seen, now sighting, g Greeting) string {
 	}
 	// While another link of the same process is up, what it brought may be newer than this greeting.
 	behind := now.Epoch != 0 && now.Epoch == g.Followed.Epoch && now.Seq < g.Followed.Seq
-	if behind && !(same && g.Linked) {
+	if behind && (!same || !g.Linked) {
 		return CauseRolledBack
 	}
 	return ""

@@ -1,6 +1,7 @@
 package link
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -41,17 +42,17 @@ func Knock(ctx context.Context, addr string, opt Options) error {
 		go func() { errs <- knock(ctx, a, opt) }()
 	}
 	var first error
-	for i := range addrs {
-		if err := <-errs; err == nil {
-			cancel() // and wait for the others
-			first = nil
-			for range len(addrs) - i - 1 {
-				<-errs
-			}
-			return nil
-		} else if first == nil {
-			first = err
+	answered := false
+	for range addrs {
+		err := <-errs
+		if err == nil {
+			answered = true
+			cancel() // the others end, too
 		}
+		first = cmp.Or(first, err)
+	}
+	if answered {
+		return nil
 	}
 	return first
 }

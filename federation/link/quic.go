@@ -243,9 +243,10 @@ func meaning(err error) error {
 		return &Error{Code: Code(reset.ErrorCode), Remote: reset.Remote}
 	case errors.As(err, &closed) && Code(closed.ErrorCode) == CodeStalled && closed.ErrorMessage == ErrSilent.Error():
 		return ErrSilent
-	case errors.As(err, &closed) && Code(closed.ErrorCode) == CodeStalled && closed.ErrorMessage == ErrSilent.Error():
-		return ErrSilent // it was dark, and is given up because it is not any more
 	case errors.As(err, &closed) && Code(closed.ErrorCode) == CodeStalled:
+		if closed.ErrorMessage == ErrSilent.Error() {
+			return ErrSilent // it was dark, and is given up because it is not any more
+		}
 		return ErrStalled
 	case errors.As(err, &closed):
 		return &Error{Code: Code(closed.ErrorCode), Reason: closed.ErrorMessage, Remote: closed.Remote, Conn: true}

@@ -58,7 +58,6 @@ type end struct {
 	edge  bool
 	other *end
 	in    chan []byte
-	acks  chan struct{}
 
 	mu   sync.Mutex
 	arr  uint64
@@ -174,7 +173,6 @@ type centre struct {
 	name  string
 	sites map[branchline.SiteID]bool
 
-	mu    sync.Mutex
 	up    map[string]time.Time // since when a site is linked, or zero since when not
 	since map[string]time.Time
 }

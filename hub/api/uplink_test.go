@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"iter"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -27,7 +28,7 @@ func testRefusal() error {
 func TestRefusalIsTold(t *testing.T) {
 	w := httptest.NewRecorder()
 	a := newFixture(t)
-	a.fail(w, httptest.NewRequest("GET", "/api/v1/streams/berlin.door.main/play.mp4", nil), testRefusal())
+	a.fail(w, httptest.NewRequest(http.MethodGet, "/api/v1/streams/berlin.door.main/play.mp4", nil), testRefusal())
 	var told Error
 	if err := json.Unmarshal(w.Body.Bytes(), &told); err != nil {
 		t.Fatal(err)
@@ -72,7 +73,7 @@ func TestLiveTellsTheRefusal(t *testing.T) {
 	if got := receiveLive(t, conn, nil); !strings.HasPrefix(got, "closed") || !strings.Contains(got, "2.0 Mbit/s") {
 		t.Errorf("then %s", got)
 	}
-	if _, a := dial(t, f.local, livePath+"?keyFrames=perhaps", nil); a.StatusCode != 400 {
+	if _, a := dial(t, f.local, livePath+"?keyFrames=perhaps", nil); a.StatusCode != http.StatusBadRequest {
 		t.Errorf("no word for yes or no: %s", a.Status)
 	}
 }
