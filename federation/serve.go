@@ -332,6 +332,7 @@ func (s *server) live(a *answer, r *wire.LiveRequest) error {
 		return err
 	}
 	defer leave()
+	a.ctx = asked(a, r.GetKeyFramesOnly(), "")
 	out := &sender{w: &paced{a.ctx, a.out.w, s.budget, class}}
 	if r.GetSpread() && !r.GetKeyFramesOnly() {
 		a.out = out
@@ -369,7 +370,7 @@ func (s *server) fetch(a *answer, r *wire.FetchRequest,
 		return err
 	}
 	defer leave()
-	body, err := from(a.ctx, id, want)
+	body, err := from(asked(a, false, branchline.StreamID(r.GetWatched())), id, want)
 	if err != nil {
 		return err
 	}

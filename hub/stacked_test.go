@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/branchline-video/branchline"
+	"github.com/branchline-video/branchline/federation/members"
 	"github.com/branchline-video/branchline/hub"
 	"github.com/branchline-video/branchline/hub/evidence"
 	"github.com/branchline-video/branchline/hub/fetch"
@@ -198,6 +199,9 @@ func TestRegionDark(t *testing.T) {
 		if err != nil || site.Linked || site.Cameras != 1 || s.since(site.Since) != "40" {
 			t.Errorf("the site behind the region: %+v, %v", site, err)
 		}
+		if at, err := s.top.Standing("region.berlin"); err != nil || at.State != members.LinkDown || at.By != "region" {
+			t.Errorf("the site behind the region stands as %+v, %v", at, err)
+		}
 		if region, err := s.top.Catalog().Site("region"); err != nil || !region.Linked {
 			t.Errorf("the region: %+v, %v", region, err)
 		}
@@ -222,10 +226,17 @@ func TestRegionDark(t *testing.T) {
 		if site, err = s.top.Catalog().Site("region.berlin"); err != nil || site.Linked {
 			t.Errorf("behind a dark region: %+v, %v", site, err)
 		}
+		if at, err := s.top.Standing("region.berlin"); err != nil || at.State != members.LinkDown ||
+			!strings.HasPrefix(at.Reason, "region, by which") {
+			t.Errorf("behind a dark region it stands as %+v, %v", at, err)
+		}
 		s.cutTop = join(s.top, "region", s.node.Upward())
 		pass(5 * time.Second)
 		if site, err = s.top.Catalog().Site("region.berlin"); err != nil || !site.Linked {
 			t.Errorf("behind the region that is back: %+v, %v", site, err)
+		}
+		if at, err := s.top.Standing("region.berlin"); err != nil || at.State != members.Online {
+			t.Errorf("behind the region that is back it stands as %+v, %v", at, err)
 		}
 	})
 }

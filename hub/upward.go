@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/branchline-video/branchline"
+	"github.com/branchline-video/branchline/federation"
 	"github.com/branchline-video/branchline/hub/evidence"
 )
 
@@ -70,7 +71,26 @@ func (u upward) Fetch(ctx context.Context, id branchline.SegmentID, bytes branch
 
 // Live implements [branchline.Source].
 func (u upward) Live(ctx context.Context, stream branchline.StreamID) iter.Seq2[branchline.Item, error] {
+	if federation.Recording(ctx) {
+		return u.n.recorded(ctx, stream)
+	}
 	return u.n.Live(ctx, stream)
+}
+
+// View makes the stream one that is watched here, until release, as somebody above watches what is read with Live
+// for recording. If the site refuses that it stays as urgent as a recording.
+func (u upward) View(stream branchline.StreamID) (release func(), err error) {
+	key := feedKey{stream: stream}
+	_, cancel := context.WithCancelCause(u.n.life)
+	f, err := u.n.join(key, &cancel)
+	if err != nil {
+		cancel(nil)
+		return nil, err
+	}
+	return func() {
+		u.n.leave(key, f, &cancel)
+		cancel(nil)
+	}, nil
 }
 
 // Hold implements [branchline.Control]: it is kept here, spares what this hub holds, and is part of the hold
