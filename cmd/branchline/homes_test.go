@@ -3,6 +3,9 @@ package main
 import (
 	"errors"
 	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -80,5 +83,34 @@ func TestHomesOf(t *testing.T) {
 	}
 	if _, err := (&hubFile{}).above([]string{token}, nil); err == nil || !strings.Contains(err.Error(), "hubs: [") {
 		t.Errorf("a hub with a token and nothing above: %v", err)
+	}
+}
+
+// TestHomesShare: whatever is the edge's, and not a hub's, is one for all its links; each hub counts its starts in an
+// identity of its own, and the organisation's certificate is for the first.
+func TestHomesShare(t *testing.T) {
+	dir := t.TempDir()
+	for range 2 {
+		b, err := openBranch(branchConfig{
+			dir: dir, homes: []home{{name: "own"}, {name: "guards"}}, log: slog.New(slog.DiscardHandler),
+			organisation: &identity.Organisation{},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r := b.report(); len(r.Links) != 2 || r.Links[0].Name != "own" || r.Links[1].Name != "guards" {
+			t.Errorf("the report has %+v", r.Links)
+		}
+		if !b.uplinks[0].linked || b.uplinks[1].linked {
+			t.Errorf("uplinks %+v", b.uplinks)
+		}
+		if err := b.close(); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, at := range []string{"identity", "identity/guards", "store"} {
+		if _, err := os.Stat(filepath.Join(dir, at, "opens.json")); err != nil {
+			t.Error(err)
+		}
 	}
 }
