@@ -197,7 +197,7 @@ func (l *Log) follow(ctx context.Context, at branchline.Position, each func(bran
 		}
 		for _, c := range list {
 			if ctx.Err() != nil || !each(c) {
-				return nil
+				return nil //nolint:nilerr // the reader has gone, which is no error
 			}
 			at = c.At
 		}
