@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -178,14 +179,19 @@ func (s *Store) compareDay(stream branchline.StreamID, day string,
 			counts.missing++
 		}
 	}
+	var group errgroup.Group
+	group.SetLimit(adoptAhead)
+	var found atomic.Int64
 	for batch := range slices.Chunk(slices.SortedFunc(maps.Keys(files), compareIDs), adoptBatch) {
-		n, err := s.adoptUnknown(stream, batch, files)
-		if err != nil {
+		group.Go(func() error {
+			n, err := s.adoptUnknown(stream, batch, files)
+			found.Add(int64(n))
 			return err
-		}
-		counts.found += n
+		})
 	}
-	return nil
+	err = group.Wait()
+	counts.found += int(found.Load())
+	return err
 }
 
 // entered returns the segments that the index has of a day; without the sealed ones where those are the day's

@@ -16,9 +16,13 @@ import (
 
 const (
 	// adoptBatch bounds how much one update of the index takes in while it is made from files.
-	adoptBatch = 500
+	// The engine sorts what an update has changed for each scan in it, so that large ones cost more than a sync.
+	adoptBatch = 100
+	// adoptAhead is how many updates are prepared and made at once: the files of one are read while the index
+	// takes in another.
+	adoptAhead = 2
 	// adoptReaders is how many files are read at a time for that.
-	adoptReaders = 4
+	adoptReaders = 16
 	// rejoinEvery is how often absent volumes are looked for.
 	rejoinEvery = 10 * time.Second
 	// mendAgain is the pause before a comparison that failed is tried again.

@@ -31,6 +31,9 @@ const (
 	// the other.
 	busyRate   = 16 << 10
 	lossMemory = 30 * time.Second
+	// starvedAfter is how long windows may be what limits a path that is not full, and loses nothing now: a
+	// window that was once cut grows by a packet in a round trip, and a fresh one doubles.
+	starvedAfter = 2 * time.Second
 	// heavyLoss is the share lost from which on a trial goes far at once.
 	heavyLoss = 0.003
 )
@@ -53,6 +56,8 @@ type sizing struct {
 
 	now    time.Duration // since the first step
 	calm   time.Duration // for so long nothing was limited
+	hungry time.Duration // for so long windows were what limited, and the path was not full
+	best   int           // connections that last brought more than fewer did: where the next trial goes at once
 	lossy  time.Duration // until when the last loss is remembered
 	sent   float64       // measured bytes that arrived, over
 	lost   float64       // meanwhile
@@ -79,6 +84,9 @@ func (s sizing) step(past time.Duration, conns []sample) sizing {
 	} else {
 		s.calm += past
 	}
+	if s.hungry += past; !p.limited || p.full {
+		s.hungry = 0
+	}
 	if s.now > s.since {
 		s.sent += p.arrived
 		s.lost += p.lost
@@ -100,12 +108,12 @@ func (s sizing) step(past time.Duration, conns []sample) sizing {
 		return s.judge(p)
 	case !p.limited || s.now < s.hold:
 		return s.measure(s.now)
-	case !p.full && s.now < s.lossy && s.want < MaxConnections && len(conns) >= s.want:
+	case !p.full && (s.now < s.lossy || s.hungry >= starvedAfter) && s.want < MaxConnections && len(conns) >= s.want:
 		more := 2
 		if s.fast || s.lost > s.sent*heavyLoss {
 			more = 4
 		}
-		return s.try(min(more*s.want, MaxConnections), p.rtt)
+		return s.try(min(max(more*s.want, s.best), MaxConnections), p.rtt)
 	case p.full && s.want > 2 && s.now >= s.fewer:
 		return s.try(s.want*3/4, p.rtt)
 	}
@@ -136,7 +144,7 @@ func (s sizing) judge(p path) sizing {
 	from := s.from
 	s.from = 0
 	if ratio > 1 && gain >= 1+(ratio-1)/10 || ratio < 1 && gain >= 0.97 {
-		s.fast = gain >= 0.6*ratio
+		s.fast, s.best = gain >= 0.6*ratio, s.want
 		if ratio > 1 {
 			s.pause, s.fewer = firstHold, s.now+firstHold
 		} else {
@@ -144,7 +152,7 @@ func (s sizing) judge(p path) sizing {
 		}
 		return s.measure(s.now)
 	}
-	s.fast, s.hold = false, s.now+s.pause
+	s.fast, s.best, s.hold = false, 0, s.now+s.pause
 	s.pause = min(2*s.pause, maxHold)
 	if ratio > 2 && gain >= 1.1 { // it was too much of a good thing
 		from *= 2
