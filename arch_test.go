@@ -58,6 +58,7 @@ func mayImport() map[string][]string {
 		"hub/fetch":           {"hub/catalog", "hub/policy", "federation", "segstore/", "internal/"},
 		"hub/access":          {"segstore/index", "internal/clock"},
 		"hub/evidence":        {"segstore/index", "internal/clock"},
+		"hub/onward":          {"segstore/index"},
 		"hub/api":             {"hub/", "federation/", "segstore/", "internal/"},
 		"hub/restream":        {"internal/"},
 		"hub":                 {"hub/", "federation/", "segstore/", "internal/"},

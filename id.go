@@ -24,6 +24,25 @@ type CameraID string
 // StreamID names one feed of a camera: its CameraID and the feed's label, "entrance.main".
 type StreamID string
 
+// Branch returns the site at which the camera is: all labels but the last, which is a path if hubs are
+// stacked; empty at the site itself.
+func (c CameraID) Branch() SiteID { return SiteID(c[:max(strings.LastIndexByte(string(c), '.'), 0)]) }
+
+// Way returns the sites on the way to s, from the one that is linked to the hub to s itself: "region" and
+// "region.berlin".
+func (s SiteID) Way() []SiteID {
+	var way []SiteID
+	for i, r := range s {
+		if r == '.' {
+			way = append(way, s[:i])
+		}
+	}
+	return append(way, s)
+}
+
+// Under returns the site's identifier one tier up, at the hub to which the hub over it is linked.
+func (s SiteID) Under(hub SiteID) SiteID { return hub + "." + s }
+
 // Stream returns the identifier of the camera's feed with the given label.
 func (c CameraID) Stream(label string) StreamID { return StreamID(string(c) + "." + label) }
 

@@ -2,6 +2,7 @@ package branchline
 
 import (
 	"context"
+	"crypto/ed25519"
 	"io"
 	"iter"
 	"time"
@@ -99,7 +100,28 @@ type Change struct {
 	Removed *Removal
 	Gap     *Gap
 	Camera  *Camera // added, changed or removed
+	// Those of a hub for the hubs above it.
+	Recorded *Recorded
+	Site     *SiteLink
 }
+
+// Recorded sums up recordings that are not told one by one: the span is recorded.
+type Recorded struct {
+	Stream StreamID
+	Span   TimeRange
+}
+
+// SiteLink tells how the link of a site behind a hub stands, as that hub sees it, and vouches for the keys
+// with which the site signs its segments.
+type SiteLink struct {
+	Site   SiteID // as the hub calls it; a path if it is behind further hubs
+	Linked bool
+	Since  time.Time
+	Keys   []ed25519.PublicKey // at most MaxKeys
+}
+
+// MaxKeys bounds the keys of one site: one for each time that it was enrolled with a new identity.
+const MaxKeys = 64
 
 // Removal tells that a segment is no longer at the node.
 type Removal struct {

@@ -126,7 +126,7 @@ func (u *Uplink) probing(ctx, linked context.Context, hub string, opt link.Optio
 	if err != nil {
 		return nil, err
 	}
-	if err := greetAs(ctx, conn, u.hello()); err != nil {
+	if err := u.greet(ctx, conn); err != nil {
 		return nil, errors.Join(err, closeFor(conn, nil))
 	}
 	return conn, nil

@@ -26,8 +26,8 @@ type wireError struct {
 
 // wireErrors is the table from errors to codes and back. Where an error is several of these the first
 // counts.
-func wireErrors() [24]wireError {
-	return [24]wireError{
+func wireErrors() [25]wireError {
+	return [25]wireError{
 		{wire.Code_CODE_TOKEN_UNKNOWN, identity.ErrTokenUnknown},
 		{wire.Code_CODE_TOKEN_USED, identity.ErrTokenUsed},
 		{wire.Code_CODE_TOKEN_EXPIRED, identity.ErrTokenExpired},
@@ -41,6 +41,7 @@ func wireErrors() [24]wireError {
 		{wire.Code_CODE_REFUSED, identity.ErrRefused},
 		{wire.Code_CODE_VERSION, ErrVersion},
 		{wire.Code_CODE_REPLACED, ErrReplaced},
+		{wire.Code_CODE_LOOP, ErrLoop},
 		{wire.Code_CODE_STALLED, link.ErrStalled},
 		{wire.Code_CODE_GONE, branchline.ErrGone},
 		{wire.Code_CODE_NOT_FOUND, branchline.ErrNotFound},

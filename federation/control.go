@@ -75,6 +75,9 @@ func (s *server) control(a *answer, req *wire.Request) error {
 	if err != nil {
 		return err
 	}
+	if s.name != "" {
+		holder = namedHub + s.name
+	}
 	node, ok := s.src.(branchline.Control)
 	if !ok {
 		return fmt.Errorf("this node takes no holds and locks: %w", branchline.ErrDenied)
@@ -131,6 +134,10 @@ func (a *answer) done(err error) error {
 // memoryHub is the hub at the other end of a connection in memory, which has no certificates.
 const memoryHub = "hub"
 
+// namedHub begins what a hub is known by if this node has a name for it: no certificate counts that has such a
+// name, so whatever another hub calls itself it is not taken for this one.
+const namedHub = "hub "
+
 // holderOf returns the hub that the peer's certificate names. Whoever is no hub may not control.
 func holderOf(p link.Peer) (string, error) {
 	if p.Site != "" {
@@ -142,6 +149,9 @@ func holderOf(p link.Peer) (string, error) {
 	name, err := identity.HubOf(p.Leaf)
 	if err != nil {
 		return "", fmt.Errorf("%w: %w", branchline.ErrDenied, err)
+	}
+	if strings.HasPrefix(name, namedHub) {
+		return "", fmt.Errorf("hub %.80q has a name that only this node gives: %w", name, branchline.ErrDenied)
 	}
 	return name, nil
 }

@@ -178,6 +178,8 @@ func encodeChange(c branchline.Change) *wire.Change {
 		}}
 	case c.Camera != nil:
 		w.What = &wire.Change_Camera{Camera: encodeCamera(*c.Camera)}
+	default:
+		encodeBelow(w, c)
 	}
 	return w
 }
@@ -213,6 +215,8 @@ func decodeChange(w *wire.Change) (branchline.Change, error) {
 	case *wire.Change_Camera:
 		c.Camera = new(branchline.Camera)
 		*c.Camera, err = decodeCamera(what.Camera)
+	default:
+		err = decodeBelow(&c, w)
 	}
 	return c, err
 }

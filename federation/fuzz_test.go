@@ -3,6 +3,7 @@ package federation
 import (
 	"bytes"
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"io"
 	"testing"
@@ -38,6 +39,9 @@ func samples() ([]branchline.Change, []branchline.Item, branchline.Segment) {
 		{At: p, Removed: &branchline.Removal{ID: id, Stream: testStream, Span: span, Cause: branchline.CauseExpired}},
 		{At: p, Gap: &branchline.Gap{Stream: testStream, Span: span, Cause: branchline.CauseDiskFull, Open: true}},
 		{At: p, Camera: &camera},
+		{At: p, Recorded: &branchline.Recorded{Stream: testStream, Span: span}},
+		{At: p, Site: &branchline.SiteLink{Site: "west.berlin", Linked: true, Since: at,
+			Keys: []ed25519.PublicKey{make([]byte, ed25519.PublicKeySize)}}},
 	}
 	items := []branchline.Item{
 		{Segment: id, Missed: 12, Start: &branchline.SegmentStart{
@@ -113,6 +117,7 @@ func FuzzAnswer(f *testing.F) {
 	}
 	f.Add(marshal(f, &wire.Answer{Body: &wire.Answer_Segment{Segment: encodeSegment(seg)}}))
 	f.Add(marshal(f, &wire.Answer{Body: &wire.Answer_Lock{Lock: encodeLock(sampleLock())}}))
+	f.Add(marshal(f, &wire.Answer{Body: &wire.Answer_Above{Above: &wire.AboveAnswer{Ways: encodeWays(waysOf("a b"))}}}))
 	f.Add(marshal(f, &wire.Answer{Body: &wire.Answer_Error{Error: encodeError(branchline.ErrGone)}}))
 	f.Add(marshal(f, &wire.Answer{Body: &wire.Answer_Error{Error: encodeError(sampleRefusal())}}))
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -128,6 +133,7 @@ func FuzzAnswer(f *testing.F) {
 		again(t, decodeChange, encodeChange, a.GetChange())
 		again(t, decodeItem, encodeItem, a.GetItem())
 		again(t, decodeLock, encodeLock, a.GetLock())
+		again(t, decodeWays, encodeWays, a.GetAbove().GetWays())
 		if r := decodeRefusal(a.GetError().GetRefusal()); r != nil {
 			if second := decodeRefusal(encodeRefusal(r)); !cmp.Equal(r, second) {
 				t.Errorf("decoded %+v, and again %+v", r, second)
@@ -165,6 +171,9 @@ func FuzzRequest(f *testing.F) {
 		{Call: &wire.Request_Hello{Hello: &wire.HelloRequest{MinVersion: 1, MaxVersion: 1}}},
 		{Call: &wire.Request_Cameras{Cameras: &wire.CamerasRequest{}}},
 		{Call: &wire.Request_Segments{Segments: &wire.SegmentsRequest{Stream: string(testStream)}}},
+		{Call: &wire.Request_Hello{Hello: &wire.HelloRequest{
+			MinVersion: 1, MaxVersion: 1, Hub: encodeHub(HubID{ID: [16]byte{1}, Name: "hq"})}}},
+		{Call: &wire.Request_Above{Above: &wire.AboveRequest{}}},
 		{Call: &wire.Request_Locks{Locks: &wire.LocksRequest{}}},
 		{Call: &wire.Request_Watch{Watch: &wire.WatchRequest{Stream: string(testStream), Watched: true}}},
 		{Call: &wire.Request_Uplink{Uplink: &wire.UplinkRequest{}}},

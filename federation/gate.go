@@ -38,6 +38,19 @@ func Playback(ctx context.Context) branchline.StreamID {
 	return branchline.StreamID(playbackOf(ctx))
 }
 
+// asked returns the context with which to ask a source for what a peer asks for: one that is a hub passes on to
+// its site how urgent that is and what it is for.
+func asked(a *answer, keyFrames bool, playback branchline.StreamID) context.Context {
+	ctx := WithPriority(a.ctx, a.priority)
+	if keyFrames {
+		ctx = WithKeyFrames(ctx)
+	}
+	if playback != "" {
+		ctx = WithPlayback(ctx, playback)
+	}
+	return ctx
+}
+
 // playbackOf returns the stream that is played back, empty for none.
 func playbackOf(ctx context.Context) string {
 	stream, _ := ctx.Value(playbackKey{}).(branchline.StreamID)
@@ -131,6 +144,9 @@ const playbackPause = 10 * time.Second
 
 // hub returns the name of the hub at the other end, for admission.
 func (s *server) hub() string {
+	if s.name != "" {
+		return namedHub + s.name
+	}
 	name, err := holderOf(s.conn.Peer())
 	if err != nil {
 		return ""

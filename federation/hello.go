@@ -28,38 +28,31 @@ func negotiate(low, high uint32) (uint32, error) {
 		low, high, minVersion, maxVersion)
 }
 
-// greet opens the link from the side that dialled. After it both sides may call each other.
-func greet(ctx context.Context, conn link.Conn, software string) error {
-	return greetAs(ctx, conn, &wire.HelloRequest{Software: software})
-}
-
-// greetAs is greet with all that hello tells of this node; it fills in the versions.
-func greetAs(ctx context.Context, conn link.Conn, hello *wire.HelloRequest) error {
+// greetAs opens the link from the side that dialled, with all that hello tells of this node, of which it fills in
+// the versions, and returns the ways up from the peer. After it both sides may call each other.
+func greetAs(ctx context.Context, conn link.Conn, hello *wire.HelloRequest) ([]Way, error) {
 	ctx, cancel := context.WithTimeout(ctx, helloTime)
 	defer cancel()
 	hello.MinVersion, hello.MaxVersion = minVersion, maxVersion
 	c, err := ask(ctx, conn, link.KindControl, &wire.Request{Call: &wire.Request_Hello{Hello: hello}})
 	if err != nil {
-		return fmt.Errorf("greet hub: %w", err)
+		return nil, fmt.Errorf("greet hub: %w", err)
 	}
 	defer c.close()
 	a, err := c.one()
 	if err != nil {
-		return fmt.Errorf("greet hub: %w", err)
+		return nil, fmt.Errorf("greet hub: %w", err)
 	}
 	if v := a.GetHello().GetVersion(); v < minVersion || v > maxVersion {
-		return fmt.Errorf("greet hub: %w: the hub chose %d", ErrVersion, v)
+		return nil, fmt.Errorf("greet hub: %w: the hub chose %d", ErrVersion, v)
 	}
-	return nil
+	return decodeWays(a.GetHello().GetAbove())
 }
 
 // welcome answers the greeting, on the side that accepted, and returns the peer's software.
-func welcome(ctx context.Context, conn link.Conn, software string) (string, error) {
-	return welcomeIf(ctx, conn, software, func(*wire.HelloRequest) error { return nil })
-}
-
-// welcomeIf is welcome for a node that may be let in or not: it is told the error of may.
-func welcomeIf(ctx context.Context, conn link.Conn, software string,
+// welcomeIf answers the greeting, on the side that accepted, and returns the peer's software. A node that may not
+// be in the tier, or not by may, is told that error.
+func welcomeIf(ctx context.Context, conn link.Conn, software string, tier *Tier,
 	may func(*wire.HelloRequest) error) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, helloTime)
 	defer cancel()
@@ -81,11 +74,14 @@ func welcomeIf(ctx context.Context, conn link.Conn, software string,
 	hello := req.GetHello()
 	version, err := negotiate(hello.GetMinVersion(), hello.GetMaxVersion())
 	if err == nil {
+		err = tier.admit(hello.GetHub())
+	}
+	if err == nil {
 		err = may(hello)
 	}
 	if err == nil {
 		err = a.send(&wire.Answer{Body: &wire.Answer_Hello{Hello: &wire.HelloAnswer{
-			Version: version, Software: software,
+			Version: version, Software: software, Above: encodeWays(tier.Ways()),
 		}}})
 	}
 	a.end(st, err)

@@ -66,13 +66,13 @@ func TestHelloTranscript(t *testing.T) {
 	log := &transcript{}
 	welcomed := make(chan error)
 	go func() {
-		software, err := welcome(t.Context(), hub, "branchline 1.0")
+		software, err := welcome(t.Context(), hub, "branchline 1.0", nil)
 		if software != "branchline 1.0 edge" {
 			t.Errorf("the edge calls itself %q", software)
 		}
 		welcomed <- err
 	}()
-	if err := greet(t.Context(), wiretap{edge, log}, "branchline 1.0 edge"); err != nil {
+	if _, err := greet(t.Context(), wiretap{edge, log}, "branchline 1.0 edge", nil); err != nil {
 		t.Fatal(err)
 	}
 	if err := <-welcomed; err != nil {
@@ -114,7 +114,7 @@ func TestNegotiate(t *testing.T) {
 func TestVersionRefused(t *testing.T) {
 	edge, hub := link.Pipe("berlin", "")
 	defer edge.Close(0, "")
-	go welcome(t.Context(), hub, "")
+	go welcome(t.Context(), hub, "", nil)
 	c, err := ask(t.Context(), edge, link.KindControl, &wire.Request{Call: &wire.Request_Hello{
 		Hello: &wire.HelloRequest{MinVersion: 7, MaxVersion: 8},
 	}})
@@ -126,4 +126,14 @@ func TestVersionRefused(t *testing.T) {
 	if _, err = c.one(); !errors.Is(err, ErrVersion) || !strings.Contains(err.Error(), says) {
 		t.Errorf("the hub says %v", err)
 	}
+}
+
+// greet opens a link with nothing but software and tier.
+func greet(ctx context.Context, conn link.Conn, software string, tier *Tier) ([]Way, error) {
+	return greetAs(ctx, conn, &wire.HelloRequest{Software: software, Hub: tier.hello()})
+}
+
+// welcome lets in whom the tier lets in.
+func welcome(ctx context.Context, conn link.Conn, software string, tier *Tier) (string, error) {
+	return welcomeIf(ctx, conn, software, tier, func(*wire.HelloRequest) error { return nil })
 }

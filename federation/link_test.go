@@ -140,7 +140,7 @@ func TestNewerLinkReplacesOlder(t *testing.T) {
 		t.Fatal(err)
 	}
 	first := dial(t, h, node)
-	if err := greet(t.Context(), first, ""); err != nil {
+	if _, err := greet(t.Context(), first, "", nil); err != nil {
 		t.Fatal(err)
 	}
 	old := h.wait("berlin")
@@ -148,7 +148,7 @@ func TestNewerLinkReplacesOlder(t *testing.T) {
 		t.Errorf("the site's key is %x", key)
 	}
 	second := dial(t, h, node)
-	if err := greet(t.Context(), second, ""); err != nil {
+	if _, err := greet(t.Context(), second, "", nil); err != nil {
 		t.Fatal(err)
 	}
 	_, err := first.AcceptStream(t.Context())

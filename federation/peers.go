@@ -45,6 +45,8 @@ type PeersConfig struct {
 	Linked func(ctx context.Context, site branchline.SiteID, src *Remote)
 	// Copies, if set, gives sites back what they have lost.
 	Copies CopyFunc
+	// Tier is this hub among those above and below it; nil for one that knows of none.
+	Tier *Tier
 	// Members, if set, is this hub's part in the gossip, which stays the caller's.
 	Members *members.Members
 	// Followed, if set, tells how far a site's feed has been followed, so that a store with an old state shows.
@@ -241,7 +243,7 @@ func (p *Peers) link(ctx context.Context, conn link.Conn) error {
 		g.Go(func() error { return gossip.Run(ctx, stop) })
 	}
 	g.Go(func() error {
-		s := &server{conn: conn, gossip: gossip, renew: func(csr []byte) (identity.Certificate, error) {
+		s := &server{conn: conn, tier: p.cfg.Tier, gossip: gossip, renew: func(csr []byte) (identity.Certificate, error) {
 			return p.renew(l, csr)
 		}, denied: func(req *wire.Request, err error) { p.deny(conn.Peer(), req, err) }}
 		if p.cfg.Copies != nil {
@@ -271,10 +273,13 @@ func (p *Peers) welcome(ctx context.Context, conn link.Conn) (*peer, error) {
 	l := &peer{remote: NewRemote(conn), conn: conn, since: p.cfg.Clock.Now(), leaf: conn.Peer().Leaf,
 		done: make(chan struct{})}
 	var err error
-	l.software, err = welcomeIf(ctx, conn, p.cfg.Software, func(hello *wire.HelloRequest) error {
+	l.software, err = welcomeIf(ctx, conn, p.cfg.Software, p.cfg.Tier, func(hello *wire.HelloRequest) error {
 		return p.greeted(l, hello)
 	})
 	if err != nil {
+		if errors.Is(err, ErrLoop) {
+			p.cfg.Logger.Warn("link refused", "site", conn.Peer().Site, "error", err)
+		}
 		return nil, err
 	}
 	return l, p.claim(ctx, l)

@@ -29,6 +29,10 @@ func WithPriority(ctx context.Context, p Priority) context.Context {
 	return context.WithValue(ctx, priorityKey{}, p)
 }
 
+// Recording reports whether what is asked for with [Remote.Live] is recorded and not watched, as [WithPriority]
+// says it.
+func Recording(ctx context.Context) bool { return priorityOf(ctx, link.KindLive) == PrioritySchedule }
+
 func priorityOf(ctx context.Context, kind link.Kind) Priority {
 	p, ok := ctx.Value(priorityKey{}).(Priority)
 	if !ok {

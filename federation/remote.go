@@ -119,7 +119,8 @@ func (r *Remote) Changes(ctx context.Context, after branchline.Position) iter.Se
 	req := &wire.Request{Call: &wire.Request_Changes{Changes: &wire.ChangesRequest{After: encodePosition(after)}}}
 	return follow(ctx, r.conn, link.KindChanges, req, func(a *wire.Answer) (branchline.Change, bool, error) {
 		c, err := decodeChange(a.GetChange())
-		known := c.Opened != nil || c.Sealed != nil || c.Removed != nil || c.Gap != nil || c.Camera != nil
+		known := c.Opened != nil || c.Sealed != nil || c.Removed != nil || c.Gap != nil || c.Camera != nil ||
+			c.Recorded != nil || c.Site != nil
 		return c, known, err
 	})
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/branchline-video/branchline"
@@ -91,3 +93,46 @@ func (u *Uplink) restore(ctx context.Context, conn link.Conn, id branchline.Segm
 }
 
 var errNotRestored = errors.New("take back copy")
+
+// shared is a Restorer for several uplinks at once: each segment is asked for over one link at a time.
+type shared struct {
+	Restorer
+
+	mu   sync.Mutex
+	busy map[branchline.SegmentID]bool
+}
+
+// ShareRestorer returns r for several uplinks: what one of them is bringing back the others do not see as lost.
+// The methods of r are then called by several at once, for different segments.
+func ShareRestorer(r Restorer) Restorer {
+	return &shared{Restorer: r, busy: make(map[branchline.SegmentID]bool)}
+}
+
+func (s *shared) Lost() ([]branchline.SegmentID, error) {
+	lost, err := s.Restorer.Lost()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.DeleteFunc(lost, func(id branchline.SegmentID) bool { return s.busy[id] }), err
+}
+
+func (s *shared) Restore(ctx context.Context, id branchline.SegmentID, body io.Reader) error {
+	if !s.begin(id) {
+		return fmt.Errorf("another hub is giving it back: %w", branchline.ErrBusy)
+	}
+	defer s.end(id)
+	return s.Restorer.Restore(ctx, id, body)
+}
+
+func (s *shared) begin(id branchline.SegmentID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	was := s.busy[id]
+	s.busy[id] = true
+	return !was
+}
+
+func (s *shared) end(id branchline.SegmentID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.busy, id)
+}

@@ -24,6 +24,7 @@ func (u *Uplink) hello() *wire.HelloRequest {
 	}
 	h := &wire.HelloRequest{
 		Software: u.cfg.Software, Instance: life.Instance, Opens: life.Opens, Feed: encodePosition(life.Feed),
+		Hub: u.cfg.Tier.hello(),
 	}
 	if u.cfg.Node.Organisation() {
 		h.Signer = u.cfg.Node.Key().Public().(ed25519.PublicKey)

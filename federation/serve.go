@@ -68,6 +68,8 @@ type server struct {
 	// budget decides how fast this side sends; nil: nothing does.
 	budget  *budget.Budget
 	watches watches
+	tier    *Tier  // of this side, if it is a hub that knows of others
+	name    string // of the peer, as [UplinkConfig.Name]
 
 	mu   sync.Mutex
 	busy [link.KindGossip + 1]int // calls by kind
@@ -217,6 +219,9 @@ func (s *server) answer(a *answer, kind link.Kind, req *wire.Request) error {
 	if call := req.GetFetch(); call != nil && kind == link.KindFetch && s.copies != nil {
 		return s.fetch(a, call, s.copies)
 	}
+	if req.GetAbove() != nil && kind == link.KindControl && s.tier != nil {
+		return a.send(&wire.Answer{Body: &wire.Answer_Above{Above: &wire.AboveAnswer{Ways: encodeWays(s.tier.Ways())}}})
+	}
 	if req.GetRefresh() != nil && kind == link.KindControl && s.refresh != nil {
 		s.refresh()
 		return a.done(nil)
@@ -327,6 +332,7 @@ func (s *server) live(a *answer, r *wire.LiveRequest) error {
 		return err
 	}
 	defer leave()
+	a.ctx = asked(a, r.GetKeyFramesOnly(), "")
 	out := &sender{w: &paced{a.ctx, a.out.w, s.budget, class}}
 	if r.GetSpread() && !r.GetKeyFramesOnly() {
 		a.out = out
@@ -364,7 +370,7 @@ func (s *server) fetch(a *answer, r *wire.FetchRequest,
 		return err
 	}
 	defer leave()
-	body, err := from(a.ctx, id, want)
+	body, err := from(asked(a, false, branchline.StreamID(r.GetWatched())), id, want)
 	if err != nil {
 		return err
 	}

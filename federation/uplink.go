@@ -43,6 +43,11 @@ const (
 type UplinkConfig struct {
 	Node   *identity.Node
 	Source branchline.Source
+	// Name is the hub's, as this node calls it; empty for the only or the first one. Holds and locks that
+	// come over this link are of that name, so that two hubs never reach each other's.
+	Name string
+	// Tier, if set, says that this node is a hub itself.
+	Tier *Tier
 	// Restore, if set, gets back from the hub what its disk has lost and the hub holds.
 	Restore Restorer
 	// Feed, if set, returns the position of the source's newest change, so that the hub notices when an old
@@ -188,7 +193,7 @@ func silent(err error) bool {
 // refused reports whether trying again soon is of no use.
 func refused(err error) bool {
 	return spent(err) || worthless(err) || isAny(err, identity.ErrEarly, identity.ErrNotEnrolled, ErrVersion,
-		identity.ErrQuarantined)
+		identity.ErrQuarantined, ErrLoop)
 }
 
 // spent reports whether the token will never do: the hub that made it said so, or it is no token.
@@ -246,7 +251,7 @@ func (u *Uplink) once(ctx context.Context, next int) (hub string, err error) {
 
 // linked serves on the connection until it ends.
 func (u *Uplink) linked(ctx context.Context, hub string, conn link.Conn) error {
-	if err := greetAs(ctx, conn, u.hello()); err != nil {
+	if err := u.greet(ctx, conn); err != nil {
 		return whyEnded(conn, err)
 	}
 	return u.serving(ctx, hub, conn)
@@ -262,16 +267,19 @@ func (u *Uplink) serve(ctx context.Context, hub string, conn link.Conn) (next li
 	g, linked := errgroup.WithContext(ctx)
 	due := make(chan struct{}, 1)
 	g.Go(func() error {
-		return (&server{conn: conn, src: u.cfg.Source, budget: u.cfg.Budget, gossip: gossip, refresh: func() {
+		s := &server{conn: conn, src: u.cfg.Source, name: u.cfg.Name, budget: u.cfg.Budget, gossip: gossip}
+		s.refresh = func() {
 			select {
 			case due <- struct{}{}:
 			default: // it is to renew already
 			}
-		}}).run(linked)
+		}
+		return s.run(linked)
 	})
 	if gossip != nil {
 		g.Go(func() error { return gossip.Run(linked, ctx) })
 	}
+	g.Go(func() error { return u.lookingUp(linked, conn) })
 	g.Go(func() error { return u.renewing(linked, conn, due) })
 	g.Go(func() error { return u.restoring(linked, conn) })
 	if len(u.better(conn.Peer(), link.Options{})) > 0 {

@@ -40,11 +40,31 @@ func (s *server) watch(a *answer, r *wire.WatchRequest) error {
 		_ = s.watches.put(stream, nil) // taking off never fails
 		return a.done(nil)
 	}
-	release, err := s.budget.Admit(budget.Asked{Hub: s.hub(), Stream: stream})
+	release, err := s.view(stream)
 	if err == nil {
 		err = s.watches.put(stream, release)
 	}
 	return a.done(err)
+}
+
+// viewed is a source that passes on that somebody watches a stream that is read for recording, until release.
+type viewed interface {
+	View(stream branchline.StreamID) (release func(), err error)
+}
+
+// view lets in whoever watches the stream, here and where it comes from.
+func (s *server) view(stream branchline.StreamID) (release func(), err error) {
+	leave, err := s.budget.Admit(budget.Asked{Hub: s.hub(), Stream: stream})
+	src, ok := s.src.(viewed)
+	if err != nil || !ok {
+		return leave, err
+	}
+	there, err := src.View(stream)
+	if err != nil {
+		leave()
+		return nil, err
+	}
+	return func() { there(); leave() }, nil
 }
 
 // put remembers how to release the stream's place, in place of what was there; nil: it is not watched.

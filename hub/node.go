@@ -22,6 +22,7 @@ import (
 	"github.com/branchline-video/branchline/hub/catalog"
 	"github.com/branchline-video/branchline/hub/evidence"
 	"github.com/branchline-video/branchline/hub/fetch"
+	"github.com/branchline-video/branchline/hub/onward"
 	"github.com/branchline-video/branchline/hub/policy"
 	"github.com/branchline-video/branchline/internal/clock"
 	"github.com/branchline-video/branchline/internal/live"
@@ -36,6 +37,9 @@ type Config struct {
 	Listen   string           // UDP address for the sites; empty: links come by Attach alone
 	Policies []policy.Policy  // the first that matches a stream counts; a zero Since is when the hub first had it
 	Software string           // told to the sites, for people
+	Name     string           // told to other hubs, for people
+	Above    []Above          // the hubs above this one
+	Allow    Allow            // what those may do
 	// ListenPacket opens the socket; nil means the system's.
 	ListenPacket func(addr string) (net.PacketConn, error)
 	// CatalogChanged and JobChanged, if set, are told what lists of sites, cameras and jobs and what
@@ -67,7 +71,10 @@ type Node struct {
 	locks     *evidence.Locks
 	authority *identity.Authority
 	peers     *federation.Peers // nil without Listen
-	members   *members.Members  // nil without Listen
+	tier      *federation.Tier
+	above     []uplink
+	onward    *onward.Log      // nil without hubs above
+	members   *members.Members // nil without Listen
 	stands    standings
 	cameras   chan struct{} // holds a token when a camera was added or changed
 	origins   origins
@@ -126,8 +133,14 @@ func (n *Node) open() (err error) {
 	if err != nil {
 		return err
 	}
-	n.catalog, err = catalog.Open(catalog.Options{
-		DB: n.db, Clock: n.cfg.Clock, Logger: n.log, Changed: n.catalogChanged})
+	if err := n.openOnward(); err != nil {
+		return err
+	}
+	told := catalog.Options{DB: n.db, Clock: n.cfg.Clock, Logger: n.log, Changed: n.catalogChanged}
+	if n.onward != nil {
+		told.Onward = passOn{n}
+	}
+	n.catalog, err = catalog.Open(told)
 	if err != nil {
 		return err
 	}
@@ -149,11 +162,19 @@ func (n *Node) open() (err error) {
 	if err != nil {
 		return err
 	}
+	if err := n.openAbove(); err != nil {
+		return err
+	}
 	if n.cfg.Registry != nil {
 		if err := n.register(n.cfg.Registry); err != nil {
 			return err
 		}
 	}
+	return n.listen()
+}
+
+// listen opens the socket for sites, if there is to be one.
+func (n *Node) listen() (err error) {
 	if n.cfg.Listen == "" {
 		return nil
 	}
@@ -163,7 +184,7 @@ func (n *Node) open() (err error) {
 	n.peers, err = federation.OpenPeers(federation.PeersConfig{
 		Addr: n.cfg.Listen, Authority: n.authority, Software: n.cfg.Software, Members: n.members,
 		ListenPacket: n.cfg.ListenPacket, Clock: n.cfg.Clock, Logger: n.log,
-		Linked: n.linkUp, Copies: n.copyFor, Followed: n.catalog.Followed, Standing: n.cfg.SiteChanged,
+		Linked: n.linkUp, Copies: n.copyFor, Tier: n.tier, Followed: n.catalog.Followed, Standing: n.cfg.SiteChanged,
 		Denied: n.cfg.Denied,
 	})
 	return err
@@ -212,6 +233,7 @@ func (n *Node) Run(ctx context.Context) error {
 	if n.peers != nil {
 		group.Go(func() error { return n.peers.Run(ctx) })
 	}
+	n.runAbove(ctx, group)
 	err := group.Wait()
 	n.mu.Lock()
 	n.failed = err
@@ -274,7 +296,7 @@ func (n *Node) attach(ctx context.Context, site branchline.SiteID, src branchlin
 	n.setLink(site, src)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
-		return n.persist(ctx, func() error { return n.catalog.Follow(ctx, site, src) })
+		return n.persist(ctx, func() error { return n.catalog.Follow(ctx, site, vouching{src, n, site}) })
 	})
 	group.Go(func() error {
 		return n.persist(ctx, func() error { return n.fetcher.Serve(ctx, site, src) })
@@ -343,6 +365,9 @@ func (n *Node) catalogChanged(notice catalog.Notice) {
 		case n.cameras <- struct{}{}:
 		default:
 		}
+	}
+	if n.onward != nil {
+		n.onward.Wake()
 	}
 	if n.cfg.CatalogChanged != nil {
 		n.cfg.CatalogChanged(notice)

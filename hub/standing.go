@@ -144,7 +144,7 @@ func (n *Node) look() error {
 	for _, l := range links {
 		s := n.standing(l)
 		told[l.ID] = s
-		if !l.Linked && whyOf(s) != l.Why {
+		if !l.Linked && whyOf(s) != l.Why && len(l.ID.Way()) == 1 { // of those behind a hub that tells
 			if err := n.catalog.Explain(l.ID, whyOf(s)); err != nil {
 				return err
 			}

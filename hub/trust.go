@@ -15,8 +15,8 @@ import (
 
 const (
 	tableKeys = "hub/keys/" // site: its keys, the oldest first
-	// maxKeys bounds the keys of one site: one for each time that it was enrolled with a new identity.
-	maxKeys = 64
+	// maxKeys bounds the keys of one site.
+	maxKeys = branchline.MaxKeys
 )
 
 // keys remembers with which keys each site has linked. A site signs its segments with the key of its
@@ -72,12 +72,22 @@ func (k *keys) known(site branchline.SiteID, key ed25519.PublicKey) bool {
 	return slices.ContainsFunc(k.of[site], func(o ed25519.PublicKey) bool { return bytes.Equal(o, key) })
 }
 
-// trust refuses footers that the stream's site has not signed. A site that never showed a certificate,
-// because it was attached in this process, may sign with any key.
-func (k *keys) trust(stream branchline.StreamID, key ed25519.PublicKey) error {
-	site := stream.Site()
+// list returns the keys of a site, the oldest first.
+func (k *keys) list(site branchline.SiteID) []ed25519.PublicKey {
 	k.mu.Lock()
-	any := len(k.of[site]) == 0
+	defer k.mu.Unlock()
+	return slices.Clone(k.of[site])
+}
+
+// trust refuses footers that the stream's site has not signed. Of a site behind another hub that hub says which
+// keys it has. A site that never showed a certificate, because it was attached in this process, may sign
+// with any key, and those behind it too.
+func (k *keys) trust(stream branchline.StreamID, key ed25519.PublicKey) error {
+	site, any := stream.Camera().Branch(), true
+	k.mu.Lock()
+	for _, on := range site.Way() {
+		any = any && len(k.of[on]) == 0
+	}
 	k.mu.Unlock()
 	if any || k.known(site, key) {
 		return nil

@@ -50,3 +50,47 @@ func TestTrust(t *testing.T) {
 	}
 	db.Close()
 }
+
+// TestTrustBelow: of a site behind a hub that hub says with which keys it signs, and nobody else's count.
+func TestTrustBelow(t *testing.T) {
+	db, err := index.Open(t.TempDir(), index.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	k, err := openKeys(db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := func(n byte) ed25519.PublicKey {
+		return ed25519.NewKeyFromSeed(append(make([]byte, ed25519.SeedSize-1), n)).Public().(ed25519.PublicKey)
+	}
+	check := func(stream branchline.StreamID, signed byte, trusted bool) {
+		t.Helper()
+		err := k.trust(stream, key(signed))
+		if (err == nil) != trusted || err != nil && !errors.Is(err, branchline.ErrDenied) {
+			t.Errorf("%s signed with key %d: %v", stream, signed, err)
+		}
+	}
+	check("region.berlin.door.main", 1, true) // nobody has shown a certificate
+	learn := func(site branchline.SiteID, n byte) {
+		t.Helper()
+		if err := k.learn(site, key(n)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	learn("region", 1)
+	check("region.berlin.door.main", 2, false) // not vouched for yet
+	region := vouching{n: &Node{keys: k}, site: "region"}
+	told := branchline.SiteLink{Site: "berlin", Keys: []ed25519.PublicKey{key(2), key(3)}}
+	if err := region.learn(told); err != nil {
+		t.Fatal(err)
+	}
+	check("region.berlin.door.main", 2, true)
+	check("region.berlin.door.main", 3, true)
+	check("region.berlin.door.main", 1, false) // the hub is not the site
+	check("region.lyon.door.main", 2, false)
+	check("berlin.door.main", 4, true) // what a region says is of its own sites
+	learn("berlin", 5)
+	check("berlin.door.main", 2, false)
+}

@@ -128,8 +128,12 @@ func playback(ctx context.Context, stream branchline.StreamID) context.Context {
 }
 
 // Uplink asks a linked site how its uplink stands. It wraps [branchline.ErrUnavailable] while the site is dark and
-// [branchline.ErrNotFound] if that has no budget.
+// [branchline.ErrNotFound] if that has no budget or is behind another hub.
 func (n *Node) Uplink(ctx context.Context, site branchline.SiteID) (federation.UplinkBudget, error) {
+	if len(site.Way()) > 1 {
+		return federation.UplinkBudget{}, fmt.Errorf("the budget of %s is known to its own hub: %w", site,
+			branchline.ErrNotFound)
+	}
 	src, _ := n.link(site)
 	if src == nil {
 		return federation.UplinkBudget{}, fmt.Errorf("site %s is not linked: %w", site, branchline.ErrUnavailable)

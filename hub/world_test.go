@@ -41,6 +41,8 @@ type world struct {
 	*testing.T
 	dir      string
 	policies []policy.Policy
+	above    []hub.Above
+	allow    hub.Allow
 	scrub    segstore.Scrub
 	told     func(fetch.Job) // of the hub's jobs, if set
 	node     *hub.Node
@@ -75,7 +77,7 @@ func (w *world) open() {
 	if testing.Verbose() {
 		log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
-	node, err := hub.Open(hub.Config{Dir: w.dir, Policies: w.policies, Logger: log,
+	node, err := hub.Open(hub.Config{Dir: w.dir, Policies: w.policies, Above: w.above, Allow: w.allow, Logger: log,
 		Storage: segstore.Options{Scrub: w.scrub},
 		JobChanged: func(j fetch.Job) {
 			if w.told != nil {

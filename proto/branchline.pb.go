@@ -59,6 +59,7 @@ const (
 	Code_CODE_REFUSED             Code = 123
 	// One connection of a link is no longer needed; the others go on.
 	Code_CODE_LEFT Code = 100
+	Code_CODE_LOOP Code = 180
 )
 
 // Enum value maps for Code.
@@ -90,6 +91,7 @@ var (
 		122: "CODE_WAITING",
 		123: "CODE_REFUSED",
 		100: "CODE_LEFT",
+		180: "CODE_LOOP",
 	}
 	Code_value = map[string]int32{
 		"CODE_UNSPECIFIED":         0,
@@ -118,6 +120,7 @@ var (
 		"CODE_WAITING":             122,
 		"CODE_REFUSED":             123,
 		"CODE_LEFT":                100,
+		"CODE_LOOP":                180,
 	}
 )
 
@@ -201,7 +204,7 @@ func (x TestRequest_What) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use TestRequest_What.Descriptor instead.
 func (TestRequest_What) EnumDescriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{44, 0}
+	return file_branchline_proto_rawDescGZIP(), []int{50, 0}
 }
 
 // Request is the first message of every stream.
@@ -228,6 +231,7 @@ type Request struct {
 	//	*Request_Refresh
 	//	*Request_Watch
 	//	*Request_Uplink
+	//	*Request_Above
 	Call          isRequest_Call `protobuf_oneof:"call"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -430,6 +434,15 @@ func (x *Request) GetUplink() *UplinkRequest {
 	return nil
 }
 
+func (x *Request) GetAbove() *AboveRequest {
+	if x != nil {
+		if x, ok := x.Call.(*Request_Above); ok {
+			return x.Above
+		}
+	}
+	return nil
+}
+
 type isRequest_Call interface {
 	isRequest_Call()
 }
@@ -502,6 +515,10 @@ type Request_Uplink struct {
 	Uplink *UplinkRequest `protobuf:"bytes,161,opt,name=uplink,proto3,oneof"`
 }
 
+type Request_Above struct {
+	Above *AboveRequest `protobuf:"bytes,180,opt,name=above,proto3,oneof"`
+}
+
 func (*Request_Hello) isRequest_Call() {}
 
 func (*Request_Cameras) isRequest_Call() {}
@@ -536,6 +553,8 @@ func (*Request_Watch) isRequest_Call() {}
 
 func (*Request_Uplink) isRequest_Call() {}
 
+func (*Request_Above) isRequest_Call() {}
+
 // Answer is one message of what comes back on the stream.
 type Answer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -554,6 +573,7 @@ type Answer struct {
 	//	*Answer_Test
 	//	*Answer_Uplink
 	//	*Answer_Live
+	//	*Answer_Above
 	Body          isAnswer_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -713,6 +733,15 @@ func (x *Answer) GetLive() *LiveAnswer {
 	return nil
 }
 
+func (x *Answer) GetAbove() *AboveAnswer {
+	if x != nil {
+		if x, ok := x.Body.(*Answer_Above); ok {
+			return x.Above
+		}
+	}
+	return nil
+}
+
 type isAnswer_Body interface {
 	isAnswer_Body()
 }
@@ -770,6 +799,10 @@ type Answer_Live struct {
 	Live *LiveAnswer `protobuf:"bytes,100,opt,name=live,proto3,oneof"`
 }
 
+type Answer_Above struct {
+	Above *AboveAnswer `protobuf:"bytes,180,opt,name=above,proto3,oneof"`
+}
+
 func (*Answer_Error) isAnswer_Body() {}
 
 func (*Answer_Hello) isAnswer_Body() {}
@@ -795,6 +828,8 @@ func (*Answer_Test) isAnswer_Body() {}
 func (*Answer_Uplink) isAnswer_Body() {}
 
 func (*Answer_Live) isAnswer_Body() {}
+
+func (*Answer_Above) isAnswer_Body() {}
 
 type Error struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1041,7 +1076,9 @@ type HelloRequest struct {
 	// The newest change of the sender's feed.
 	Feed *Position `protobuf:"bytes,122,opt,name=feed,proto3" json:"feed,omitempty"`
 	// The Ed25519 key that signs the sender's segments, where it is not that of its certificate.
-	Signer        []byte `protobuf:"bytes,123,opt,name=signer,proto3" json:"signer,omitempty"`
+	Signer []byte `protobuf:"bytes,123,opt,name=signer,proto3" json:"signer,omitempty"`
+	// Set if the sender is a hub itself, which serves its sites to the hub that it dials.
+	Hub           *Hub `protobuf:"bytes,180,opt,name=hub,proto3" json:"hub,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1125,11 +1162,20 @@ func (x *HelloRequest) GetSigner() []byte {
 	return nil
 }
 
+func (x *HelloRequest) GetHub() *Hub {
+	if x != nil {
+		return x.Hub
+	}
+	return nil
+}
+
 type HelloAnswer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The version that this link speaks.
-	Version       uint32 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
-	Software      string `protobuf:"bytes,2,opt,name=software,proto3" json:"software,omitempty"`
+	Version  uint32 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	Software string `protobuf:"bytes,2,opt,name=software,proto3" json:"software,omitempty"`
+	// The ways up from the hub that answers, as in AboveAnswer.
+	Above         []*Way `protobuf:"bytes,180,rep,name=above,proto3" json:"above,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1178,6 +1224,195 @@ func (x *HelloAnswer) GetSoftware() string {
 	return ""
 }
 
+func (x *HelloAnswer) GetAbove() []*Way {
+	if x != nil {
+		return x.Above
+	}
+	return nil
+}
+
+// Hub is a hub as it names itself.
+type Hub struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 16 random bytes, made with the hub's state.
+	Id []byte `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// For people.
+	Name          string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Hub) Reset() {
+	*x = Hub{}
+	mi := &file_branchline_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Hub) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Hub) ProtoMessage() {}
+
+func (x *Hub) ProtoReflect() protoreflect.Message {
+	mi := &file_branchline_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Hub.ProtoReflect.Descriptor instead.
+func (*Hub) Descriptor() ([]byte, []int) {
+	return file_branchline_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Hub) GetId() []byte {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *Hub) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+// Way is a hub and those above it, one over the other, up to one that has none above.
+type Way struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Hubs          []*Hub                 `protobuf:"bytes,1,rep,name=hubs,proto3" json:"hubs,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Way) Reset() {
+	*x = Way{}
+	mi := &file_branchline_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Way) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Way) ProtoMessage() {}
+
+func (x *Way) ProtoReflect() protoreflect.Message {
+	mi := &file_branchline_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Way.ProtoReflect.Descriptor instead.
+func (*Way) Descriptor() ([]byte, []int) {
+	return file_branchline_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Way) GetHubs() []*Hub {
+	if x != nil {
+		return x.Hubs
+	}
+	return nil
+}
+
+// AboveRequest asks a hub for the ways up from it, and is answered by one AboveAnswer.
+type AboveRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AboveRequest) Reset() {
+	*x = AboveRequest{}
+	mi := &file_branchline_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AboveRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AboveRequest) ProtoMessage() {}
+
+func (x *AboveRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_branchline_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AboveRequest.ProtoReflect.Descriptor instead.
+func (*AboveRequest) Descriptor() ([]byte, []int) {
+	return file_branchline_proto_rawDescGZIP(), []int{9}
+}
+
+type AboveAnswer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Each begins with the hub that answers.
+	Ways          []*Way `protobuf:"bytes,1,rep,name=ways,proto3" json:"ways,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AboveAnswer) Reset() {
+	*x = AboveAnswer{}
+	mi := &file_branchline_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AboveAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AboveAnswer) ProtoMessage() {}
+
+func (x *AboveAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_branchline_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AboveAnswer.ProtoReflect.Descriptor instead.
+func (*AboveAnswer) Descriptor() ([]byte, []int) {
+	return file_branchline_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *AboveAnswer) GetWays() []*Way {
+	if x != nil {
+		return x.Ways
+	}
+	return nil
+}
+
 // CamerasRequest is answered by one Camera each.
 type CamerasRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1187,7 +1422,7 @@ type CamerasRequest struct {
 
 func (x *CamerasRequest) Reset() {
 	*x = CamerasRequest{}
-	mi := &file_branchline_proto_msgTypes[7]
+	mi := &file_branchline_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1199,7 +1434,7 @@ func (x *CamerasRequest) String() string {
 func (*CamerasRequest) ProtoMessage() {}
 
 func (x *CamerasRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[7]
+	mi := &file_branchline_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1212,7 +1447,7 @@ func (x *CamerasRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CamerasRequest.ProtoReflect.Descriptor instead.
 func (*CamerasRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{7}
+	return file_branchline_proto_rawDescGZIP(), []int{11}
 }
 
 // SegmentsRequest is answered by one Segment each, with fragments.
@@ -1226,7 +1461,7 @@ type SegmentsRequest struct {
 
 func (x *SegmentsRequest) Reset() {
 	*x = SegmentsRequest{}
-	mi := &file_branchline_proto_msgTypes[8]
+	mi := &file_branchline_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1238,7 +1473,7 @@ func (x *SegmentsRequest) String() string {
 func (*SegmentsRequest) ProtoMessage() {}
 
 func (x *SegmentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[8]
+	mi := &file_branchline_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1251,7 +1486,7 @@ func (x *SegmentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SegmentsRequest.ProtoReflect.Descriptor instead.
 func (*SegmentsRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{8}
+	return file_branchline_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *SegmentsRequest) GetStream() string {
@@ -1278,7 +1513,7 @@ type ChangesRequest struct {
 
 func (x *ChangesRequest) Reset() {
 	*x = ChangesRequest{}
-	mi := &file_branchline_proto_msgTypes[9]
+	mi := &file_branchline_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1290,7 +1525,7 @@ func (x *ChangesRequest) String() string {
 func (*ChangesRequest) ProtoMessage() {}
 
 func (x *ChangesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[9]
+	mi := &file_branchline_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1303,7 +1538,7 @@ func (x *ChangesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangesRequest.ProtoReflect.Descriptor instead.
 func (*ChangesRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{9}
+	return file_branchline_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ChangesRequest) GetAfter() *Position {
@@ -1328,7 +1563,7 @@ type FetchRequest struct {
 
 func (x *FetchRequest) Reset() {
 	*x = FetchRequest{}
-	mi := &file_branchline_proto_msgTypes[10]
+	mi := &file_branchline_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1340,7 +1575,7 @@ func (x *FetchRequest) String() string {
 func (*FetchRequest) ProtoMessage() {}
 
 func (x *FetchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[10]
+	mi := &file_branchline_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1353,7 +1588,7 @@ func (x *FetchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchRequest.ProtoReflect.Descriptor instead.
 func (*FetchRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{10}
+	return file_branchline_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *FetchRequest) GetSegment() []byte {
@@ -1392,7 +1627,7 @@ type FetchAnswer struct {
 
 func (x *FetchAnswer) Reset() {
 	*x = FetchAnswer{}
-	mi := &file_branchline_proto_msgTypes[11]
+	mi := &file_branchline_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1404,7 +1639,7 @@ func (x *FetchAnswer) String() string {
 func (*FetchAnswer) ProtoMessage() {}
 
 func (x *FetchAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[11]
+	mi := &file_branchline_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1417,7 +1652,7 @@ func (x *FetchAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchAnswer.ProtoReflect.Descriptor instead.
 func (*FetchAnswer) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{11}
+	return file_branchline_proto_rawDescGZIP(), []int{15}
 }
 
 // LiveRequest is answered by Item messages without end. With the priority of live somebody watches, and it is
@@ -1437,7 +1672,7 @@ type LiveRequest struct {
 
 func (x *LiveRequest) Reset() {
 	*x = LiveRequest{}
-	mi := &file_branchline_proto_msgTypes[12]
+	mi := &file_branchline_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1449,7 +1684,7 @@ func (x *LiveRequest) String() string {
 func (*LiveRequest) ProtoMessage() {}
 
 func (x *LiveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[12]
+	mi := &file_branchline_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1462,7 +1697,7 @@ func (x *LiveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LiveRequest.ProtoReflect.Descriptor instead.
 func (*LiveRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{12}
+	return file_branchline_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *LiveRequest) GetStream() string {
@@ -1505,7 +1740,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_branchline_proto_msgTypes[13]
+	mi := &file_branchline_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1517,7 +1752,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[13]
+	mi := &file_branchline_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1530,7 +1765,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{13}
+	return file_branchline_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *WatchRequest) GetStream() string {
@@ -1556,7 +1791,7 @@ type UplinkRequest struct {
 
 func (x *UplinkRequest) Reset() {
 	*x = UplinkRequest{}
-	mi := &file_branchline_proto_msgTypes[14]
+	mi := &file_branchline_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1568,7 +1803,7 @@ func (x *UplinkRequest) String() string {
 func (*UplinkRequest) ProtoMessage() {}
 
 func (x *UplinkRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[14]
+	mi := &file_branchline_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1581,7 +1816,7 @@ func (x *UplinkRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UplinkRequest.ProtoReflect.Descriptor instead.
 func (*UplinkRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{14}
+	return file_branchline_proto_rawDescGZIP(), []int{18}
 }
 
 // UplinkAnswer tells how the uplink's budget stands. Rates are bits a second.
@@ -1613,7 +1848,7 @@ type UplinkAnswer struct {
 
 func (x *UplinkAnswer) Reset() {
 	*x = UplinkAnswer{}
-	mi := &file_branchline_proto_msgTypes[15]
+	mi := &file_branchline_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1625,7 +1860,7 @@ func (x *UplinkAnswer) String() string {
 func (*UplinkAnswer) ProtoMessage() {}
 
 func (x *UplinkAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[15]
+	mi := &file_branchline_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1638,7 +1873,7 @@ func (x *UplinkAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UplinkAnswer.ProtoReflect.Descriptor instead.
 func (*UplinkAnswer) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{15}
+	return file_branchline_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *UplinkAnswer) GetRate() int64 {
@@ -1742,7 +1977,7 @@ type LiveAnswer struct {
 
 func (x *LiveAnswer) Reset() {
 	*x = LiveAnswer{}
-	mi := &file_branchline_proto_msgTypes[16]
+	mi := &file_branchline_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1754,7 +1989,7 @@ func (x *LiveAnswer) String() string {
 func (*LiveAnswer) ProtoMessage() {}
 
 func (x *LiveAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[16]
+	mi := &file_branchline_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1767,7 +2002,7 @@ func (x *LiveAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LiveAnswer.ProtoReflect.Descriptor instead.
 func (*LiveAnswer) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{16}
+	return file_branchline_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *LiveAnswer) GetTicket() []byte {
@@ -1794,7 +2029,7 @@ type HoldRequest struct {
 
 func (x *HoldRequest) Reset() {
 	*x = HoldRequest{}
-	mi := &file_branchline_proto_msgTypes[17]
+	mi := &file_branchline_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1806,7 +2041,7 @@ func (x *HoldRequest) String() string {
 func (*HoldRequest) ProtoMessage() {}
 
 func (x *HoldRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[17]
+	mi := &file_branchline_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1819,7 +2054,7 @@ func (x *HoldRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HoldRequest.ProtoReflect.Descriptor instead.
 func (*HoldRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{17}
+	return file_branchline_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *HoldRequest) GetStream() string {
@@ -1861,7 +2096,7 @@ type LockRequest struct {
 
 func (x *LockRequest) Reset() {
 	*x = LockRequest{}
-	mi := &file_branchline_proto_msgTypes[18]
+	mi := &file_branchline_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1873,7 +2108,7 @@ func (x *LockRequest) String() string {
 func (*LockRequest) ProtoMessage() {}
 
 func (x *LockRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[18]
+	mi := &file_branchline_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1886,7 +2121,7 @@ func (x *LockRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LockRequest.ProtoReflect.Descriptor instead.
 func (*LockRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{18}
+	return file_branchline_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *LockRequest) GetLock() *Lock {
@@ -1906,7 +2141,7 @@ type UnlockRequest struct {
 
 func (x *UnlockRequest) Reset() {
 	*x = UnlockRequest{}
-	mi := &file_branchline_proto_msgTypes[19]
+	mi := &file_branchline_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1918,7 +2153,7 @@ func (x *UnlockRequest) String() string {
 func (*UnlockRequest) ProtoMessage() {}
 
 func (x *UnlockRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[19]
+	mi := &file_branchline_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1931,7 +2166,7 @@ func (x *UnlockRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnlockRequest.ProtoReflect.Descriptor instead.
 func (*UnlockRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{19}
+	return file_branchline_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *UnlockRequest) GetId() string {
@@ -1950,7 +2185,7 @@ type LocksRequest struct {
 
 func (x *LocksRequest) Reset() {
 	*x = LocksRequest{}
-	mi := &file_branchline_proto_msgTypes[20]
+	mi := &file_branchline_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1962,7 +2197,7 @@ func (x *LocksRequest) String() string {
 func (*LocksRequest) ProtoMessage() {}
 
 func (x *LocksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[20]
+	mi := &file_branchline_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1975,7 +2210,7 @@ func (x *LocksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocksRequest.ProtoReflect.Descriptor instead.
 func (*LocksRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{20}
+	return file_branchline_proto_rawDescGZIP(), []int{24}
 }
 
 type DoneAnswer struct {
@@ -1986,7 +2221,7 @@ type DoneAnswer struct {
 
 func (x *DoneAnswer) Reset() {
 	*x = DoneAnswer{}
-	mi := &file_branchline_proto_msgTypes[21]
+	mi := &file_branchline_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1998,7 +2233,7 @@ func (x *DoneAnswer) String() string {
 func (*DoneAnswer) ProtoMessage() {}
 
 func (x *DoneAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[21]
+	mi := &file_branchline_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2011,7 +2246,7 @@ func (x *DoneAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DoneAnswer.ProtoReflect.Descriptor instead.
 func (*DoneAnswer) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{21}
+	return file_branchline_proto_rawDescGZIP(), []int{25}
 }
 
 // RenewRequest asks the hub for a fresh certificate for the key of the present one.
@@ -2025,7 +2260,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_branchline_proto_msgTypes[22]
+	mi := &file_branchline_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2037,7 +2272,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[22]
+	mi := &file_branchline_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2050,7 +2285,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{22}
+	return file_branchline_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *RenewRequest) GetCsr() []byte {
@@ -2069,7 +2304,7 @@ type RefreshRequest struct {
 
 func (x *RefreshRequest) Reset() {
 	*x = RefreshRequest{}
-	mi := &file_branchline_proto_msgTypes[23]
+	mi := &file_branchline_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2081,7 +2316,7 @@ func (x *RefreshRequest) String() string {
 func (*RefreshRequest) ProtoMessage() {}
 
 func (x *RefreshRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[23]
+	mi := &file_branchline_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2094,7 +2329,7 @@ func (x *RefreshRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RefreshRequest.ProtoReflect.Descriptor instead.
 func (*RefreshRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{23}
+	return file_branchline_proto_rawDescGZIP(), []int{27}
 }
 
 // ReturnRequest is a call of the enrolment protocol: an edge whose certificate has ended asks for a new one.
@@ -2112,7 +2347,7 @@ type ReturnRequest struct {
 
 func (x *ReturnRequest) Reset() {
 	*x = ReturnRequest{}
-	mi := &file_branchline_proto_msgTypes[24]
+	mi := &file_branchline_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2124,7 +2359,7 @@ func (x *ReturnRequest) String() string {
 func (*ReturnRequest) ProtoMessage() {}
 
 func (x *ReturnRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[24]
+	mi := &file_branchline_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2137,7 +2372,7 @@ func (x *ReturnRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReturnRequest.ProtoReflect.Descriptor instead.
 func (*ReturnRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{24}
+	return file_branchline_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ReturnRequest) GetCertificate() []byte {
@@ -2173,7 +2408,7 @@ type EnrolRequest struct {
 
 func (x *EnrolRequest) Reset() {
 	*x = EnrolRequest{}
-	mi := &file_branchline_proto_msgTypes[25]
+	mi := &file_branchline_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2185,7 +2420,7 @@ func (x *EnrolRequest) String() string {
 func (*EnrolRequest) ProtoMessage() {}
 
 func (x *EnrolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[25]
+	mi := &file_branchline_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2198,7 +2433,7 @@ func (x *EnrolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrolRequest.ProtoReflect.Descriptor instead.
 func (*EnrolRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{25}
+	return file_branchline_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *EnrolRequest) GetSecret() []byte {
@@ -2228,7 +2463,7 @@ type CertificateAnswer struct {
 
 func (x *CertificateAnswer) Reset() {
 	*x = CertificateAnswer{}
-	mi := &file_branchline_proto_msgTypes[26]
+	mi := &file_branchline_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2240,7 +2475,7 @@ func (x *CertificateAnswer) String() string {
 func (*CertificateAnswer) ProtoMessage() {}
 
 func (x *CertificateAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[26]
+	mi := &file_branchline_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2253,7 +2488,7 @@ func (x *CertificateAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertificateAnswer.ProtoReflect.Descriptor instead.
 func (*CertificateAnswer) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{26}
+	return file_branchline_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *CertificateAnswer) GetCertificate() []byte {
@@ -2289,7 +2524,7 @@ type FormerAuthority struct {
 
 func (x *FormerAuthority) Reset() {
 	*x = FormerAuthority{}
-	mi := &file_branchline_proto_msgTypes[27]
+	mi := &file_branchline_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2301,7 +2536,7 @@ func (x *FormerAuthority) String() string {
 func (*FormerAuthority) ProtoMessage() {}
 
 func (x *FormerAuthority) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[27]
+	mi := &file_branchline_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2314,7 +2549,7 @@ func (x *FormerAuthority) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FormerAuthority.ProtoReflect.Descriptor instead.
 func (*FormerAuthority) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{27}
+	return file_branchline_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *FormerAuthority) GetCertificate() []byte {
@@ -2342,7 +2577,7 @@ type TimeRange struct {
 
 func (x *TimeRange) Reset() {
 	*x = TimeRange{}
-	mi := &file_branchline_proto_msgTypes[28]
+	mi := &file_branchline_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2354,7 +2589,7 @@ func (x *TimeRange) String() string {
 func (*TimeRange) ProtoMessage() {}
 
 func (x *TimeRange) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[28]
+	mi := &file_branchline_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2367,7 +2602,7 @@ func (x *TimeRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TimeRange.ProtoReflect.Descriptor instead.
 func (*TimeRange) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{28}
+	return file_branchline_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *TimeRange) GetStartNs() int64 {
@@ -2394,7 +2629,7 @@ type Position struct {
 
 func (x *Position) Reset() {
 	*x = Position{}
-	mi := &file_branchline_proto_msgTypes[29]
+	mi := &file_branchline_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2406,7 +2641,7 @@ func (x *Position) String() string {
 func (*Position) ProtoMessage() {}
 
 func (x *Position) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[29]
+	mi := &file_branchline_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2419,7 +2654,7 @@ func (x *Position) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Position.ProtoReflect.Descriptor instead.
 func (*Position) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{29}
+	return file_branchline_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Position) GetEpoch() uint64 {
@@ -2449,7 +2684,7 @@ type Camera struct {
 
 func (x *Camera) Reset() {
 	*x = Camera{}
-	mi := &file_branchline_proto_msgTypes[30]
+	mi := &file_branchline_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2461,7 +2696,7 @@ func (x *Camera) String() string {
 func (*Camera) ProtoMessage() {}
 
 func (x *Camera) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[30]
+	mi := &file_branchline_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2474,7 +2709,7 @@ func (x *Camera) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Camera.ProtoReflect.Descriptor instead.
 func (*Camera) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{30}
+	return file_branchline_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Camera) GetId() string {
@@ -2524,7 +2759,7 @@ type Stream struct {
 
 func (x *Stream) Reset() {
 	*x = Stream{}
-	mi := &file_branchline_proto_msgTypes[31]
+	mi := &file_branchline_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2536,7 +2771,7 @@ func (x *Stream) String() string {
 func (*Stream) ProtoMessage() {}
 
 func (x *Stream) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[31]
+	mi := &file_branchline_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2549,7 +2784,7 @@ func (x *Stream) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stream.ProtoReflect.Descriptor instead.
 func (*Stream) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{31}
+	return file_branchline_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Stream) GetId() string {
@@ -2599,7 +2834,7 @@ type Segment struct {
 
 func (x *Segment) Reset() {
 	*x = Segment{}
-	mi := &file_branchline_proto_msgTypes[32]
+	mi := &file_branchline_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2611,7 +2846,7 @@ func (x *Segment) String() string {
 func (*Segment) ProtoMessage() {}
 
 func (x *Segment) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[32]
+	mi := &file_branchline_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2624,7 +2859,7 @@ func (x *Segment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Segment.ProtoReflect.Descriptor instead.
 func (*Segment) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{32}
+	return file_branchline_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Segment) GetId() []byte {
@@ -2718,7 +2953,7 @@ type Fragment struct {
 
 func (x *Fragment) Reset() {
 	*x = Fragment{}
-	mi := &file_branchline_proto_msgTypes[33]
+	mi := &file_branchline_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2730,7 +2965,7 @@ func (x *Fragment) String() string {
 func (*Fragment) ProtoMessage() {}
 
 func (x *Fragment) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[33]
+	mi := &file_branchline_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2743,7 +2978,7 @@ func (x *Fragment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fragment.ProtoReflect.Descriptor instead.
 func (*Fragment) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{33}
+	return file_branchline_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Fragment) GetOffset() int64 {
@@ -2798,6 +3033,8 @@ type Change struct {
 	//	*Change_Removed
 	//	*Change_Gap
 	//	*Change_Camera
+	//	*Change_Recorded
+	//	*Change_Site
 	What          isChange_What `protobuf_oneof:"what"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2805,7 +3042,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_branchline_proto_msgTypes[34]
+	mi := &file_branchline_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2817,7 +3054,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[34]
+	mi := &file_branchline_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2830,7 +3067,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{34}
+	return file_branchline_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Change) GetAt() *Position {
@@ -2892,6 +3129,24 @@ func (x *Change) GetCamera() *Camera {
 	return nil
 }
 
+func (x *Change) GetRecorded() *Recorded {
+	if x != nil {
+		if x, ok := x.What.(*Change_Recorded); ok {
+			return x.Recorded
+		}
+	}
+	return nil
+}
+
+func (x *Change) GetSite() *SiteLink {
+	if x != nil {
+		if x, ok := x.What.(*Change_Site); ok {
+			return x.Site
+		}
+	}
+	return nil
+}
+
 type isChange_What interface {
 	isChange_What()
 }
@@ -2916,6 +3171,14 @@ type Change_Camera struct {
 	Camera *Camera `protobuf:"bytes,6,opt,name=camera,proto3,oneof"`
 }
 
+type Change_Recorded struct {
+	Recorded *Recorded `protobuf:"bytes,180,opt,name=recorded,proto3,oneof"`
+}
+
+type Change_Site struct {
+	Site *SiteLink `protobuf:"bytes,181,opt,name=site,proto3,oneof"`
+}
+
 func (*Change_Opened) isChange_What() {}
 
 func (*Change_Sealed) isChange_What() {}
@@ -2925,6 +3188,135 @@ func (*Change_Removed) isChange_What() {}
 func (*Change_Gap) isChange_What() {}
 
 func (*Change_Camera) isChange_What() {}
+
+func (*Change_Recorded) isChange_What() {}
+
+func (*Change_Site) isChange_What() {}
+
+// Recorded sums up recordings: the span is recorded, in segments that are not named.
+type Recorded struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Stream        string                 `protobuf:"bytes,1,opt,name=stream,proto3" json:"stream,omitempty"`
+	Span          *TimeRange             `protobuf:"bytes,2,opt,name=span,proto3" json:"span,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Recorded) Reset() {
+	*x = Recorded{}
+	mi := &file_branchline_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Recorded) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Recorded) ProtoMessage() {}
+
+func (x *Recorded) ProtoReflect() protoreflect.Message {
+	mi := &file_branchline_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Recorded.ProtoReflect.Descriptor instead.
+func (*Recorded) Descriptor() ([]byte, []int) {
+	return file_branchline_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *Recorded) GetStream() string {
+	if x != nil {
+		return x.Stream
+	}
+	return ""
+}
+
+func (x *Recorded) GetSpan() *TimeRange {
+	if x != nil {
+		return x.Span
+	}
+	return nil
+}
+
+// SiteLink tells how the link of a site behind a hub stands, as that hub sees it.
+type SiteLink struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As the hub calls it; a path if it is behind further hubs.
+	Site   string `protobuf:"bytes,1,opt,name=site,proto3" json:"site,omitempty"`
+	Linked bool   `protobuf:"varint,2,opt,name=linked,proto3" json:"linked,omitempty"`
+	// Since when.
+	SinceNs int64 `protobuf:"varint,3,opt,name=since_ns,json=sinceNs,proto3" json:"since_ns,omitempty"`
+	// The Ed25519 keys with which the site has signed its segments, 32 bytes each.
+	Keys          [][]byte `protobuf:"bytes,4,rep,name=keys,proto3" json:"keys,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SiteLink) Reset() {
+	*x = SiteLink{}
+	mi := &file_branchline_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SiteLink) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SiteLink) ProtoMessage() {}
+
+func (x *SiteLink) ProtoReflect() protoreflect.Message {
+	mi := &file_branchline_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SiteLink.ProtoReflect.Descriptor instead.
+func (*SiteLink) Descriptor() ([]byte, []int) {
+	return file_branchline_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *SiteLink) GetSite() string {
+	if x != nil {
+		return x.Site
+	}
+	return ""
+}
+
+func (x *SiteLink) GetLinked() bool {
+	if x != nil {
+		return x.Linked
+	}
+	return false
+}
+
+func (x *SiteLink) GetSinceNs() int64 {
+	if x != nil {
+		return x.SinceNs
+	}
+	return 0
+}
+
+func (x *SiteLink) GetKeys() [][]byte {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
 
 type Removal struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2938,7 +3330,7 @@ type Removal struct {
 
 func (x *Removal) Reset() {
 	*x = Removal{}
-	mi := &file_branchline_proto_msgTypes[35]
+	mi := &file_branchline_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2950,7 +3342,7 @@ func (x *Removal) String() string {
 func (*Removal) ProtoMessage() {}
 
 func (x *Removal) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[35]
+	mi := &file_branchline_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2963,7 +3355,7 @@ func (x *Removal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Removal.ProtoReflect.Descriptor instead.
 func (*Removal) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{35}
+	return file_branchline_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Removal) GetId() []byte {
@@ -3006,7 +3398,7 @@ type Gap struct {
 
 func (x *Gap) Reset() {
 	*x = Gap{}
-	mi := &file_branchline_proto_msgTypes[36]
+	mi := &file_branchline_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3018,7 +3410,7 @@ func (x *Gap) String() string {
 func (*Gap) ProtoMessage() {}
 
 func (x *Gap) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[36]
+	mi := &file_branchline_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3031,7 +3423,7 @@ func (x *Gap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Gap.ProtoReflect.Descriptor instead.
 func (*Gap) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{36}
+	return file_branchline_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Gap) GetStream() string {
@@ -3078,7 +3470,7 @@ type Lock struct {
 
 func (x *Lock) Reset() {
 	*x = Lock{}
-	mi := &file_branchline_proto_msgTypes[37]
+	mi := &file_branchline_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3090,7 +3482,7 @@ func (x *Lock) String() string {
 func (*Lock) ProtoMessage() {}
 
 func (x *Lock) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[37]
+	mi := &file_branchline_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3103,7 +3495,7 @@ func (x *Lock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lock.ProtoReflect.Descriptor instead.
 func (*Lock) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{37}
+	return file_branchline_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Lock) GetId() string {
@@ -3179,7 +3571,7 @@ type Item struct {
 
 func (x *Item) Reset() {
 	*x = Item{}
-	mi := &file_branchline_proto_msgTypes[38]
+	mi := &file_branchline_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3191,7 +3583,7 @@ func (x *Item) String() string {
 func (*Item) ProtoMessage() {}
 
 func (x *Item) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[38]
+	mi := &file_branchline_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3204,7 +3596,7 @@ func (x *Item) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Item.ProtoReflect.Descriptor instead.
 func (*Item) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{38}
+	return file_branchline_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Item) GetSegment() []byte {
@@ -3336,7 +3728,7 @@ type SegmentStart struct {
 
 func (x *SegmentStart) Reset() {
 	*x = SegmentStart{}
-	mi := &file_branchline_proto_msgTypes[39]
+	mi := &file_branchline_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3348,7 +3740,7 @@ func (x *SegmentStart) String() string {
 func (*SegmentStart) ProtoMessage() {}
 
 func (x *SegmentStart) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[39]
+	mi := &file_branchline_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3361,7 +3753,7 @@ func (x *SegmentStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SegmentStart.ProtoReflect.Descriptor instead.
 func (*SegmentStart) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{39}
+	return file_branchline_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *SegmentStart) GetId() []byte {
@@ -3427,7 +3819,7 @@ type Frame struct {
 
 func (x *Frame) Reset() {
 	*x = Frame{}
-	mi := &file_branchline_proto_msgTypes[40]
+	mi := &file_branchline_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3439,7 +3831,7 @@ func (x *Frame) String() string {
 func (*Frame) ProtoMessage() {}
 
 func (x *Frame) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[40]
+	mi := &file_branchline_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3452,7 +3844,7 @@ func (x *Frame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Frame.ProtoReflect.Descriptor instead.
 func (*Frame) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{40}
+	return file_branchline_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Frame) GetTrack() uint32 {
@@ -3508,7 +3900,7 @@ type FragmentEnd struct {
 
 func (x *FragmentEnd) Reset() {
 	*x = FragmentEnd{}
-	mi := &file_branchline_proto_msgTypes[41]
+	mi := &file_branchline_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3520,7 +3912,7 @@ func (x *FragmentEnd) String() string {
 func (*FragmentEnd) ProtoMessage() {}
 
 func (x *FragmentEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[41]
+	mi := &file_branchline_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3533,7 +3925,7 @@ func (x *FragmentEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FragmentEnd.ProtoReflect.Descriptor instead.
 func (*FragmentEnd) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{41}
+	return file_branchline_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *FragmentEnd) GetFragment() *Fragment {
@@ -3569,7 +3961,7 @@ type SegmentSeal struct {
 
 func (x *SegmentSeal) Reset() {
 	*x = SegmentSeal{}
-	mi := &file_branchline_proto_msgTypes[42]
+	mi := &file_branchline_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3581,7 +3973,7 @@ func (x *SegmentSeal) String() string {
 func (*SegmentSeal) ProtoMessage() {}
 
 func (x *SegmentSeal) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[42]
+	mi := &file_branchline_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3594,7 +3986,7 @@ func (x *SegmentSeal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SegmentSeal.ProtoReflect.Descriptor instead.
 func (*SegmentSeal) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{42}
+	return file_branchline_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *SegmentSeal) GetId() []byte {
@@ -3636,7 +4028,7 @@ type RunEnd struct {
 
 func (x *RunEnd) Reset() {
 	*x = RunEnd{}
-	mi := &file_branchline_proto_msgTypes[43]
+	mi := &file_branchline_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3648,7 +4040,7 @@ func (x *RunEnd) String() string {
 func (*RunEnd) ProtoMessage() {}
 
 func (x *RunEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[43]
+	mi := &file_branchline_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3661,7 +4053,7 @@ func (x *RunEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunEnd.ProtoReflect.Descriptor instead.
 func (*RunEnd) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{43}
+	return file_branchline_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *RunEnd) GetRun() uint64 {
@@ -3696,7 +4088,7 @@ type TestRequest struct {
 
 func (x *TestRequest) Reset() {
 	*x = TestRequest{}
-	mi := &file_branchline_proto_msgTypes[44]
+	mi := &file_branchline_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3708,7 +4100,7 @@ func (x *TestRequest) String() string {
 func (*TestRequest) ProtoMessage() {}
 
 func (x *TestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[44]
+	mi := &file_branchline_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3721,7 +4113,7 @@ func (x *TestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TestRequest.ProtoReflect.Descriptor instead.
 func (*TestRequest) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{44}
+	return file_branchline_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *TestRequest) GetWhat() TestRequest_What {
@@ -3749,7 +4141,7 @@ type TestAnswer struct {
 
 func (x *TestAnswer) Reset() {
 	*x = TestAnswer{}
-	mi := &file_branchline_proto_msgTypes[45]
+	mi := &file_branchline_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3761,7 +4153,7 @@ func (x *TestAnswer) String() string {
 func (*TestAnswer) ProtoMessage() {}
 
 func (x *TestAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_branchline_proto_msgTypes[45]
+	mi := &file_branchline_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3774,7 +4166,7 @@ func (x *TestAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TestAnswer.ProtoReflect.Descriptor instead.
 func (*TestAnswer) Descriptor() ([]byte, []int) {
-	return file_branchline_proto_rawDescGZIP(), []int{45}
+	return file_branchline_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *TestAnswer) GetBytes() int64 {
@@ -3795,7 +4187,7 @@ var File_branchline_proto protoreflect.FileDescriptor
 
 const file_branchline_proto_rawDesc = "" +
 	"\n" +
-	"\x10branchline.proto\x12\rbranchline.v1\"\xcd\a\n" +
+	"\x10branchline.proto\x12\rbranchline.v1\"\x83\b\n" +
 	"\aRequest\x12\x1a\n" +
 	"\bpriority\x18\x01 \x01(\rR\bpriority\x123\n" +
 	"\x05hello\x18\x02 \x01(\v2\x1b.branchline.v1.HelloRequestH\x00R\x05hello\x129\n" +
@@ -3815,8 +4207,9 @@ const file_branchline_proto_rawDesc = "" +
 	"\x06return\x18| \x01(\v2\x1c.branchline.v1.ReturnRequestH\x00R\x06return\x129\n" +
 	"\arefresh\x18} \x01(\v2\x1d.branchline.v1.RefreshRequestH\x00R\arefresh\x124\n" +
 	"\x05watch\x18\xa0\x01 \x01(\v2\x1b.branchline.v1.WatchRequestH\x00R\x05watch\x127\n" +
-	"\x06uplink\x18\xa1\x01 \x01(\v2\x1c.branchline.v1.UplinkRequestH\x00R\x06uplinkB\x06\n" +
-	"\x04call\"\xa4\x05\n" +
+	"\x06uplink\x18\xa1\x01 \x01(\v2\x1c.branchline.v1.UplinkRequestH\x00R\x06uplink\x124\n" +
+	"\x05above\x18\xb4\x01 \x01(\v2\x1b.branchline.v1.AboveRequestH\x00R\x05aboveB\x06\n" +
+	"\x04call\"\xd9\x05\n" +
 	"\x06Answer\x12,\n" +
 	"\x05error\x18\x01 \x01(\v2\x14.branchline.v1.ErrorH\x00R\x05error\x122\n" +
 	"\x05hello\x18\x02 \x01(\v2\x1a.branchline.v1.HelloAnswerH\x00R\x05hello\x12/\n" +
@@ -3831,7 +4224,8 @@ const file_branchline_proto_rawDesc = "" +
 	" \x01(\v2\x19.branchline.v1.DoneAnswerH\x00R\x04done\x120\n" +
 	"\x04test\x18\xc8\x01 \x01(\v2\x19.branchline.v1.TestAnswerH\x00R\x04test\x126\n" +
 	"\x06uplink\x18\xa0\x01 \x01(\v2\x1b.branchline.v1.UplinkAnswerH\x00R\x06uplink\x12/\n" +
-	"\x04live\x18d \x01(\v2\x19.branchline.v1.LiveAnswerH\x00R\x04liveB\x06\n" +
+	"\x04live\x18d \x01(\v2\x19.branchline.v1.LiveAnswerH\x00R\x04live\x123\n" +
+	"\x05above\x18\xb4\x01 \x01(\v2\x1a.branchline.v1.AboveAnswerH\x00R\x05aboveB\x06\n" +
 	"\x04body\"w\n" +
 	"\x05Error\x12'\n" +
 	"\x04code\x18\x01 \x01(\x0e2\x13.branchline.v1.CodeR\x04code\x12\x12\n" +
@@ -3849,7 +4243,7 @@ const file_branchline_proto_rawDesc = "" +
 	"\vAlternative\x12\x16\n" +
 	"\x06stream\x18\x01 \x01(\tR\x06stream\x12&\n" +
 	"\x0fkey_frames_only\x18\x02 \x01(\bR\rkeyFramesOnly\x12\x12\n" +
-	"\x04need\x18\x03 \x01(\x03R\x04need\"\xe3\x01\n" +
+	"\x04need\x18\x03 \x01(\x03R\x04need\"\x8a\x02\n" +
 	"\fHelloRequest\x12\x1f\n" +
 	"\vmin_version\x18\x01 \x01(\rR\n" +
 	"minVersion\x12\x1f\n" +
@@ -3859,10 +4253,20 @@ const file_branchline_proto_rawDesc = "" +
 	"\binstance\x18x \x01(\x04R\binstance\x12\x14\n" +
 	"\x05opens\x18y \x01(\x04R\x05opens\x12+\n" +
 	"\x04feed\x18z \x01(\v2\x17.branchline.v1.PositionR\x04feed\x12\x16\n" +
-	"\x06signer\x18{ \x01(\fR\x06signer\"C\n" +
+	"\x06signer\x18{ \x01(\fR\x06signer\x12%\n" +
+	"\x03hub\x18\xb4\x01 \x01(\v2\x12.branchline.v1.HubR\x03hub\"n\n" +
 	"\vHelloAnswer\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1a\n" +
-	"\bsoftware\x18\x02 \x01(\tR\bsoftware\"\x10\n" +
+	"\bsoftware\x18\x02 \x01(\tR\bsoftware\x12)\n" +
+	"\x05above\x18\xb4\x01 \x03(\v2\x12.branchline.v1.WayR\x05above\")\n" +
+	"\x03Hub\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\fR\x02id\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\"-\n" +
+	"\x03Way\x12&\n" +
+	"\x04hubs\x18\x01 \x03(\v2\x12.branchline.v1.HubR\x04hubs\"\x0e\n" +
+	"\fAboveRequest\"5\n" +
+	"\vAboveAnswer\x12&\n" +
+	"\x04ways\x18\x01 \x03(\v2\x12.branchline.v1.WayR\x04ways\"\x10\n" +
 	"\x0eCamerasRequest\"W\n" +
 	"\x0fSegmentsRequest\x12\x16\n" +
 	"\x06stream\x18\x01 \x01(\tR\x06stream\x12,\n" +
@@ -3970,15 +4374,25 @@ const file_branchline_proto_rawDesc = "" +
 	"\vduration_ns\x18\x04 \x01(\x03R\n" +
 	"durationNs\x12\x10\n" +
 	"\x03key\x18\x05 \x01(\bR\x03key\x12\x12\n" +
-	"\x04hash\x18\x06 \x01(\fR\x04hash\"\xaa\x02\n" +
+	"\x04hash\x18\x06 \x01(\fR\x04hash\"\x92\x03\n" +
 	"\x06Change\x12'\n" +
 	"\x02at\x18\x01 \x01(\v2\x17.branchline.v1.PositionR\x02at\x120\n" +
 	"\x06opened\x18\x02 \x01(\v2\x16.branchline.v1.SegmentH\x00R\x06opened\x120\n" +
 	"\x06sealed\x18\x03 \x01(\v2\x16.branchline.v1.SegmentH\x00R\x06sealed\x122\n" +
 	"\aremoved\x18\x04 \x01(\v2\x16.branchline.v1.RemovalH\x00R\aremoved\x12&\n" +
 	"\x03gap\x18\x05 \x01(\v2\x12.branchline.v1.GapH\x00R\x03gap\x12/\n" +
-	"\x06camera\x18\x06 \x01(\v2\x15.branchline.v1.CameraH\x00R\x06cameraB\x06\n" +
-	"\x04what\"u\n" +
+	"\x06camera\x18\x06 \x01(\v2\x15.branchline.v1.CameraH\x00R\x06camera\x126\n" +
+	"\brecorded\x18\xb4\x01 \x01(\v2\x17.branchline.v1.RecordedH\x00R\brecorded\x12.\n" +
+	"\x04site\x18\xb5\x01 \x01(\v2\x17.branchline.v1.SiteLinkH\x00R\x04siteB\x06\n" +
+	"\x04what\"P\n" +
+	"\bRecorded\x12\x16\n" +
+	"\x06stream\x18\x01 \x01(\tR\x06stream\x12,\n" +
+	"\x04span\x18\x02 \x01(\v2\x18.branchline.v1.TimeRangeR\x04span\"e\n" +
+	"\bSiteLink\x12\x12\n" +
+	"\x04site\x18\x01 \x01(\tR\x04site\x12\x16\n" +
+	"\x06linked\x18\x02 \x01(\bR\x06linked\x12\x19\n" +
+	"\bsince_ns\x18\x03 \x01(\x03R\asinceNs\x12\x12\n" +
+	"\x04keys\x18\x04 \x03(\fR\x04keys\"u\n" +
 	"\aRemoval\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x16\n" +
 	"\x06stream\x18\x02 \x01(\tR\x06stream\x12,\n" +
@@ -4049,7 +4463,7 @@ const file_branchline_proto_rawDesc = "" +
 	"TestAnswer\x12\x14\n" +
 	"\x05bytes\x18\x01 \x01(\x03R\x05bytes\x12\x1d\n" +
 	"\n" +
-	"elapsed_ns\x18\x02 \x01(\x03R\telapsedNs*\xa5\x04\n" +
+	"elapsed_ns\x18\x02 \x01(\x03R\telapsedNs*\xb5\x04\n" +
 	"\x04Code\x12\x14\n" +
 	"\x10CODE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10CODE_UNAVAILABLE\x10\x01\x12\r\n" +
@@ -4077,7 +4491,8 @@ const file_branchline_proto_rawDesc = "" +
 	"\x0fCODE_SUPERSEDED\x10y\x12\x10\n" +
 	"\fCODE_WAITING\x10z\x12\x10\n" +
 	"\fCODE_REFUSED\x10{\x12\r\n" +
-	"\tCODE_LEFT\x10dB.Z,github.com/branchline-video/branchline/protob\x06proto3"
+	"\tCODE_LEFT\x10d\x12\x0e\n" +
+	"\tCODE_LOOP\x10\xb4\x01B.Z,github.com/branchline-video/branchline/protob\x06proto3"
 
 var (
 	file_branchline_proto_rawDescOnce sync.Once
@@ -4092,7 +4507,7 @@ func file_branchline_proto_rawDescGZIP() []byte {
 }
 
 var file_branchline_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_branchline_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
+var file_branchline_proto_msgTypes = make([]protoimpl.MessageInfo, 52)
 var file_branchline_proto_goTypes = []any{
 	(Code)(0),                 // 0: branchline.v1.Code
 	(TestRequest_What)(0),     // 1: branchline.v1.TestRequest.What
@@ -4103,110 +4518,125 @@ var file_branchline_proto_goTypes = []any{
 	(*Alternative)(nil),       // 6: branchline.v1.Alternative
 	(*HelloRequest)(nil),      // 7: branchline.v1.HelloRequest
 	(*HelloAnswer)(nil),       // 8: branchline.v1.HelloAnswer
-	(*CamerasRequest)(nil),    // 9: branchline.v1.CamerasRequest
-	(*SegmentsRequest)(nil),   // 10: branchline.v1.SegmentsRequest
-	(*ChangesRequest)(nil),    // 11: branchline.v1.ChangesRequest
-	(*FetchRequest)(nil),      // 12: branchline.v1.FetchRequest
-	(*FetchAnswer)(nil),       // 13: branchline.v1.FetchAnswer
-	(*LiveRequest)(nil),       // 14: branchline.v1.LiveRequest
-	(*WatchRequest)(nil),      // 15: branchline.v1.WatchRequest
-	(*UplinkRequest)(nil),     // 16: branchline.v1.UplinkRequest
-	(*UplinkAnswer)(nil),      // 17: branchline.v1.UplinkAnswer
-	(*LiveAnswer)(nil),        // 18: branchline.v1.LiveAnswer
-	(*HoldRequest)(nil),       // 19: branchline.v1.HoldRequest
-	(*LockRequest)(nil),       // 20: branchline.v1.LockRequest
-	(*UnlockRequest)(nil),     // 21: branchline.v1.UnlockRequest
-	(*LocksRequest)(nil),      // 22: branchline.v1.LocksRequest
-	(*DoneAnswer)(nil),        // 23: branchline.v1.DoneAnswer
-	(*RenewRequest)(nil),      // 24: branchline.v1.RenewRequest
-	(*RefreshRequest)(nil),    // 25: branchline.v1.RefreshRequest
-	(*ReturnRequest)(nil),     // 26: branchline.v1.ReturnRequest
-	(*EnrolRequest)(nil),      // 27: branchline.v1.EnrolRequest
-	(*CertificateAnswer)(nil), // 28: branchline.v1.CertificateAnswer
-	(*FormerAuthority)(nil),   // 29: branchline.v1.FormerAuthority
-	(*TimeRange)(nil),         // 30: branchline.v1.TimeRange
-	(*Position)(nil),          // 31: branchline.v1.Position
-	(*Camera)(nil),            // 32: branchline.v1.Camera
-	(*Stream)(nil),            // 33: branchline.v1.Stream
-	(*Segment)(nil),           // 34: branchline.v1.Segment
-	(*Fragment)(nil),          // 35: branchline.v1.Fragment
-	(*Change)(nil),            // 36: branchline.v1.Change
-	(*Removal)(nil),           // 37: branchline.v1.Removal
-	(*Gap)(nil),               // 38: branchline.v1.Gap
-	(*Lock)(nil),              // 39: branchline.v1.Lock
-	(*Item)(nil),              // 40: branchline.v1.Item
-	(*SegmentStart)(nil),      // 41: branchline.v1.SegmentStart
-	(*Frame)(nil),             // 42: branchline.v1.Frame
-	(*FragmentEnd)(nil),       // 43: branchline.v1.FragmentEnd
-	(*SegmentSeal)(nil),       // 44: branchline.v1.SegmentSeal
-	(*RunEnd)(nil),            // 45: branchline.v1.RunEnd
-	(*TestRequest)(nil),       // 46: branchline.v1.TestRequest
-	(*TestAnswer)(nil),        // 47: branchline.v1.TestAnswer
+	(*Hub)(nil),               // 9: branchline.v1.Hub
+	(*Way)(nil),               // 10: branchline.v1.Way
+	(*AboveRequest)(nil),      // 11: branchline.v1.AboveRequest
+	(*AboveAnswer)(nil),       // 12: branchline.v1.AboveAnswer
+	(*CamerasRequest)(nil),    // 13: branchline.v1.CamerasRequest
+	(*SegmentsRequest)(nil),   // 14: branchline.v1.SegmentsRequest
+	(*ChangesRequest)(nil),    // 15: branchline.v1.ChangesRequest
+	(*FetchRequest)(nil),      // 16: branchline.v1.FetchRequest
+	(*FetchAnswer)(nil),       // 17: branchline.v1.FetchAnswer
+	(*LiveRequest)(nil),       // 18: branchline.v1.LiveRequest
+	(*WatchRequest)(nil),      // 19: branchline.v1.WatchRequest
+	(*UplinkRequest)(nil),     // 20: branchline.v1.UplinkRequest
+	(*UplinkAnswer)(nil),      // 21: branchline.v1.UplinkAnswer
+	(*LiveAnswer)(nil),        // 22: branchline.v1.LiveAnswer
+	(*HoldRequest)(nil),       // 23: branchline.v1.HoldRequest
+	(*LockRequest)(nil),       // 24: branchline.v1.LockRequest
+	(*UnlockRequest)(nil),     // 25: branchline.v1.UnlockRequest
+	(*LocksRequest)(nil),      // 26: branchline.v1.LocksRequest
+	(*DoneAnswer)(nil),        // 27: branchline.v1.DoneAnswer
+	(*RenewRequest)(nil),      // 28: branchline.v1.RenewRequest
+	(*RefreshRequest)(nil),    // 29: branchline.v1.RefreshRequest
+	(*ReturnRequest)(nil),     // 30: branchline.v1.ReturnRequest
+	(*EnrolRequest)(nil),      // 31: branchline.v1.EnrolRequest
+	(*CertificateAnswer)(nil), // 32: branchline.v1.CertificateAnswer
+	(*FormerAuthority)(nil),   // 33: branchline.v1.FormerAuthority
+	(*TimeRange)(nil),         // 34: branchline.v1.TimeRange
+	(*Position)(nil),          // 35: branchline.v1.Position
+	(*Camera)(nil),            // 36: branchline.v1.Camera
+	(*Stream)(nil),            // 37: branchline.v1.Stream
+	(*Segment)(nil),           // 38: branchline.v1.Segment
+	(*Fragment)(nil),          // 39: branchline.v1.Fragment
+	(*Change)(nil),            // 40: branchline.v1.Change
+	(*Recorded)(nil),          // 41: branchline.v1.Recorded
+	(*SiteLink)(nil),          // 42: branchline.v1.SiteLink
+	(*Removal)(nil),           // 43: branchline.v1.Removal
+	(*Gap)(nil),               // 44: branchline.v1.Gap
+	(*Lock)(nil),              // 45: branchline.v1.Lock
+	(*Item)(nil),              // 46: branchline.v1.Item
+	(*SegmentStart)(nil),      // 47: branchline.v1.SegmentStart
+	(*Frame)(nil),             // 48: branchline.v1.Frame
+	(*FragmentEnd)(nil),       // 49: branchline.v1.FragmentEnd
+	(*SegmentSeal)(nil),       // 50: branchline.v1.SegmentSeal
+	(*RunEnd)(nil),            // 51: branchline.v1.RunEnd
+	(*TestRequest)(nil),       // 52: branchline.v1.TestRequest
+	(*TestAnswer)(nil),        // 53: branchline.v1.TestAnswer
 }
 var file_branchline_proto_depIdxs = []int32{
 	7,  // 0: branchline.v1.Request.hello:type_name -> branchline.v1.HelloRequest
-	9,  // 1: branchline.v1.Request.cameras:type_name -> branchline.v1.CamerasRequest
-	10, // 2: branchline.v1.Request.segments:type_name -> branchline.v1.SegmentsRequest
-	11, // 3: branchline.v1.Request.changes:type_name -> branchline.v1.ChangesRequest
-	12, // 4: branchline.v1.Request.fetch:type_name -> branchline.v1.FetchRequest
-	14, // 5: branchline.v1.Request.live:type_name -> branchline.v1.LiveRequest
-	24, // 6: branchline.v1.Request.renew:type_name -> branchline.v1.RenewRequest
-	27, // 7: branchline.v1.Request.enrol:type_name -> branchline.v1.EnrolRequest
-	19, // 8: branchline.v1.Request.hold:type_name -> branchline.v1.HoldRequest
-	20, // 9: branchline.v1.Request.lock:type_name -> branchline.v1.LockRequest
-	21, // 10: branchline.v1.Request.unlock:type_name -> branchline.v1.UnlockRequest
-	22, // 11: branchline.v1.Request.locks:type_name -> branchline.v1.LocksRequest
-	46, // 12: branchline.v1.Request.test:type_name -> branchline.v1.TestRequest
-	26, // 13: branchline.v1.Request.return:type_name -> branchline.v1.ReturnRequest
-	25, // 14: branchline.v1.Request.refresh:type_name -> branchline.v1.RefreshRequest
-	15, // 15: branchline.v1.Request.watch:type_name -> branchline.v1.WatchRequest
-	16, // 16: branchline.v1.Request.uplink:type_name -> branchline.v1.UplinkRequest
-	4,  // 17: branchline.v1.Answer.error:type_name -> branchline.v1.Error
-	8,  // 18: branchline.v1.Answer.hello:type_name -> branchline.v1.HelloAnswer
-	32, // 19: branchline.v1.Answer.camera:type_name -> branchline.v1.Camera
-	34, // 20: branchline.v1.Answer.segment:type_name -> branchline.v1.Segment
-	36, // 21: branchline.v1.Answer.change:type_name -> branchline.v1.Change
-	13, // 22: branchline.v1.Answer.fetch:type_name -> branchline.v1.FetchAnswer
-	40, // 23: branchline.v1.Answer.item:type_name -> branchline.v1.Item
-	28, // 24: branchline.v1.Answer.certificate:type_name -> branchline.v1.CertificateAnswer
-	39, // 25: branchline.v1.Answer.lock:type_name -> branchline.v1.Lock
-	23, // 26: branchline.v1.Answer.done:type_name -> branchline.v1.DoneAnswer
-	47, // 27: branchline.v1.Answer.test:type_name -> branchline.v1.TestAnswer
-	17, // 28: branchline.v1.Answer.uplink:type_name -> branchline.v1.UplinkAnswer
-	18, // 29: branchline.v1.Answer.live:type_name -> branchline.v1.LiveAnswer
-	0,  // 30: branchline.v1.Error.code:type_name -> branchline.v1.Code
-	5,  // 31: branchline.v1.Error.refusal:type_name -> branchline.v1.Refusal
-	6,  // 32: branchline.v1.Refusal.instead:type_name -> branchline.v1.Alternative
-	31, // 33: branchline.v1.HelloRequest.feed:type_name -> branchline.v1.Position
-	30, // 34: branchline.v1.SegmentsRequest.span:type_name -> branchline.v1.TimeRange
-	31, // 35: branchline.v1.ChangesRequest.after:type_name -> branchline.v1.Position
-	30, // 36: branchline.v1.HoldRequest.spans:type_name -> branchline.v1.TimeRange
-	39, // 37: branchline.v1.LockRequest.lock:type_name -> branchline.v1.Lock
-	29, // 38: branchline.v1.CertificateAnswer.former:type_name -> branchline.v1.FormerAuthority
-	33, // 39: branchline.v1.Camera.streams:type_name -> branchline.v1.Stream
-	30, // 40: branchline.v1.Segment.span:type_name -> branchline.v1.TimeRange
-	35, // 41: branchline.v1.Segment.fragments:type_name -> branchline.v1.Fragment
-	31, // 42: branchline.v1.Change.at:type_name -> branchline.v1.Position
-	34, // 43: branchline.v1.Change.opened:type_name -> branchline.v1.Segment
-	34, // 44: branchline.v1.Change.sealed:type_name -> branchline.v1.Segment
-	37, // 45: branchline.v1.Change.removed:type_name -> branchline.v1.Removal
-	38, // 46: branchline.v1.Change.gap:type_name -> branchline.v1.Gap
-	32, // 47: branchline.v1.Change.camera:type_name -> branchline.v1.Camera
-	30, // 48: branchline.v1.Removal.span:type_name -> branchline.v1.TimeRange
-	30, // 49: branchline.v1.Gap.span:type_name -> branchline.v1.TimeRange
-	30, // 50: branchline.v1.Lock.span:type_name -> branchline.v1.TimeRange
-	41, // 51: branchline.v1.Item.start:type_name -> branchline.v1.SegmentStart
-	42, // 52: branchline.v1.Item.frame:type_name -> branchline.v1.Frame
-	43, // 53: branchline.v1.Item.fragment:type_name -> branchline.v1.FragmentEnd
-	44, // 54: branchline.v1.Item.seal:type_name -> branchline.v1.SegmentSeal
-	45, // 55: branchline.v1.Item.run_end:type_name -> branchline.v1.RunEnd
-	35, // 56: branchline.v1.FragmentEnd.fragment:type_name -> branchline.v1.Fragment
-	1,  // 57: branchline.v1.TestRequest.what:type_name -> branchline.v1.TestRequest.What
-	58, // [58:58] is the sub-list for method output_type
-	58, // [58:58] is the sub-list for method input_type
-	58, // [58:58] is the sub-list for extension type_name
-	58, // [58:58] is the sub-list for extension extendee
-	0,  // [0:58] is the sub-list for field type_name
+	13, // 1: branchline.v1.Request.cameras:type_name -> branchline.v1.CamerasRequest
+	14, // 2: branchline.v1.Request.segments:type_name -> branchline.v1.SegmentsRequest
+	15, // 3: branchline.v1.Request.changes:type_name -> branchline.v1.ChangesRequest
+	16, // 4: branchline.v1.Request.fetch:type_name -> branchline.v1.FetchRequest
+	18, // 5: branchline.v1.Request.live:type_name -> branchline.v1.LiveRequest
+	28, // 6: branchline.v1.Request.renew:type_name -> branchline.v1.RenewRequest
+	31, // 7: branchline.v1.Request.enrol:type_name -> branchline.v1.EnrolRequest
+	23, // 8: branchline.v1.Request.hold:type_name -> branchline.v1.HoldRequest
+	24, // 9: branchline.v1.Request.lock:type_name -> branchline.v1.LockRequest
+	25, // 10: branchline.v1.Request.unlock:type_name -> branchline.v1.UnlockRequest
+	26, // 11: branchline.v1.Request.locks:type_name -> branchline.v1.LocksRequest
+	52, // 12: branchline.v1.Request.test:type_name -> branchline.v1.TestRequest
+	30, // 13: branchline.v1.Request.return:type_name -> branchline.v1.ReturnRequest
+	29, // 14: branchline.v1.Request.refresh:type_name -> branchline.v1.RefreshRequest
+	19, // 15: branchline.v1.Request.watch:type_name -> branchline.v1.WatchRequest
+	20, // 16: branchline.v1.Request.uplink:type_name -> branchline.v1.UplinkRequest
+	11, // 17: branchline.v1.Request.above:type_name -> branchline.v1.AboveRequest
+	4,  // 18: branchline.v1.Answer.error:type_name -> branchline.v1.Error
+	8,  // 19: branchline.v1.Answer.hello:type_name -> branchline.v1.HelloAnswer
+	36, // 20: branchline.v1.Answer.camera:type_name -> branchline.v1.Camera
+	38, // 21: branchline.v1.Answer.segment:type_name -> branchline.v1.Segment
+	40, // 22: branchline.v1.Answer.change:type_name -> branchline.v1.Change
+	17, // 23: branchline.v1.Answer.fetch:type_name -> branchline.v1.FetchAnswer
+	46, // 24: branchline.v1.Answer.item:type_name -> branchline.v1.Item
+	32, // 25: branchline.v1.Answer.certificate:type_name -> branchline.v1.CertificateAnswer
+	45, // 26: branchline.v1.Answer.lock:type_name -> branchline.v1.Lock
+	27, // 27: branchline.v1.Answer.done:type_name -> branchline.v1.DoneAnswer
+	53, // 28: branchline.v1.Answer.test:type_name -> branchline.v1.TestAnswer
+	21, // 29: branchline.v1.Answer.uplink:type_name -> branchline.v1.UplinkAnswer
+	22, // 30: branchline.v1.Answer.live:type_name -> branchline.v1.LiveAnswer
+	12, // 31: branchline.v1.Answer.above:type_name -> branchline.v1.AboveAnswer
+	0,  // 32: branchline.v1.Error.code:type_name -> branchline.v1.Code
+	5,  // 33: branchline.v1.Error.refusal:type_name -> branchline.v1.Refusal
+	6,  // 34: branchline.v1.Refusal.instead:type_name -> branchline.v1.Alternative
+	35, // 35: branchline.v1.HelloRequest.feed:type_name -> branchline.v1.Position
+	9,  // 36: branchline.v1.HelloRequest.hub:type_name -> branchline.v1.Hub
+	10, // 37: branchline.v1.HelloAnswer.above:type_name -> branchline.v1.Way
+	9,  // 38: branchline.v1.Way.hubs:type_name -> branchline.v1.Hub
+	10, // 39: branchline.v1.AboveAnswer.ways:type_name -> branchline.v1.Way
+	34, // 40: branchline.v1.SegmentsRequest.span:type_name -> branchline.v1.TimeRange
+	35, // 41: branchline.v1.ChangesRequest.after:type_name -> branchline.v1.Position
+	34, // 42: branchline.v1.HoldRequest.spans:type_name -> branchline.v1.TimeRange
+	45, // 43: branchline.v1.LockRequest.lock:type_name -> branchline.v1.Lock
+	33, // 44: branchline.v1.CertificateAnswer.former:type_name -> branchline.v1.FormerAuthority
+	37, // 45: branchline.v1.Camera.streams:type_name -> branchline.v1.Stream
+	34, // 46: branchline.v1.Segment.span:type_name -> branchline.v1.TimeRange
+	39, // 47: branchline.v1.Segment.fragments:type_name -> branchline.v1.Fragment
+	35, // 48: branchline.v1.Change.at:type_name -> branchline.v1.Position
+	38, // 49: branchline.v1.Change.opened:type_name -> branchline.v1.Segment
+	38, // 50: branchline.v1.Change.sealed:type_name -> branchline.v1.Segment
+	43, // 51: branchline.v1.Change.removed:type_name -> branchline.v1.Removal
+	44, // 52: branchline.v1.Change.gap:type_name -> branchline.v1.Gap
+	36, // 53: branchline.v1.Change.camera:type_name -> branchline.v1.Camera
+	41, // 54: branchline.v1.Change.recorded:type_name -> branchline.v1.Recorded
+	42, // 55: branchline.v1.Change.site:type_name -> branchline.v1.SiteLink
+	34, // 56: branchline.v1.Recorded.span:type_name -> branchline.v1.TimeRange
+	34, // 57: branchline.v1.Removal.span:type_name -> branchline.v1.TimeRange
+	34, // 58: branchline.v1.Gap.span:type_name -> branchline.v1.TimeRange
+	34, // 59: branchline.v1.Lock.span:type_name -> branchline.v1.TimeRange
+	47, // 60: branchline.v1.Item.start:type_name -> branchline.v1.SegmentStart
+	48, // 61: branchline.v1.Item.frame:type_name -> branchline.v1.Frame
+	49, // 62: branchline.v1.Item.fragment:type_name -> branchline.v1.FragmentEnd
+	50, // 63: branchline.v1.Item.seal:type_name -> branchline.v1.SegmentSeal
+	51, // 64: branchline.v1.Item.run_end:type_name -> branchline.v1.RunEnd
+	39, // 65: branchline.v1.FragmentEnd.fragment:type_name -> branchline.v1.Fragment
+	1,  // 66: branchline.v1.TestRequest.what:type_name -> branchline.v1.TestRequest.What
+	67, // [67:67] is the sub-list for method output_type
+	67, // [67:67] is the sub-list for method input_type
+	67, // [67:67] is the sub-list for extension type_name
+	67, // [67:67] is the sub-list for extension extendee
+	0,  // [0:67] is the sub-list for field type_name
 }
 
 func init() { file_branchline_proto_init() }
@@ -4232,6 +4662,7 @@ func file_branchline_proto_init() {
 		(*Request_Refresh)(nil),
 		(*Request_Watch)(nil),
 		(*Request_Uplink)(nil),
+		(*Request_Above)(nil),
 	}
 	file_branchline_proto_msgTypes[1].OneofWrappers = []any{
 		(*Answer_Error)(nil),
@@ -4247,15 +4678,18 @@ func file_branchline_proto_init() {
 		(*Answer_Test)(nil),
 		(*Answer_Uplink)(nil),
 		(*Answer_Live)(nil),
+		(*Answer_Above)(nil),
 	}
-	file_branchline_proto_msgTypes[34].OneofWrappers = []any{
+	file_branchline_proto_msgTypes[38].OneofWrappers = []any{
 		(*Change_Opened)(nil),
 		(*Change_Sealed)(nil),
 		(*Change_Removed)(nil),
 		(*Change_Gap)(nil),
 		(*Change_Camera)(nil),
+		(*Change_Recorded)(nil),
+		(*Change_Site)(nil),
 	}
-	file_branchline_proto_msgTypes[38].OneofWrappers = []any{
+	file_branchline_proto_msgTypes[44].OneofWrappers = []any{
 		(*Item_Start)(nil),
 		(*Item_Frame)(nil),
 		(*Item_Fragment)(nil),
@@ -4268,7 +4702,7 @@ func file_branchline_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_branchline_proto_rawDesc), len(file_branchline_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   46,
+			NumMessages:   52,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -104,6 +104,7 @@ type edgeFile struct {
 	Segment  string            `yaml:"segment"` // a Go duration, "1m"
 	Allow    allowFile         `yaml:"allow"`
 	Identity *edgeIdentityFile `yaml:"identity"`
+	Hubs     []homeFile        `yaml:"hubs"` // none: one, without a name
 	Uplink   uplinkFile        `yaml:"uplink"`
 	Uplinks  []wayFile         `yaml:"uplinks"`
 	Cameras  []cameraFile      `yaml:"cameras"`
@@ -165,6 +166,9 @@ func (c *edgeFile) check() error {
 		return err
 	}
 	if err := c.Uplink.check("$.uplink"); err != nil {
+		return err
+	}
+	if err := checkHomes("$.hubs", c.Hubs); err != nil {
 		return err
 	}
 	if err := c.Identity.check("$.identity"); err != nil {
@@ -268,6 +272,9 @@ type hubFile struct {
 	Listen    string            `yaml:"listen"`
 	Public    []string          `yaml:"public"`
 	HTTP      string            `yaml:"http"`
+	Name      string            `yaml:"name"`  // for the hubs above; empty: the machine's
+	Hubs      []homeFile        `yaml:"hubs"`  // above this one
+	Allow     allowFile         `yaml:"allow"` // for those
 	TLS       *tlsFile          `yaml:"tls"`
 	Authority *hubAuthorityFile `yaml:"authority"`
 	Policies  []policyFile      `yaml:"policies"`
@@ -315,6 +322,12 @@ func (c *hubFile) check() error {
 	}
 	if c.TLS != nil && (c.TLS.Certificate == "" || c.TLS.Key == "") {
 		return wrong("$.tls", "needs both certificate and key, paths of PEM files")
+	}
+	if len(c.Name) > branchline.MaxName {
+		return wrong("$.name", "longer than %d bytes", branchline.MaxName)
+	}
+	if err := checkHomes("$.hubs", c.Hubs); err != nil {
+		return err
 	}
 	if err := c.Authority.check("$.authority"); err != nil {
 		return err

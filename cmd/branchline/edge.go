@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -17,7 +18,6 @@ import (
 
 	"github.com/branchline-video/branchline"
 	"github.com/branchline-video/branchline/edge"
-	"github.com/branchline-video/branchline/federation"
 	"github.com/branchline-video/branchline/federation/budget"
 	"github.com/branchline-video/branchline/federation/identity"
 	"github.com/branchline-video/branchline/federation/link"
@@ -28,8 +28,8 @@ import (
 
 type edgeCommand struct {
 	Config string   `help:"The edge's configuration file." type:"path" required:"" placeholder:"FILE"`
-	Token  string   `help:"One-time token of the hub; needed until the site is enrolled." env:"BRANCHLINE_TOKEN"`
-	Hub    []string `help:"Dial these hub addresses instead of those of the token." placeholder:"HOST:PORT"`
+	Token  []string `help:"One-time token of the hub, or NAME=TOKEN of one of several hubs." env:"BRANCHLINE_TOKEN"`
+	Hub    []string `help:"Dial these hub addresses instead of those of the token." placeholder:"[NAME=]HOST:PORT"`
 	JSON   bool     `help:"Print one JSON line when recording has begun."`
 }
 
@@ -46,10 +46,9 @@ func (c *edgeCommand) Run(t *terminal) error {
 	if err := readConfig(c.Config, &file); err != nil {
 		return err
 	}
-	if c.Token != "" {
-		if _, err := identity.ParseToken(c.Token); err != nil {
-			return usageError{fmt.Errorf("--token: %w", err)}
-		}
+	homes, err := homesOf(file.Hubs, c.Token, c.Hub)
+	if err != nil {
+		return err
 	}
 	storage, err := file.options()
 	if err != nil {
@@ -57,7 +56,7 @@ func (c *edgeCommand) Run(t *terminal) error {
 	}
 	branch, err := openBranch(branchConfig{
 		dir: file.Dir, storage: storage, cameras: file.cameras(), segment: file.segment,
-		allow: file.Allow.allow(), uplink: file.Uplink, token: c.Token, hubs: c.Hub, uplinks: file.uplinks, log: t.log,
+		allow: file.Allow.allow(), uplink: file.Uplink, homes: homes, uplinks: file.uplinks, log: t.log,
 		organisation: file.Identity.organisation(),
 	})
 	if err != nil {
@@ -82,7 +81,7 @@ func (c *edgeCommand) Run(t *terminal) error {
 func (c *edgeCommand) announce(t *terminal, b *branch, cameras int) error {
 	site := b.identity.Site()
 	t.log.Info("edge is recording", "cameras", cameras, "dir", b.dir, "site", site)
-	if !b.linked {
+	if !slices.ContainsFunc(b.uplinks, func(u uplink) bool { return u.linked }) {
 		t.log.Warn("this edge is not enrolled: it records, and no hub sees it; " +
 			"make a token with `branchline site add NAME` at the hub and start the edge with --token")
 	}
@@ -114,8 +113,9 @@ type branchConfig struct {
 	segment time.Duration
 	allow   edge.Allow
 	uplink  uplinkFile
-	token   string
-	hubs    []string
+	homes   []home
+	token   string   // of the only hub, without homes
+	hubs    []string // the same
 	uplinks []link.Uplink
 	listen  func(addr string) (net.PacketConn, error) // nil: the system's
 	log     *slog.Logger
@@ -123,15 +123,14 @@ type branchConfig struct {
 	organisation *identity.Organisation // whose certificate the edge has; nil: that of its hub
 }
 
-// branch is an edge node with its identity and its uplink.
+// branch is an edge node with its identity and its uplinks.
 type branch struct {
 	dir      string
-	linked   bool // it has a hub, or a token for one
 	identity *identity.Node
 	node     *edge.Node
 	budget   *budget.Budget
-	uplink   *federation.Uplink
 	members  *members.Members
+	uplinks  []uplink
 }
 
 // openBranch opens what is kept at dir: identity/ and store/.
@@ -150,9 +149,6 @@ func openBranch(c branchConfig) (*branch, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := who.CountOpen(filepath.Join(c.dir, "store")); err != nil {
-		c.log.Warn("the hub cannot tell this edge from a copy of it; recording goes on", "error", err)
-	}
 	within, err := budget.Open(budget.Config{
 		Schedule: c.uplink.schedule, Quota: c.uplink.quota, Capacity: c.uplink.capacity, Streams: streamRates{node},
 		Path: filepath.Join(c.dir, "uplink.json"), Logger: c.log,
@@ -164,33 +160,32 @@ func openBranch(c branchConfig) (*branch, error) {
 	if err != nil {
 		return nil, errors.Join(err, within.Close(), node.Close())
 	}
-	uplink := federation.NewUplink(federation.UplinkConfig{
-		Node: who, Source: node, Budget: within, Members: gossip, Restore: node, Feed: node.Store().Head,
-		Hubs: c.hubs, Token: c.token, Software: "branchline " + version,
-		ListenPacket: c.listen, Uplinks: c.uplinks, Logger: c.log,
-	})
-	linked := who.Site() != "" || c.token != "" || c.organisation != nil
-	return &branch{
-		dir: c.dir, linked: linked, identity: who, node: node, budget: within, uplink: uplink, members: gossip,
-	}, nil
+	b := &branch{dir: c.dir, identity: who, node: node, budget: within, members: gossip}
+	if b.uplinks, err = openUplinks(b, c); err != nil {
+		return nil, errors.Join(err, b.close())
+	}
+	return b, nil
 }
 
-// run records and keeps the link until ctx ends. A failed uplink never ends the recording.
+// run records and keeps the links until ctx ends. A failed uplink never ends the recording.
 func (b *branch) run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return b.node.Run(ctx) })
-	if b.linked {
+	for _, u := range b.uplinks {
+		if !u.linked {
+			continue
+		}
 		group.Go(func() error {
-			if err := b.uplink.Run(ctx); ctx.Err() == nil {
+			if err := u.Run(ctx); ctx.Err() == nil {
 				return fmt.Errorf("keep the uplink: %w", err)
 			}
 			return nil
 		})
-		group.Go(func() error {
-			_ = b.budget.Run(ctx) // it ends with the rest
-			return nil
-		})
 	}
+	group.Go(func() error {
+		_ = b.budget.Run(ctx) // it ends with the rest
+		return nil
+	})
 	return group.Wait()
 }
 

@@ -22,9 +22,11 @@ import (
 )
 
 type hubCommand struct {
-	Config        string `help:"The hub's configuration file." type:"path" required:"" placeholder:"FILE"`
-	ResetPassword bool   `help:"Make a new password for the administrator and print it."`
-	JSON          bool   `help:"Print one JSON line when ready."`
+	Config        string   `help:"The hub's configuration file." type:"path" required:"" placeholder:"FILE"`
+	Token         []string `help:"One-time token of a hub above: TOKEN or NAME=TOKEN." env:"BRANCHLINE_HUB_TOKEN"`
+	Hub           []string `help:"Dial these addresses of a hub above." placeholder:"[NAME=]HOST:PORT"`
+	ResetPassword bool     `help:"Make a new password for the administrator and print it."`
+	JSON          bool     `help:"Print one JSON line when ready."`
 }
 
 // Run serves sites and operators until the terminal's context ends.
@@ -33,7 +35,11 @@ func (c *hubCommand) Run(t *terminal) error {
 	if err := readConfig(c.Config, &file); err != nil {
 		return err
 	}
-	centre, err := openCentre(centreConfig{hubFile: file, log: t.log})
+	above, err := file.above(c.Token, c.Hub)
+	if err != nil {
+		return err
+	}
+	centre, err := openCentre(centreConfig{hubFile: file, above: above, log: t.log})
 	if err != nil {
 		return err
 	}
@@ -63,8 +69,9 @@ func (c *hubCommand) announce(t *terminal, h *centre) error {
 // centreConfig says what a hub with its page needs.
 type centreConfig struct {
 	hubFile
-	demo api.Demo // optional
-	log  *slog.Logger
+	above []hub.Above
+	demo  api.Demo // optional
+	log   *slog.Logger
 }
 
 // centre is a hub with its API, its page and its sockets.
@@ -112,11 +119,13 @@ func openCentre(c centreConfig) (_ *centre, err error) {
 	h.node, err = hub.Open(hub.Config{
 		Dir: c.Dir, Storage: storage, Listen: c.Listen, Policies: c.policies(), Software: "branchline " + version,
 		CatalogChanged: feed.Catalog, JobChanged: feed.Job, LockChanged: feed.Lock, Registry: registry, Logger: c.log,
+		Name: c.called(), Above: c.above, Allow: hub.Allow(c.Allow.allow()),
 		SiteChanged: feed.Site, Denied: h.denied, Organisation: c.organisation(),
 	})
 	if err != nil {
 		return nil, err
 	}
+	registry.MustRegister(aboveCollector{h.node})
 	registry.MustRegister(retained{"hub", h.node.Retention})
 	registry.MustRegister(scrubCollector{"branchline_hub_scrub_", h.node.Store().ScrubStats})
 	if err := h.listen(c); err != nil {

@@ -18,9 +18,7 @@ import (
 // uplinkReport is how an edge's uplink stands, for people and programs. Rates are bits a second; 0 is no limit,
 // -1 is nothing but control.
 type uplinkReport struct {
-	Up       bool             `json:"up"`
-	Hub      string           `json:"hub,omitempty"`
-	RTTms    float64          `json:"rttMs,omitempty"`
+	Links    []uplinkLink     `json:"links"` // one for each hub
 	Rate     int64            `json:"rateBits"`
 	Percent  int              `json:"percent,omitempty"`
 	Until    time.Time        `json:"until,omitzero"`
@@ -31,6 +29,24 @@ type uplinkReport struct {
 	Sent     map[string]int64 `json:"sentBytes"` // by class, since the start
 	Total    uint64           `json:"totalBytes"`
 	Quota    *uplinkQuota     `json:"quota,omitempty"`
+}
+
+type uplinkLink struct {
+	Name  string  `json:"name,omitempty"` // of the hub, in the edge's configuration
+	Up    bool    `json:"up"`
+	Hub   string  `json:"hub,omitempty"` // its address
+	RTTms float64 `json:"rttMs,omitempty"`
+}
+
+func (l uplinkLink) String() string {
+	s := "down"
+	if l.Up {
+		s = fmt.Sprintf("up, to %s, round trip %.0f ms", l.Hub, l.RTTms)
+	}
+	if l.Name != "" {
+		s = l.Name + ", " + s
+	}
+	return s
 }
 
 type uplinkViewer struct {
@@ -51,11 +67,16 @@ type uplinkQuota struct {
 
 // report returns how the branch's uplink stands.
 func (b *branch) report() uplinkReport {
-	s, link, up := b.budget.State(), b.uplink.Stats(), b.uplink.State()
+	s := b.budget.State()
 	r := uplinkReport{
-		Up: up.Up, Hub: up.Hub, RTTms: float64(link.RTT) / float64(time.Millisecond), Rate: int64(s.Rate),
-		Percent: s.Percent, Until: s.Until, Zone: s.Zone, Capacity: int64(s.Capacity), Bulk: int64(s.Bulk),
-		Viewers: []uplinkViewer{}, Sent: map[string]int64{}, Total: s.Sent,
+		Links: []uplinkLink{}, Rate: int64(s.Rate), Percent: s.Percent, Until: s.Until, Zone: s.Zone,
+		Capacity: int64(s.Capacity), Bulk: int64(s.Bulk), Viewers: []uplinkViewer{}, Sent: map[string]int64{},
+		Total: s.Sent,
+	}
+	for _, u := range b.uplinks {
+		st := u.State()
+		rtt := float64(u.Stats().RTT) / float64(time.Millisecond)
+		r.Links = append(r.Links, uplinkLink{u.name, st.Up, st.Hub, rtt})
 	}
 	for _, v := range s.Viewers {
 		r.Viewers = append(r.Viewers, uplinkViewer{string(v.Stream), v.Hub, v.KeyFrames, v.Playback, int64(v.Need)})
@@ -134,10 +155,6 @@ func (r uplinkReport) print(t *terminal) error {
 	if err != nil {
 		zone = time.UTC
 	}
-	link := "down"
-	if r.Up {
-		link = fmt.Sprintf("up, to %s, round trip %.0f ms", r.Hub, r.RTTms)
-	}
 	now := budget.Rate(r.Rate).String()
 	if r.Percent > 0 {
 		now += fmt.Sprintf(" (%d %% of the capacity)", r.Percent)
@@ -150,7 +167,10 @@ func (r uplinkReport) print(t *terminal) error {
 		capacity = budget.Rate(r.Capacity).String()
 	}
 	tab := tabwriter.NewWriter(t.stdout, 0, 4, 2, ' ', 0)
-	fmt.Fprintf(tab, "Link\t%s\nBudget now\t%s\nCapacity\t%s\n", link, now, capacity)
+	for _, l := range r.Links {
+		fmt.Fprintf(tab, "Link\t%v\n", l)
+	}
+	fmt.Fprintf(tab, "Budget now\t%s\nCapacity\t%s\n", now, capacity)
 	fmt.Fprintf(tab, "Bulk goes at most at\t%v\n", budget.Rate(r.Bulk))
 	if q := r.Quota; q != nil {
 		left := ""

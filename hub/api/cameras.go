@@ -22,7 +22,7 @@ func (s strictServer) ListCameras(context.Context, ListCamerasRequestObject) (Li
 	list := ListCameras200JSONResponse{Cameras: []Camera{}}
 	for _, c := range cameras {
 		camera := Camera{
-			Id: string(c.ID), Site: string(c.ID.Site()), Name: c.Name, Added: stamp(c.Added), Removed: c.Removed,
+			Id: string(c.ID), Site: string(c.ID.Branch()), Name: c.Name, Added: stamp(c.Added), Removed: c.Removed,
 			Streams: []Stream{},
 		}
 		for _, stream := range c.Streams {

@@ -58,7 +58,7 @@ func (a *API) sites(only branchline.SiteID) ([]Site, error) {
 		}
 		sites = append(sites, site)
 	}
-	return sites, nil
+	return a.withBelow(sites, seen, only)
 }
 
 // siteState tells a site's state from its admission and from its link, if it ever had one.

@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -21,6 +22,8 @@ type Options struct {
 	DB     *index.DB // stays the caller's
 	Clock  clock.Clock
 	Logger *slog.Logger
+	// Onward, if set, is told of every change for the hubs above, in the update that stores it.
+	Onward Onward
 	// Changed, if set, is told of every change after it is stored, in the order of each site's feed.
 	// It is called without locks held and must return at once.
 	Changed func(Notice)
@@ -72,27 +75,29 @@ type Catalog struct {
 	db      *index.DB
 	clock   clock.Clock
 	log     *slog.Logger
+	onward  Onward // may be nil
 	changed func(Notice)
 }
 
 // Open returns the catalog that is kept in opt.DB. Sites that were linked when the hub last lived
 // count as dark since its last sign of life.
 func Open(opt Options) (*Catalog, error) {
-	c := &Catalog{db: opt.DB, clock: opt.Clock, log: opt.Logger, changed: opt.Changed}
+	c := &Catalog{db: opt.DB, clock: opt.Clock, log: opt.Logger, onward: opt.Onward, changed: opt.Changed}
 	if c.changed == nil {
 		c.changed = func(Notice) {}
 	}
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
 	}
-	if err := c.db.Update(closeOutlived); err != nil {
+	if err := c.db.Update(c.closeOutlived); err != nil {
 		return nil, fmt.Errorf("open catalog: %w", err)
 	}
 	return c, nil
 }
 
-// closeOutlived ends the links that a former life of the hub left open.
-func closeOutlived(tx *index.Tx) error {
+// closeOutlived ends the links that a former life of the hub left open. What another hub told of links behind
+// it stays as it told.
+func (c *Catalog) closeOutlived(tx *index.Tx) error {
 	var alive time.Time
 	if err := load(tx, keyAlive, &alive); err != nil && !errors.Is(err, branchline.ErrNotFound) {
 		return err
@@ -103,13 +108,13 @@ func closeOutlived(tx *index.Tx) error {
 		if err := json.Unmarshal(value, &rec); err != nil {
 			return fmt.Errorf("parse site %q: %w", key, err)
 		}
-		if rec.Linked {
+		if rec.Linked && !bytes.ContainsRune(key[len(tableSite):], '.') {
 			outlived[branchline.SiteID(key[len(tableSite):])] = later(rec.Since, alive)
 		}
 	}
 	why := Why{State: linkDownState, Reason: "this hub was not running", By: "this hub"}
 	for site, last := range outlived {
-		if err := linkDown(tx, site, last, why); err != nil {
+		if err := c.linkDown(tx, site, last, why); err != nil {
 			return err
 		}
 	}
@@ -144,7 +149,8 @@ func (c *Catalog) Run(ctx context.Context) error {
 	}
 }
 
-// Sites lists all sites that were ever linked, sorted.
+// Sites lists all sites that were ever linked, here or to a hub that is, sorted. A site behind a hub is
+// linked as far as that is.
 func (c *Catalog) Sites() ([]SiteState, error) {
 	var sites []SiteState
 	err := c.db.View(func(tx *index.Tx) error {
@@ -155,13 +161,19 @@ func (c *Catalog) Sites() ([]SiteState, error) {
 		}
 		for _, cam := range all {
 			if !cam.Removed {
-				cameras[cam.ID.Site()]++
+				for _, site := range cam.ID.Branch().Way() {
+					cameras[site]++
+				}
 			}
 		}
 		now := c.clock.Now()
 		for key, rec := range scanJSON[siteRecord](tx, tableSite) {
 			site := branchline.SiteID(key)
-			sites = append(sites, rec.state(site, now, cameras[site]))
+			state := rec.state(site, now, cameras[site])
+			if err := c.over(tx, &state, now); err != nil {
+				return err
+			}
+			sites = append(sites, state)
 		}
 		return nil
 	})
@@ -189,8 +201,9 @@ func (c *Catalog) Site(site branchline.SiteID) (SiteState, error) {
 				cameras++
 			}
 		}
-		state = rec.state(site, c.clock.Now(), cameras)
-		return nil
+		now := c.clock.Now()
+		state = rec.state(site, now, cameras)
+		return c.over(tx, &state, now)
 	})
 	if err != nil {
 		return SiteState{}, fmt.Errorf("look up site %s: %w", site, err)

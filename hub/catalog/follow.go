@@ -163,7 +163,14 @@ func (f *follower) show() error {
 	}
 	old := f.feed.Shown
 	shown := feedRecord{Shown: f.feed.followed()}
-	err := f.c.db.Update(func(tx *index.Tx) error { return store(tx, tableFeed+string(f.site), shown) })
+	err := f.c.db.Update(func(tx *index.Tx) error {
+		if f.c.onward != nil {
+			if err := f.c.onward.Anew(tx); err != nil {
+				return err
+			}
+		}
+		return store(tx, tableFeed+string(f.site), shown)
+	})
 	if err != nil {
 		return err
 	}
@@ -214,15 +221,15 @@ func (f *follower) apply(batch []branchline.Change, after branchline.Position) e
 	var notices []Notice
 	left := 0
 	err := f.c.db.Update(func(tx *index.Tx) error {
+		notices, left = nil, 0 // it may be called again
 		for _, change := range batch {
-			n, err := applyChange(tx, f.feed.followed(), f.site, change)
-			if err != nil {
+			n, err := f.applyAndTell(tx, change)
+			switch {
+			case err != nil:
 				return fmt.Errorf("apply change %d: %w", change.At.Seq, err)
-			}
-			if n.Camera != "" {
-				n.Site = f.site
-				notices = append(notices, n)
-			} else {
+			case n != nil:
+				notices = append(notices, *n)
+			default:
 				left++
 			}
 		}
@@ -248,8 +255,11 @@ func (f *follower) apply(batch []branchline.Change, after branchline.Position) e
 // can be made of its names, it is of a stream that no camera has, or of a later version.
 func applyChange(tx *index.Tx, g generation, site branchline.SiteID, change branchline.Change) (Notice, error) {
 	stream, span := concerns(change)
+	if change.Site != nil {
+		return applySite(tx, site, *change.Site)
+	}
 	if change.Camera != nil {
-		return applyCamera(tx, g, qualify(*change.Camera, site))
+		return applyCamera(tx, g, change.Camera.Under(site))
 	}
 	if stream = stream.Under(site); !named(stream) {
 		return Notice{}, nil
@@ -275,6 +285,8 @@ func applyChange(tx *index.Tx, g generation, site branchline.SiteID, change bran
 		return n, applySealed(tx, g, sealed)
 	case change.Removed != nil:
 		return n, applyRemoved(tx, g, stream, *change.Removed)
+	case change.Recorded != nil:
+		return n, applyRecorded(tx, g, stream, span)
 	}
 	return n, applyGap(tx, g, stream, *change.Gap)
 }
@@ -292,6 +304,8 @@ func concerns(change branchline.Change) (branchline.StreamID, branchline.TimeRan
 		return change.Removed.Stream, change.Removed.Span
 	case change.Gap != nil:
 		return change.Gap.Stream, change.Gap.Span
+	case change.Recorded != nil:
+		return change.Recorded.Stream, change.Recorded.Span
 	}
 	return "", branchline.TimeRange{}
 }
@@ -322,36 +336,18 @@ func applyCamera(tx *index.Tx, g generation, cam branchline.Camera) (Notice, err
 		if ignoreNotFound(err) != nil {
 			return Notice{}, err
 		}
-		n := 0
-		for range tx.Scan([]byte(g.cameras()+string(cam.ID.Site())+"."), nil) {
-			n++
-		}
-		if n >= MaxCameras {
+		if !room(tx, g, cam.ID) {
 			return Notice{}, nil
 		}
 	}
 	return Notice{Camera: cam.ID}, store(tx, g.cameras()+string(cam.ID), cam)
 }
 
-func qualify(cam branchline.Camera, site branchline.SiteID) branchline.Camera {
-	cam.ID = cam.ID.Under(site)
-	streams := make([]branchline.Stream, len(cam.Streams))
-	for i, s := range cam.Streams {
-		s.ID = s.ID.Under(site)
-		streams[i] = s
-	}
-	cam.Streams = streams
-	return cam
-}
-
 func applySealed(tx *index.Tx, g generation, seg branchline.Segment) error {
-	if err := endGrowing(tx, g, seg.Stream, seg.ID); err != nil || seg.Span.Empty() {
+	if err := endGrowing(tx, g, seg.Stream, seg.ID); err != nil {
 		return err
 	}
-	if err := cutGaps(tx, g.gaps(seg.Stream), seg.Span); err != nil {
-		return err
-	}
-	return join(tx, g.spans(seg.Stream), entry{TimeRange: seg.Span})
+	return applyRecorded(tx, g, seg.Stream, seg.Span)
 }
 
 func applyRemoved(tx *index.Tx, g generation, stream branchline.StreamID, gone branchline.Removal) error {

@@ -60,7 +60,7 @@ type SiteLink struct {
 
 // LinkUp records that the site is linked from at on, which ends its outage.
 func (c *Catalog) LinkUp(site branchline.SiteID, at time.Time) error {
-	err := c.db.Update(func(tx *index.Tx) error { return linkUp(tx, site, at) })
+	err := c.db.Update(func(tx *index.Tx) error { return c.linkUp(tx, site, at) })
 	if err != nil {
 		return fmt.Errorf("record link up of %s: %w", site, err)
 	}
@@ -68,7 +68,7 @@ func (c *Catalog) LinkUp(site branchline.SiteID, at time.Time) error {
 	return nil
 }
 
-func linkUp(tx *index.Tx, site branchline.SiteID, at time.Time) error {
+func (c *Catalog) linkUp(tx *index.Tx, site branchline.SiteID, at time.Time) error {
 	var rec siteRecord
 	if err := load(tx, tableSite+string(site), &rec); ignoreNotFound(err) != nil {
 		return err
@@ -89,7 +89,7 @@ func linkUp(tx *index.Tx, site branchline.SiteID, at time.Time) error {
 		}
 	}
 	rec.Linked, rec.Since = true, at
-	return store(tx, tableSite+string(site), rec)
+	return c.link(tx, site, rec)
 }
 
 // openOutage returns the outage that goes on; without one the result is not open.
@@ -112,7 +112,7 @@ func (c *Catalog) LinkDown(site branchline.SiteID, at time.Time, why Why) error 
 		if err := load(tx, tableSite+string(site), &rec); err != nil || !rec.Linked {
 			return ignoreNotFound(err)
 		}
-		return linkDown(tx, site, later(rec.Since, at), why)
+		return c.linkDown(tx, site, later(rec.Since, at), why)
 	})
 	if err != nil {
 		return fmt.Errorf("record link down of %s: %w", site, err)
@@ -121,7 +121,7 @@ func (c *Catalog) LinkDown(site branchline.SiteID, at time.Time, why Why) error 
 	return nil
 }
 
-func linkDown(tx *index.Tx, site branchline.SiteID, at time.Time, why Why) error {
+func (c *Catalog) linkDown(tx *index.Tx, site branchline.SiteID, at time.Time, why Why) error {
 	var rec siteRecord
 	if err := load(tx, tableSite+string(site), &rec); ignoreNotFound(err) != nil {
 		return err
@@ -138,7 +138,7 @@ func linkDown(tx *index.Tx, site branchline.SiteID, at time.Time, why Why) error
 	if err != nil {
 		return err
 	}
-	return store(tx, tableSite+string(site), siteRecord{Since: at, Outages: n})
+	return c.link(tx, site, siteRecord{Since: at, Outages: n})
 }
 
 // bound deletes outages over the limit, the oldest, and returns how many there are. Counted is what was counted
@@ -194,7 +194,7 @@ func (c *Catalog) Link(site branchline.SiteID) (SiteLink, error) {
 			return err
 		}
 		var err error
-		l, err = rec.link(tx, site)
+		l, err = c.linkOf(tx, site, rec)
 		return err
 	})
 	if err != nil {
@@ -203,10 +203,10 @@ func (c *Catalog) Link(site branchline.SiteID) (SiteLink, error) {
 	return l, nil
 }
 
-func (rec siteRecord) link(tx *index.Tx, site branchline.SiteID) (SiteLink, error) {
+func (c *Catalog) linkOf(tx *index.Tx, site branchline.SiteID, rec siteRecord) (SiteLink, error) {
 	l := SiteLink{ID: site, Linked: rec.Linked, Since: rec.Since}
 	if rec.Linked {
-		return l, nil
+		return c.linkOver(tx, l)
 	}
 	last, err := openOutage(tx, rangePrefix(tableOutage, string(site)))
 	l.Why = whyOf(last.Cause)
@@ -218,7 +218,7 @@ func (c *Catalog) Links() ([]SiteLink, error) {
 	var links []SiteLink
 	err := c.db.View(func(tx *index.Tx) error {
 		for key, rec := range scanJSON[siteRecord](tx, tableSite) {
-			l, err := rec.link(tx, branchline.SiteID(key))
+			l, err := c.linkOf(tx, branchline.SiteID(key), rec)
 			if err != nil {
 				return err
 			}

@@ -38,10 +38,14 @@ func (c *Catalog) Facts(stream branchline.StreamID, r branchline.TimeRange) (Str
 func (c *Catalog) facts(tx *index.Tx, stream branchline.StreamID, r branchline.TimeRange) (StreamFacts, error) {
 	var f StreamFacts
 	var rec siteRecord
-	if err := load(tx, tableSite+string(stream.Site()), &rec); ignoreNotFound(err) != nil {
+	branch, now := stream.Camera().Branch(), c.clock.Now()
+	if err := load(tx, tableSite+string(branch), &rec); ignoreNotFound(err) != nil {
 		return f, err
 	}
-	state := rec.state(stream.Site(), c.clock.Now(), 0)
+	state := rec.state(branch, now, 0)
+	if err := c.over(tx, &state, now); err != nil {
+		return f, err
+	}
 	f.Linked, f.Heard = state.Linked, state.LastContact
 	feed, err := readFeed(tx, stream.Site())
 	if err != nil {
@@ -80,8 +84,15 @@ func (c *Catalog) facts(tx *index.Tx, stream branchline.StreamID, r branchline.T
 		ranges = append(ranges, e.Intersect(r))
 	}
 	f.Available = branchline.NewSpans(ranges...)
-	f.Outages, err = outages(tx, stream.Site(), r, c.clock.Now())
-	return f, err
+	for _, site := range branch.Way() {
+		found, err := outages(tx, site, r, now)
+		if err != nil {
+			return f, err
+		}
+		f.Outages = append(f.Outages, found...)
+	}
+	slices.SortStableFunc(f.Outages, func(a, b Outage) int { return a.Span.Start.Compare(b.Span.Start) })
+	return f, nil
 }
 
 // toldUpTo returns the time up to which the feed has told of the stream: it tells in order, so up to the

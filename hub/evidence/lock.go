@@ -32,6 +32,7 @@ type Order struct {
 	Until   time.Time // zero: until it is taken off
 	By      string    // who locks, for people
 	Reason  string    // for people, up to branchline.MaxName bytes
+	For     string    // the lock of a hub above whose part this is, as that is known here; empty for one of this hub
 }
 
 // Lock is an order and how it stands. Locks are values: one that was returned does not change.

@@ -40,9 +40,16 @@ func (l *link) holds(ctx context.Context, now time.Time) error {
 	if err != nil {
 		return err
 	}
+	above, err := l.f.holdsAbove(ctx)
+	if err != nil {
+		return err
+	}
 	var due []branchline.Hold
 	for _, stream := range streams {
 		h, err := l.spare(stream, now)
+		if err == nil && len(above[stream]) > 0 {
+			h, err = l.join(h, above[stream], now)
+		}
 		if err != nil {
 			return err
 		}
