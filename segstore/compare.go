@@ -146,7 +146,7 @@ func (s *Store) compareDay(stream branchline.StreamID, day string,
 	causes map[branchline.SegmentID]branchline.Cause, counts *tally) error {
 	start, err := time.Parse(dayLayout, day)
 	if err != nil {
-		return nil // nothing of ours
+		return nil //nolint:nilerr // nothing of ours
 	}
 	files, err := s.filesOf(stream, day)
 	if err != nil {

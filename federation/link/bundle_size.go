@@ -109,18 +109,22 @@ func (s sizing) step(past time.Duration, conns []sample) sizing {
 	case !p.limited || s.now < s.hold:
 		return s.measure(s.now)
 	case !p.full && (s.now < s.lossy || s.hungry >= starvedAfter) && s.want < MaxConnections && len(conns) >= s.want:
-		more := 2
-		switch {
-		case s.lost > s.sent*heavyLoss:
-			more = 8
-		case s.fast:
-			more = 4
-		}
-		return s.try(min(max(more*s.want, s.best), MaxConnections), p.rtt)
+		return s.try(min(max(s.times()*s.want, s.best), MaxConnections), p.rtt)
 	case p.full && s.want > 2 && s.now >= s.fewer:
 		return s.try(s.want*3/4, p.rtt)
 	}
 	return s.measure(s.now)
+}
+
+// times is how many times as many connections are tried.
+func (s sizing) times() int {
+	switch {
+	case s.lost > s.sent*heavyLoss:
+		return 8
+	case s.fast:
+		return 4
+	}
+	return 2
 }
 
 // try begins a trial with n connections.
