@@ -2781,6 +2781,14 @@ func (response GetUplink200JSONResponse) VisitGetUplinkResponse(w http.ResponseW
 	return err
 }
 
+type GetUplink204Response struct {
+}
+
+func (response GetUplink204Response) VisitGetUplinkResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
 type GetUplinkdefaultJSONResponse struct {
 	Body       Error
 	Headers    ErrorResponseHeaders

@@ -46,6 +46,9 @@ func (v *viewer) refused(err error) error {
 
 func (s strictServer) GetUplink(ctx context.Context, req GetUplinkRequestObject) (GetUplinkResponseObject, error) {
 	u, err := s.Hub.Uplink(ctx, branchline.SiteID(req.Site))
+	if errors.Is(err, branchline.ErrUnavailable) || errors.Is(err, branchline.ErrNotFound) {
+		return GetUplink204Response{}, nil // which is nothing wrong
+	}
 	if err != nil {
 		return nil, err
 	}

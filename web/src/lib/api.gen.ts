@@ -174,7 +174,7 @@ export interface paths {
         };
         /**
          * How the site's uplink stands now
-         * @description The site is asked. 404 when its edge has no uplink budget, 503 while it is down.
+         * @description The site is asked.
          */
         get: operations["getUplink"];
         put?: never;
@@ -1391,6 +1391,13 @@ export interface operations {
                 content: {
                     "application/json": components["schemas"]["Uplink"];
                 };
+            };
+            /** @description The site is down */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
             default: components["responses"]["Error"];
         };
