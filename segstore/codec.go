@@ -96,7 +96,9 @@ func (c *codec) flag(p *bool) {
 	if v > 1 {
 		c.fail("flag is neither 0 nor 1")
 	}
-	*p = v == 1
+	if c.reading {
+		*p = v == 1
+	}
 }
 
 // instant moves a time as nanoseconds since 1970; the zero Time has the smallest number.
@@ -135,7 +137,9 @@ func (c *codec) fragment(p *branchline.Fragment) {
 	if flags&^rowKey != 0 {
 		c.fail("unknown fragment flags")
 	}
-	p.Key = flags&rowKey != 0
+	if c.reading {
+		p.Key = flags&rowKey != 0
+	}
 }
 
 // end tells the first error, and when reading also refuses bytes that nobody asked for.

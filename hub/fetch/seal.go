@@ -115,8 +115,8 @@ func (l *link) sealOne(ctx context.Context, n *news) (bool, error) {
 	case n.differs, held.Sealed:
 		l.noteDiffers(n)
 		t := &task{stream: n.Stream, span: n.Span, take: takeWhole, priority: policy.Event,
-			reason: "differs", memory: l.memory}
-		_, err := f.bring(ctx, src, t)
+			reason: "differs", crew: l.crew}
+		_, err := f.bring(ctx, t)
 		if err == nil && len(t.damage) > 0 {
 			err = t.damage[0].err // and so it waits before it tries again
 		}

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sync/semaphore"
 
 	"github.com/branchline-video/branchline"
 	"github.com/branchline-video/branchline/federation"
@@ -30,7 +29,7 @@ type link struct {
 	site    *site
 	group   *errgroup.Group
 	results chan result
-	memory  *semaphore.Weighted // for what is being read
+	crew    *crew
 
 	queue   []*task // of policies, from the last plan
 	planned time.Time
@@ -68,7 +67,7 @@ func (f *Fetcher) Serve(ctx context.Context, id branchline.SiteID, src branchlin
 		sealed:  make(chan struct{}, 1),
 		told:    make(map[branchline.StreamID]told),
 		held:    make(chan placed, 1),
-		memory:  semaphore.NewWeighted(memory),
+		crew:    newCrew(src, f.clock),
 		wakened: true,
 	}
 	if err := l.begin(); err != nil {
@@ -76,7 +75,9 @@ func (f *Fetcher) Serve(ctx context.Context, id branchline.SiteID, src branchlin
 	}
 	defer l.end()
 	group.Go(func() error { return l.schedule(ctx) })
-	if err := group.Wait(); err != nil {
+	err := group.Wait()
+	l.crew.work.Wait()
+	if err != nil {
 		return fmt.Errorf("fetch from %s: %w", id, err)
 	}
 	return nil
@@ -251,7 +252,7 @@ func (l *link) preempt() {
 
 func (l *link) start(ctx context.Context, t *task) {
 	ctx, t.cancel = context.WithCancel(ctx)
-	t.started, t.memory = l.f.clock.Now(), l.memory
+	t.started, t.crew = l.f.clock.Now(), l.crew
 	var told *Job
 	l.f.mu.Lock()
 	l.site.running[t] = true
@@ -268,7 +269,7 @@ func (l *link) start(ctx context.Context, t *task) {
 	ctx = federation.WithPriority(ctx, wirePriority(t.priority))
 	l.group.Go(func() error {
 		defer t.cancel()
-		end, err := l.f.bring(ctx, l.src, t)
+		end, err := l.f.bring(ctx, t)
 		l.results <- result{t, end, err} // never waits: there is room for every task that may run
 		return nil
 	})

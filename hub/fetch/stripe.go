@@ -1,340 +1,335 @@
 package fetch
 
 import (
-	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/branchline-video/branchline"
+	"github.com/branchline-video/branchline/internal/clock"
 )
 
 const (
-	// A task has at least leastStreams fetches under way, to fill a long link while answers are waited for,
-	// and streamsPerLane for each connection of the link, so that none is idle between two fetches. All
-	// tasks of a site together have no more than mostStreams, which an edge answers at once.
+	// A site has at least leastStreams fetches under way, to fill a long link while answers are waited for,
+	// and streamsPerLane for each connection of the link, so that none is idle between two fetches. There are no
+	// more than mostStreams, which an edge answers at once.
 	leastStreams   = 4
 	streamsPerLane = 2
 	mostStreams    = 136
-	// A fetch is of a small share of what is still to do, so that a slow connection holds up little, and not
-	// of so little that asking costs more than fetching.
-	leastBite = 256 << 10
+	// A fetch is of what a stream brings in biteTime, so that a slow connection holds up little, and not of so
+	// little that asking costs more than fetching. It begins with firstBite, as nothing is known.
+	biteTime  = 500 * time.Millisecond
+	leastBite = 64 << 10
+	firstBite = 128 << 10
 	mostBite  = 4 << 20
-	shares    = 3 // of each stream
-	// hireEvery is how often a task looks whether the link has more connections.
+	// A bite that will take slowTimes as long as others and began slowAfter ago is taken from its connection.
+	slowTimes = 4
+	slowAfter = time.Second
+	// hireEvery is how often a crew looks whether the link has more connections.
 	hireEvery = 100 * time.Millisecond
-	// tries bounds how often one bite is asked for anew because its connection has ended.
+	// tries bounds how often one bite is asked for anew, one after the other with less than leastBite, because
+	// connections end.
 	tries = 6
+	// busyPause is how long a site that is busy is left alone by whom it has sent away.
+	busyPause = 100 * time.Millisecond
 )
 
 // lanes is a source whose fetches go on several connections.
 type lanes interface{ Lanes() int }
 
-// crew brings what is missing of several segments over as many streams as the link carries. Each worker
-// takes the next bite, and the half of another's when there is no next one.
+// crew brings what is missing of segments over as many streams as the link to a site carries, for all tasks
+// there. Each worker takes the next bite, and a share of another's when there is no next one: so neither the
+// last fragments of a task nor a slow connection leaves others idle.
 type crew struct {
-	f     *Fetcher
 	src   branchline.Source
-	task  *task
-	group errgroup.Group
+	clock clock.Clock
+	work  sync.WaitGroup
 
 	mu      sync.Mutex
-	queue   []*bite // what nobody has begun
-	busy    []*bite // what somebody is at
+	room    int64 // for what is being read, in bytes
+	orders  []*order
 	working int
-	most    int // workers, as the site has answered that it is busy; 0: any number
-	failed  bool
+	most    int     // workers, as the site has answered that it is busy; 0: any number
+	rate    float64 // bytes a second that a stream brings; 0: not known
 }
 
-// bite is a range of consecutive parts of a segment. Its fields belong to the worker that is at it, but
-// for next and parts, which the crew's mu guards.
-type bite struct {
-	st    *segmentTransfer
-	parts []part // the last ones may be taken away while somebody is at the first
-	next  int    // the part that is being brought
-
-	data bytes.Buffer // what came of it
-	room int64        // taken from the task's memory for it
+func newCrew(src branchline.Source, clock clock.Clock) *crew {
+	return &crew{src: src, clock: clock, room: memory}
 }
 
-func (b *bite) size() (n int64) {
-	for _, p := range b.parts[b.next:] {
-		n += p.size()
-	}
-	return n
+// order is what a task has a crew bring. The crew's mu guards it.
+type order struct {
+	ctx   context.Context
+	stop  context.CancelFunc
+	task  *task
+	all   []*segmentTransfer
+	queue []*bite // what nobody has begun
+	busy  []*bite // what somebody is at
+	err   error
+	done  chan struct{} // closed when there is nothing left and nobody is at it any more
 }
 
-// stripe fetches the parts of all transfers. It returns an error of the site or of the hub's own store;
-// what is wrong with one segment alone is noted there.
-func (f *Fetcher) stripe(ctx context.Context, src branchline.Source, t *task, all []*segmentTransfer) error {
-	c := &crew{f: f, src: src, task: t}
+// bring brings the parts of all transfers. It returns an error of the site or of the hub's own store; what is
+// wrong with one segment alone is noted there.
+func (c *crew) bring(ctx context.Context, t *task, all []*segmentTransfer) error {
+	o := &order{task: t, all: all, done: make(chan struct{})}
+	o.ctx, o.stop = context.WithCancel(ctx)
+	defer o.stop()
 	for _, st := range all {
 		st.begin()
+		if err := st.possible(); err != nil {
+			st.fail(err)
+			continue
+		}
 		for first := 0; first < len(st.parts); {
 			next := first + 1
 			for next < len(st.parts) && st.parts[next].bytes.Start == st.parts[next-1].bytes.End {
 				next++
 			}
-			c.queue = append(c.queue, &bite{st: st, parts: st.parts[first:next:next]})
+			o.queue = append(o.queue, newBite(st, st.parts[first:next:next]))
 			first = next
 		}
 	}
-	c.hire(ctx, true)
-	done := make(chan struct{})
-	var watch sync.WaitGroup
-	if _, ok := src.(lanes); ok && len(c.queue) > 0 {
-		watch.Go(func() { c.hiring(ctx, done) })
+	if len(o.queue) == 0 {
+		return nil
 	}
-	err := c.group.Wait()
-	close(done)
-	watch.Wait()
-	return err
-}
-
-func (c *crew) hiring(ctx context.Context, done <-chan struct{}) {
+	c.mu.Lock()
+	c.orders = append(c.orders, o)
+	c.mu.Unlock()
 	tick := time.NewTicker(hireEvery)
 	defer tick.Stop()
-	for {
+	for left := ctx.Done(); ; {
+		c.hire()
 		select {
+		case <-o.done:
+			return o.err
+		case <-left:
+			left = nil
+			c.mu.Lock()
+			o.fail(ctx.Err())
+			c.settle(o)
+			c.mu.Unlock()
 		case <-tick.C:
-			c.hire(ctx, false)
-		case <-done:
-			return
 		}
 	}
 }
 
-// hire starts as many workers as there should be. Once all have left there is nothing more to do.
-func (c *crew) hire(ctx context.Context, first bool) {
-	want := c.f.streams(c.src, c.task)
+// hire starts as many workers as there should be.
+func (c *crew) hire() {
+	want := c.streams()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.most > 0 {
 		want = min(want, c.most)
 	}
-	for (first || c.working > 0) && c.working < want && c.hasMore() {
-		c.working++
-		c.group.Go(func() error { return c.work(ctx) })
+	for ; c.working < want; c.working++ {
+		o, b := c.take()
+		if b == nil {
+			return
+		}
+		c.work.Go(func() { c.serve(o, b) })
 	}
 }
 
-// hasMore reports whether one more worker would find something to do. The caller holds mu.
-func (c *crew) hasMore() bool {
-	return len(c.queue) > 0 || slices.ContainsFunc(c.busy, func(b *bite) bool { return b.size() >= 2*leastBite })
-}
-
-// streams returns how many streams a task should use.
-func (f *Fetcher) streams(src branchline.Source, t *task) int {
+// streams returns how many streams the site should be asked for at once.
+func (c *crew) streams() int {
 	n := 1
-	if l, ok := src.(lanes); ok {
+	if l, ok := c.src.(lanes); ok {
 		n = l.Lanes()
 	}
-	tasks := 1
-	if f != nil {
-		f.mu.Lock()
-		tasks = max(len(f.siteLocked(t.stream.Site()).running), 1)
-		f.mu.Unlock()
-	}
-	return max(min(n*streamsPerLane, mostStreams)/tasks, leastStreams)
+	return max(min(n*streamsPerLane, mostStreams), leastStreams)
 }
 
-func (c *crew) work(ctx context.Context) error {
-	for {
-		b := c.take()
-		if b == nil {
-			return nil
-		}
-		err := b.bring(ctx, c)
-		b.rest()
-		if err = c.finish(b, err); err != nil {
-			return err
-		}
-	}
-}
-
-// take returns what to bring next; nil ends the worker.
-func (c *crew) take() *bite {
-	streams := c.f.streams(c.src, c.task)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.queue = slices.DeleteFunc(c.queue, func(b *bite) bool { return b.st.over() })
-	b := c.cut(streams)
-	if c.failed || c.most > 0 && c.working > c.most {
-		b = nil
-	}
-	if b == nil {
-		c.working--
-		return nil
-	}
-	c.busy = append(c.busy, b)
-	return b
-}
-
-// cut takes a bite off what is to do. The caller holds mu.
-func (c *crew) cut(streams int) *bite {
-	if c.failed || len(c.queue) == 0 {
-		return c.steal()
-	}
-	left := int64(0)
-	for _, b := range c.queue {
-		left += b.size()
-	}
-	most := min(max(left/int64(shares*streams), leastBite), mostBite)
-	first := c.queue[0]
-	n, size := 0, int64(0)
-	for n < len(first.parts) && (n == 0 || size+first.parts[n].size() <= most) {
-		size += first.parts[n].size()
-		n++
-	}
-	if n == len(first.parts) {
-		c.queue = c.queue[1:]
-		return first
-	}
-	b := &bite{st: first.st, parts: first.parts[:n:n]}
-	first.parts = first.parts[n:]
-	return b
-}
-
-// steal takes the second half of the largest bite that somebody is at. The caller holds mu.
-func (c *crew) steal() *bite {
-	var from *bite
-	for _, b := range c.busy {
-		if len(b.parts)-b.next >= 3 && !b.st.over() && (from == nil || b.size() > from.size()) {
-			from = b
-		}
-	}
-	if c.failed || from == nil || from.size() < 2*leastBite {
-		return nil
-	}
-	half := (from.next + len(from.parts) + 1) / 2
-	b := &bite{st: from.st, parts: from.parts[half:]}
-	from.parts = from.parts[:half:half]
-	return b
-}
-
-// finish notes how a bite ended and returns the error that ends the worker.
-func (c *crew) finish(b *bite, err error) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.busy = slices.DeleteFunc(c.busy, func(o *bite) bool { return o == b })
-	switch {
-	case err == nil, errors.Is(err, errOver):
-		return nil
-	case errors.Is(err, branchline.ErrGone) || errors.Is(err, branchline.ErrNotFound):
-		c.task.lost.Store(true)
-		b.st.fail(nil) // the edge's change feed tells of the removal
-		return nil
-	case errors.Is(err, errSite) || permanent(err):
-		b.st.fail(err)
-		return nil
-	case errors.Is(err, branchline.ErrBusy) && !errors.Is(err, errStore) && c.working > leastStreams:
-		c.most = max(c.working-1, leastStreams)
-		c.queue = slices.Insert(c.queue, 0, &bite{st: b.st, parts: b.parts[b.next:]})
-		return nil // the next take sees that there are too many
-	}
-	c.working--
-	c.failed = true
-	b.st.fail(nil)
-	return fmt.Errorf("fetch segment %s of %s: %w", b.st.seg.ID, b.st.task.stream, err)
-}
-
-// bring brings the bite, asking anew for the rest, from the byte on at which it stopped, when a connection
-// ends and the link goes on.
-func (b *bite) bring(ctx context.Context, c *crew) error {
-	for try := 1; ; try++ {
-		err := b.fetch(ctx, c)
-		if !errors.Is(err, branchline.ErrUnavailable) || errors.Is(err, errStore) || ctx.Err() != nil || try == tries {
-			return err
-		}
-	}
-}
-
-// errStore is wrapped by errors of the hub's own store.
-var errStore = errors.New("store what was fetched")
-
-// errOver means that of the segment no more is to be fetched, for a reason that is noted.
-var errOver = errors.New("the segment is given up")
-
-// rest gives back the memory of a part that has not become whole.
-func (b *bite) rest() {
-	b.st.task.memory.Release(b.room)
-	b.room = 0
-}
-
-func (b *bite) fetch(ctx context.Context, c *crew) error {
-	st := b.st
-	p, ok := b.part(c)
-	if !ok {
-		return nil
-	}
-	c.mu.Lock()
-	for _, p := range b.parts {
-		if n := p.size(); n <= 0 || n > p.limit() {
-			c.mu.Unlock()
-			return fmt.Errorf("listed with a part of %d bytes: %w", n, branchline.ErrTooLarge)
-		}
-	}
-	want := branchline.ByteRange{Start: p.bytes.Start + int64(b.data.Len()), End: b.parts[len(b.parts)-1].bytes.End}
-	c.mu.Unlock()
-	body, err := st.src.Fetch(ctx, st.seg.ID, want)
-	if err != nil {
-		return bySite(ctx, err)
-	}
-	defer body.Close()
-	if !p.init {
-		if err := st.begun(ctx); err != nil {
-			return err
-		}
-	}
-	for ; ok; p, ok = b.part(c) {
-		if err := b.take(ctx, p, body); err != nil {
-			return err
-		}
+// serve is a worker: it begins with the bite, and leaves when there is nothing more.
+func (c *crew) serve(o *order, b *bite) {
+	for b != nil {
+		err := b.bring(o.ctx, c)
+		streams := c.streams()
 		c.mu.Lock()
-		b.next++
+		c.finish(o, b, err)
+		if o, b = nil, nil; c.working <= streams && (c.most == 0 || c.working <= c.most) {
+			o, b = c.take()
+		}
+		if b == nil {
+			c.working--
+		}
 		c.mu.Unlock()
 	}
-	return nil
 }
 
-// part returns the part that is to be brought next.
-func (b *bite) part(c *crew) (part, bool) {
+// take returns what to bring next: of the most urgent orders, of that which fewest are at. The caller holds mu.
+func (c *crew) take() (*order, *bite) {
+	for _, o := range c.orders {
+		o.queue = slices.DeleteFunc(o.queue, func(b *bite) bool { return b.st.over() })
+		c.settle(o)
+	}
+	c.orders = slices.DeleteFunc(c.orders, (*order).over)
+	slices.SortStableFunc(c.orders, func(a, b *order) int {
+		return cmp.Or(cmp.Compare(a.task.priority, b.task.priority), cmp.Compare(len(a.busy), len(b.busy)))
+	})
+	for _, o := range c.orders {
+		if b := c.cut(o); b != nil {
+			o.busy = append(o.busy, b)
+			return o, b
+		}
+	}
+	o, b := c.steal()
+	if b != nil {
+		o.busy = append(o.busy, b)
+	}
+	return o, b
+}
+
+// cut takes a bite off what is to do in the order, as far as there is room; it does not end shortly before the
+// end of a part. The caller holds mu.
+func (c *crew) cut(o *order) *bite {
+	if len(o.queue) == 0 {
+		return nil
+	}
+	size := int64(firstBite)
+	if c.rate > 0 {
+		size = min(max(int64(c.rate*biteTime.Seconds()), leastBite), mostBite)
+	}
+	b := o.queue[0]
+	at := b.start
+	for _, p := range b.parts {
+		if !p.begun {
+			if c.room < p.size() {
+				break
+			}
+			c.room -= p.size()
+			p.begun = true
+		}
+		if at = p.bytes.End; at-b.start >= size {
+			if most := b.start + size; at-most >= leastBite {
+				at = most
+			}
+			break
+		}
+	}
+	switch at {
+	case b.start:
+		return nil
+	case b.end:
+		o.queue = o.queue[1:]
+		return b
+	}
+	return b.split(at)
+}
+
+// steal takes a share of what somebody is at: half of what takes longest, or all of it if it would take far
+// too long. The caller holds mu.
+func (c *crew) steal() (*order, *bite) {
+	var of *order
+	var from *bite
+	most, now := time.Duration(0), c.clock.Now()
+	for _, o := range c.orders {
+		for _, b := range o.busy {
+			if left := b.left(now, c.rate); o.err == nil && b.running() && left > most {
+				of, from, most = o, b, left
+			}
+		}
+	}
+	if from == nil {
+		return nil, nil
+	}
+	left := from.end - from.pos
+	usual := biteTime
+	if c.rate > 0 {
+		usual = max(usual, time.Duration(float64(left)/c.rate*float64(time.Second)))
+	}
+	switch {
+	case now.Sub(from.since) >= slowAfter && most > slowTimes*usual:
+		return of, from.give(from.pos)
+	case left >= 2*leastBite:
+		return of, from.give(from.pos + left/2)
+	}
+	return nil, nil
+}
+
+// finish notes how a bite ended. The caller holds mu.
+func (c *crew) finish(o *order, b *bite, err error) {
+	o.busy = slices.DeleteFunc(o.busy, func(other *bite) bool { return other == b })
+	if took := c.clock.Now().Sub(b.since).Seconds(); err == nil && b.pos > b.start && took > 0 {
+		rate := float64(b.pos-b.start) / took
+		if c.rate == 0 {
+			c.rate = rate
+		}
+		c.rate += (rate - c.rate) / 16
+	}
+	switch {
+	case err == nil, errors.Is(err, errOver):
+	case errors.Is(err, branchline.ErrGone) || errors.Is(err, branchline.ErrNotFound):
+		o.task.lost.Store(true)
+		b.st.fail(nil) // the edge's change feed tells of the removal
+	case errors.Is(err, errSite) || permanent(err):
+		b.st.fail(err)
+	default:
+		b.st.fail(nil)
+		o.fail(fmt.Errorf("fetch segment %s of %s: %w", b.st.seg.ID, b.st.task.stream, err))
+	}
+	if b.st.over() && !slices.ContainsFunc(o.busy, func(other *bite) bool { return other.st == b.st }) {
+		c.giveUp(b.st)
+	}
+	c.settle(o)
+}
+
+// giveUp gives back the room of what has not become whole of a segment that nobody is at any more. The caller
+// holds mu.
+func (c *crew) giveUp(st *segmentTransfer) {
+	for _, p := range st.parts {
+		c.release(p)
+	}
+}
+
+func (c *crew) release(p *part) {
+	if p.begun && !p.ended {
+		c.room += p.size()
+		p.ended, p.pieces = true, nil
+	}
+}
+
+// fail ends the order with the first error. The caller holds the crew's mu.
+func (o *order) fail(err error) {
+	if o.err == nil {
+		o.err = err
+	}
+	o.queue = nil
+	o.stop()
+}
+
+func (o *order) over() bool { return len(o.queue)+len(o.busy) == 0 }
+
+// settle tells whoever waits for the order if it is over. The caller holds mu.
+func (c *crew) settle(o *order) {
+	if !o.over() {
+		return
+	}
+	select {
+	case <-o.done:
+		return
+	default:
+	}
+	for _, st := range o.all {
+		c.giveUp(st)
+	}
+	close(o.done)
+}
+
+// tooMany notes that the site has too many fetches, and reports whether there can be fewer.
+func (c *crew) tooMany() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if b.next >= len(b.parts) {
-		return part{}, false
+	if c.working <= leastStreams {
+		return false
 	}
-	return b.parts[b.next], true
-}
-
-// take reads the rest of one part from body and stores it.
-func (b *bite) take(ctx context.Context, p part, body io.Reader) error {
-	if b.room == 0 {
-		if err := b.st.task.memory.Acquire(ctx, p.size()); err != nil {
-			return err
-		}
-		b.room = p.size()
+	if c.most == 0 {
+		c.most = c.working
 	}
-	if b.data.Len() == 0 {
-		b.data.Grow(int(min(p.size(), firstRead)))
-	}
-	if _, err := io.CopyN(&b.data, body, p.size()-int64(b.data.Len())); err != nil {
-		if ctx.Err() == nil && errors.Is(err, io.EOF) {
-			err = fmt.Errorf("bytes ended early: %w", branchline.ErrUnavailable)
-		}
-		return bySite(ctx, err)
-	}
-	err := b.st.stored(p, b.data.Bytes())
-	b.data = bytes.Buffer{}
-	b.rest()
-	if err != nil {
-		return fmt.Errorf("%w: %w", errStore, err)
-	}
-	return nil
+	c.most = max(c.most-1, leastStreams)
+	return true
 }

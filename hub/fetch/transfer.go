@@ -10,8 +10,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sync/semaphore"
-
 	"github.com/branchline-video/branchline"
 	"github.com/branchline-video/branchline/hub/policy"
 	"github.com/branchline-video/branchline/segstore"
@@ -45,9 +43,9 @@ type task struct {
 	take     taking
 	priority policy.Priority
 	reason   string
-	job      string              // the job's ID; empty for what policies want
-	gentle   bool                // expects few bytes, and lets less urgent work go on
-	memory   *semaphore.Weighted // of the site, for what is being read
+	job      string // the job's ID; empty for what policies want
+	gentle   bool   // expects few bytes, and lets less urgent work go on
+	crew     *crew  // of the site
 	started  time.Time
 	cancel   context.CancelFunc
 
@@ -77,21 +75,21 @@ func (t *task) share() float64 {
 // Whatever was put before an error stays, and damage to one segment, which is noted in the task and no
 // error, keeps nothing else from being brought. All that the task counts as held is on stable storage when it
 // returns, after an error too. It returns the edge's errors and the store's.
-func (f *Fetcher) bring(ctx context.Context, src branchline.Source, t *task) (time.Time, error) {
+func (f *Fetcher) bring(ctx context.Context, t *task) (time.Time, error) {
 	local, ok := t.stream.Within(t.stream.Site())
 	if !ok {
 		return time.Time{}, fmt.Errorf("fetch %s: %w", t.stream, branchline.ErrInvalid)
 	}
 	var end time.Time
 	for span := t.span; ; {
-		listed, err := src.Segments(ctx, local, span)
+		listed, err := t.crew.src.Segments(ctx, local, span)
 		if err != nil {
 			return end, fmt.Errorf("list %s at its site: %w", t.stream, err)
 		}
 		if len(listed) == 0 {
 			return end, nil
 		}
-		if err := f.bringSegments(ctx, src, t, listed); err != nil {
+		if err := f.bringSegments(ctx, t, listed); err != nil {
 			return end, err
 		}
 		last := listed[len(listed)-1]
@@ -111,9 +109,7 @@ func listedEnd(seg branchline.Segment) time.Time {
 	return seg.Span.Start
 }
 
-func (f *Fetcher) bringSegments(
-	ctx context.Context, src branchline.Source, t *task, listed []branchline.Segment,
-) error {
+func (f *Fetcher) bringSegments(ctx context.Context, t *task, listed []branchline.Segment) error {
 	if t.only != (branchline.SegmentID{}) {
 		other := func(seg branchline.Segment) bool { return seg.ID != t.only }
 		if listed = slices.DeleteFunc(slices.Clone(listed), other); len(listed) == 0 {
@@ -132,7 +128,7 @@ func (f *Fetcher) bringSegments(
 	}
 	all := make([]*segmentTransfer, len(listed))
 	for i, seg := range listed {
-		st := &segmentTransfer{f: f, src: src, task: t, seg: seg}
+		st := &segmentTransfer{f: f, task: t, seg: seg}
 		all[i] = st
 		if reason := differs(here[seg.ID], seg); reason != "" {
 			if err := f.store.Quarantine(seg.ID, reason); err != nil {
@@ -143,7 +139,7 @@ func (f *Fetcher) bringSegments(
 		}
 		st.plan(here[seg.ID])
 	}
-	err = f.stripe(ctx, src, t, all)
+	err = t.crew.bring(ctx, t, all)
 	for _, st := range all {
 		if st.damaged != nil {
 			span := branchline.TimeRange{Start: st.seg.Span.Start, End: listedEnd(st.seg)}
@@ -206,10 +202,9 @@ func (f *Fetcher) here(
 // segmentTransfer brings the missing parts of one segment.
 type segmentTransfer struct {
 	f     *Fetcher
-	src   branchline.Source
 	task  *task
 	seg   branchline.Segment // as the edge lists it
-	parts []part
+	parts []*part
 	// whole says that the hub's copy was put aside and all of the segment is fetched anew.
 	whole bool
 	ready chan struct{} // closed when the store has begun the segment, or never will
@@ -230,12 +225,17 @@ type part struct {
 	bytes        branchline.ByteRange
 	init, footer bool
 	fragment     branchline.Fragment
+
+	// Of the crew that brings it, whose mu guards them.
+	begun, ended bool // room was taken for it; and given back
+	pieces       []piece
+	came         int64 // bytes of all pieces
 }
 
-func (p part) size() int64 { return p.bytes.End - p.bytes.Start }
+func (p *part) size() int64 { return p.bytes.End - p.bytes.Start }
 
 // limit returns the most bytes that the store takes for such a part.
-func (p part) limit() int64 {
+func (p *part) limit() int64 {
 	switch {
 	case p.init:
 		return segstore.MaxInit
@@ -271,15 +271,15 @@ func (st *segmentTransfer) plan(here branchline.Segment) bool {
 			st.task.held.Add(fr.Length)
 			continue
 		}
-		st.parts = append(st.parts, part{bytes: branchline.ByteRange{Start: fr.Offset, End: fr.End()}, fragment: fr})
+		st.parts = append(st.parts, &part{bytes: branchline.ByteRange{Start: fr.Offset, End: fr.End()}, fragment: fr})
 	}
 	if !begun && len(st.parts) > 0 {
-		init := part{bytes: branchline.ByteRange{End: st.seg.InitSize}, init: true}
-		st.parts = append([]part{init}, st.parts...)
+		init := &part{bytes: branchline.ByteRange{End: st.seg.InitSize}, init: true}
+		st.parts = append([]*part{init}, st.parts...)
 	}
 	if complete && !here.Sealed {
 		last := st.seg.Fragments[len(st.seg.Fragments)-1].End()
-		st.parts = append(st.parts, part{bytes: branchline.ByteRange{Start: last, End: st.seg.Size}, footer: true})
+		st.parts = append(st.parts, &part{bytes: branchline.ByteRange{Start: last, End: st.seg.Size}, footer: true})
 	}
 	return len(st.parts) > 0
 }
@@ -306,6 +306,16 @@ func (st *segmentTransfer) wants(fr branchline.Fragment, wanted branchline.TimeR
 		return fr.Span().Overlaps(wanted)
 	}
 	return false
+}
+
+// possible returns an error for what was listed with a part that the store would refuse.
+func (st *segmentTransfer) possible() error {
+	for _, p := range st.parts {
+		if n := p.size(); n <= 0 || n > p.limit() {
+			return fmt.Errorf("listed with a part of %d bytes: %w", n, branchline.ErrTooLarge)
+		}
+	}
+	return nil
 }
 
 // begin makes the transfer ready for its parts.
@@ -360,7 +370,7 @@ func (st *segmentTransfer) open() {
 }
 
 // stored stores one part, and with the last of all the footer.
-func (st *segmentTransfer) stored(p part, data []byte) error {
+func (st *segmentTransfer) stored(p *part, data []byte) error {
 	err := error(nil)
 	if p.footer {
 		st.count(data)
@@ -402,7 +412,7 @@ func (st *segmentTransfer) count(data []byte) {
 	st.f.counters.bytes.Add(n)
 }
 
-func (st *segmentTransfer) store(p part, data []byte) error {
+func (st *segmentTransfer) store(p *part, data []byte) error {
 	st.count(data)
 	seg, n := st.seg, int64(len(data))
 	if p.init {

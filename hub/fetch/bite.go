@@ -1,0 +1,225 @@
+package fetch
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/branchline-video/branchline"
+)
+
+// readSize is how much is read of a stream at once, at most.
+const readSize = 64 << 10
+
+// bite is a range of consecutive bytes of a segment that one stream brings, with the parts that it touches.
+// The crew's mu guards what is below it while somebody is at the bite.
+type bite struct {
+	st   *segmentTransfer
+	data bytes.Buffer // what came of the part at pos
+
+	start    int64
+	parts    []*part // from pos on
+	pos, end int64   // what is still to come; the end may be taken away
+	since    time.Time
+	stop     context.CancelFunc // ends the stream; nil: there is none
+	taken    bool               // somebody else brings the rest
+}
+
+// piece is what a bite has brought of a part.
+type piece struct {
+	at   int64 // in the segment
+	data []byte
+}
+
+func newBite(st *segmentTransfer, parts []*part) *bite {
+	start := parts[0].bytes.Start
+	return &bite{st: st, parts: parts, start: start, pos: start, end: parts[len(parts)-1].bytes.End}
+}
+
+// split takes what comes before a position off a bite that nobody has begun, and returns it.
+func (b *bite) split(at int64) *bite {
+	before, behind := b.share(at)
+	first := &bite{st: b.st, parts: before, start: b.start, pos: b.start, end: at}
+	b.parts, b.start, b.pos = behind, at, at
+	return first
+}
+
+// give takes what comes from a position on off a bite that somebody is at, and returns it.
+func (b *bite) give(at int64) *bite {
+	before, behind := b.share(at)
+	rest := &bite{st: b.st, parts: behind, start: at, pos: at, end: b.end}
+	b.parts, b.end = before, at
+	if b.pos == at {
+		b.taken = true
+		b.stop()
+	}
+	return rest
+}
+
+// share returns the parts before a position and those behind it; one that it is inside of is among both.
+func (b *bite) share(at int64) (before, behind []*part) {
+	i, _ := slices.BinarySearchFunc(b.parts, at+1, func(p *part, at int64) int { return cmp.Compare(p.bytes.End, at) })
+	before, behind = b.parts[:i:i], b.parts[i:]
+	if len(behind) > 0 && behind[0].bytes.Start < at {
+		before = b.parts[: i+1 : i+1]
+	}
+	return before, behind
+}
+
+// running reports whether there is a stream and something to come.
+func (b *bite) running() bool { return b.stop != nil && !b.taken && b.pos < b.end }
+
+// left returns how long the rest will take; usual is the rate of other bites, in bytes a second, which counts
+// as long as little is known of this one.
+func (b *bite) left(now time.Time, usual float64) time.Duration {
+	past := now.Sub(b.since)
+	rate := float64(b.pos-b.start) / max(past.Seconds(), 0.001)
+	if past < slowAfter {
+		rate = max(rate, usual)
+	}
+	return time.Duration(float64(b.end-b.pos) / max(rate, 1) * float64(time.Second))
+}
+
+// bring brings the bite, asking anew for the rest, from the byte on at which it stopped, when a connection
+// ends and the link goes on, and after a while if the site is busy.
+func (b *bite) bring(ctx context.Context, c *crew) error {
+	for try := 1; ; try++ {
+		from := b.pos
+		err := b.fetch(ctx, c)
+		if b.pos-from >= leastBite {
+			try = 1
+		}
+		switch {
+		case err == nil:
+			return nil
+		case ctx.Err() != nil || errors.Is(err, errStore):
+			return err
+		case errors.Is(err, branchline.ErrBusy) && c.tooMany():
+			select {
+			case <-time.After(busyPause):
+				try--
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		case !errors.Is(err, branchline.ErrUnavailable) || try >= tries:
+			return err
+		}
+	}
+}
+
+// errStore is wrapped by errors of the hub's own store.
+var errStore = errors.New("store what was fetched")
+
+// errOver means that of the segment no more is to be fetched, for a reason that is noted.
+var errOver = errors.New("the segment is given up")
+
+// fetch asks for what is still to come and takes it, as long as nobody else brings it.
+func (b *bite) fetch(ctx context.Context, c *crew) error {
+	stream, stop := context.WithCancel(ctx)
+	defer stop()
+	body, err := c.src.Fetch(stream, b.st.seg.ID, c.begin(b, stop))
+	if err == nil {
+		defer body.Close()
+	}
+	buf := make([]byte, readSize)
+	for {
+		p, left := c.next(b)
+		switch {
+		case p == nil:
+			return nil
+		case left == 0:
+			if err := b.hand(ctx, c, p); err != nil {
+				return err
+			}
+			continue
+		case errors.Is(err, io.EOF) && ctx.Err() == nil:
+			return fmt.Errorf("bytes ended early: %w", branchline.ErrUnavailable)
+		case err != nil:
+			return bySite(ctx, err)
+		}
+		if b.data.Len() == 0 {
+			b.data.Grow(int(min(left, firstRead)))
+		}
+		var n int
+		n, err = body.Read(buf[:min(left, readSize)])
+		c.took(b, buf[:n])
+	}
+}
+
+// hand gives what came of a part to it, and stores the part once it is whole.
+func (b *bite) hand(ctx context.Context, c *crew, p *part) error {
+	data := b.data.Bytes()
+	b.data = bytes.Buffer{}
+	whole := c.put(b, p, data)
+	if whole == nil {
+		return nil
+	}
+	if !p.init {
+		if err := b.st.begun(ctx); err != nil {
+			return err
+		}
+	}
+	if err := b.st.stored(p, whole); err != nil {
+		return fmt.Errorf("%w: %w", errStore, err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.release(p)
+	return nil
+}
+
+// begin notes that the bite has a stream, and returns what to ask it for.
+func (c *crew) begin(b *bite, stop context.CancelFunc) branchline.ByteRange {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if b.stop = stop; b.since.IsZero() {
+		b.since = c.clock.Now()
+	}
+	return branchline.ByteRange{Start: b.pos, End: b.end}
+}
+
+// next returns the part that is being brought, nil if there is none any more, and how much of it is still to
+// come in this bite.
+func (c *crew) next(b *bite) (*part, int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(b.parts) == 0 {
+		return nil, 0
+	}
+	return b.parts[0], min(b.parts[0].bytes.End, b.end) - b.pos
+}
+
+// took notes that bytes came, but for those that somebody else brings by now.
+func (c *crew) took(b *bite, data []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	data = data[:min(int64(len(data)), b.end-b.pos)]
+	b.data.Write(data)
+	b.pos += int64(len(data))
+}
+
+// put gives the part a piece, and returns all of it if nothing is missing any more.
+func (c *crew) put(b *bite, p *part, data []byte) []byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	b.parts = b.parts[1:]
+	p.pieces, p.came = append(p.pieces, piece{b.pos - int64(len(data)), data}), p.came+int64(len(data))
+	if len(data) == 0 || p.came < p.size() {
+		return nil
+	}
+	slices.SortFunc(p.pieces, func(a, b piece) int { return cmp.Compare(a.at, b.at) })
+	if whole := p.pieces[len(p.pieces)-1].data; int64(len(whole)) == p.size() {
+		return whole
+	}
+	whole := make([]byte, 0, p.size())
+	for _, piece := range p.pieces {
+		whole = append(whole, piece.data...)
+	}
+	p.pieces = nil
+	return whole
+}
