@@ -43,6 +43,7 @@ type delay struct {
 	began time.Time
 	last  [3]time.Duration // the newest round trip times
 	line  float64          // bytes a second that the line took when its queue was last too long
+	full  float64          // the same when it began to be
 	past  []point          // what was sent by when, of the last moments
 	done  float64          // bytes that had arrived at began
 	hold  time.Time        // until then the last change of the rate cannot be seen
@@ -149,6 +150,8 @@ func (d *delay) adjust(now time.Time, line float64) {
 		return // what was changed last cannot be seen yet
 	}
 	switch {
+	case queue > target && !d.busy && line < d.rate/2 || queue > target && line < leastRate:
+		// It is the queue of others: nothing was sent that could be less.
 	case queue > target:
 		d.slow(now, line, queue-target/2)
 	case d.rate == 0 || !d.busy:
@@ -186,13 +189,16 @@ func (d *delay) grow(now time.Time, line, share float64) {
 func (d *delay) slow(now time.Time, line float64, excess time.Duration) {
 	within := max(2*d.trip(), 100*time.Millisecond)
 	share := min(max(excess.Seconds()/within.Seconds(), 0.02), 0.6)
+	if d.vain == 0 {
+		d.full = line
+	}
 	d.line = line
 	d.rate = max(line*(1-share), leastRate)
 	d.gain, d.hold = leastGain, now.Add(d.trip())
 	if d.vain++; d.vain > longerAfter {
 		d.idle = idleTime{}
 		d.idle.see(now, d.last[0])
-		d.vain = 0
+		d.vain, d.rate = 0, max(d.rate, d.full)
 	}
 }
 

@@ -17,8 +17,8 @@ const (
 	fullShare = 3
 	// A trial is judged by what it brought in measureTime, after settleTime and settleTrips round trips: new
 	// connections have to be made, and streams opened on them.
-	measureTime = time.Second
-	settleTime  = 500 * time.Millisecond
+	measureTime = 500 * time.Millisecond
+	settleTime  = 250 * time.Millisecond
 	settleTrips = 4
 	// So long no trial is made after one that brought nothing, doubled each time.
 	firstHold = 10 * time.Second
@@ -65,7 +65,6 @@ type sizing struct {
 	since  time.Duration // the measuring begins
 	from   int           // connections before the trial that goes on; 0: none does
 	before float64       // bytes per second, with them
-	fast   bool          // the last trial brought as much as it could
 	hold   time.Duration // no trial before
 	fewer  time.Duration // no trial with fewer before
 	pause  time.Duration // the next hold
@@ -98,10 +97,12 @@ func (s sizing) step(past time.Duration, conns []sample) sizing {
 	}
 	switch {
 	case s.calm >= idleAfter && s.want > least:
-		s.from, s.calm, s.fast = 0, idleAfter-halveEvery, false
+		s.from, s.calm = 0, idleAfter-halveEvery
 		return s.to(max(s.want/2, least), p.rtt)
 	case s.want < least && s.from == 0:
 		return s.to(least, p.rtt)
+	case s.from == 0 && p.limited && !p.full && s.want < s.best && s.over > 0 && s.now >= s.hold:
+		return s.try(s.best, p.rtt) // it has been idle
 	case s.over < measureTime:
 		return s
 	case s.from > 0:
@@ -118,13 +119,10 @@ func (s sizing) step(past time.Duration, conns []sample) sizing {
 
 // times is how many times as many connections are tried.
 func (s sizing) times() int {
-	switch {
-	case s.lost > s.sent*heavyLoss:
+	if s.lost > s.sent*heavyLoss {
 		return 8
-	case s.fast:
-		return 4
 	}
-	return 2
+	return 4
 }
 
 // try begins a trial with n connections.
@@ -151,7 +149,7 @@ func (s sizing) judge(p path) sizing {
 	from := s.from
 	s.from = 0
 	if ratio > 1 && gain >= 1+(ratio-1)/10 || ratio < 1 && gain >= 0.97 {
-		s.fast, s.best = gain >= 0.6*ratio, s.want
+		s.best = s.want
 		if ratio > 1 {
 			s.pause, s.fewer = firstHold, s.now+firstHold
 		} else {
@@ -159,7 +157,7 @@ func (s sizing) judge(p path) sizing {
 		}
 		return s.measure(s.now)
 	}
-	s.fast, s.best, s.hold = false, 0, s.now+s.pause
+	s.best, s.hold = 0, s.now+s.pause
 	s.pause = min(2*s.pause, maxHold)
 	if ratio > 2 && gain >= 1.1 { // it was too much of a good thing
 		from *= 2
