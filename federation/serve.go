@@ -25,7 +25,7 @@ const (
 	// connection of a bundle and some more. More is answered with ErrBusy.
 	maxControlCalls = 64
 	maxChangesCalls = 8
-	maxFetchCalls   = 160
+	maxFetchCalls   = 224
 	maxLiveCalls    = 88 * maxLanes
 	maxAllCalls     = maxControlCalls + maxChangesCalls + maxFetchCalls + maxLiveCalls
 	// copySize is the piece in which a fetch is read and sent.

@@ -91,6 +91,18 @@ func (a *archive) bring(ctx context.Context, during time.Duration, most float64)
 	return (after - before) * 8 / mega / took.Seconds(), err
 }
 
+// relink starts the edge anew, so that its link knows nothing but the path as it is now, and lets it come to rest.
+func (a *archive) relink(ctx context.Context) error {
+	a.Edge.Stop()
+	if err := a.StartEdge(); err != nil {
+		return err
+	}
+	if _, err := a.Linked(ctx, 1, time.Minute); err != nil {
+		return err
+	}
+	return wait(ctx, 3*time.Second)
+}
+
 const bulkRate = 100 // Mbit/s
 
 func bulk(ctx context.Context, b *bench) error {
@@ -141,7 +153,7 @@ func (b *bench) cell(ctx context.Context, a *archive, rtt time.Duration, loss fl
 		if err != nil {
 			return err
 		}
-		if _, err := a.Linked(ctx, 1, time.Minute); err != nil {
+		if err := a.relink(ctx); err != nil {
 			return err
 		}
 		p, err := a.bring(ctx, b.seconds, bulkRate)

@@ -154,10 +154,9 @@ func (d *delay) adjust(now time.Time, line float64) {
 		// It is the queue of others: nothing was sent that could be less.
 	case queue > target:
 		d.slow(now, line, queue-target/2)
-	case d.rate == 0 || !d.busy:
-		d.vain = 0
 	case d.vain > 0: // the queue is gone
 		d.vain, d.rate = 0, max(d.rate, d.line*0.97)
+	case d.rate == 0 || !d.busy:
 	default:
 		d.grow(now, line, float64(queue)/float64(target))
 	}
@@ -182,7 +181,7 @@ func (d *delay) grow(now time.Time, line, share float64) {
 		return
 	}
 	d.gain = leastGain
-	d.rate = min(d.rate*(1+leastGain*(1-share)), line*(1+leastGain))
+	d.rate = max(d.rate, min(d.rate*(1+leastGain*(1-share)), line*(1+leastGain)))
 }
 
 // slow lowers the rate so far below the line's that the excess of the queue is gone within two round trips.

@@ -14,8 +14,8 @@ import (
 
 const (
 	// MaxConnections bounds the connections of one bundle. So many NewReno windows fill 100 Mbit/s over
-	// 80 ms at 1 % loss.
-	MaxConnections = 64
+	// 80 ms at 3 % loss.
+	MaxConnections = 128
 	// drainTime is how long a connection that is no longer needed is kept after its last stream has ended,
 	// for what is still under way.
 	drainTime = time.Second

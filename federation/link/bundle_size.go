@@ -1,6 +1,7 @@
 package link
 
 import (
+	"math"
 	"slices"
 	"time"
 )
@@ -15,15 +16,40 @@ const (
 	// third and by at least fullDelay. More connections would only make the queue longer.
 	fullDelay = 15 * time.Millisecond
 	fullShare = 3
-	// A trial is judged by what it brought in measureTime, after settleTime and settleTrips round trips: new
-	// connections have to be made, and streams opened on them.
-	measureTime = 500 * time.Millisecond
-	settleTime  = 250 * time.Millisecond
-	settleTrips = 4
-	// So long no trial is made after one that brought nothing, doubled each time.
-	firstHold = 10 * time.Second
-	maxHold   = 2 * time.Minute
-	// A bundle that has not been limited for idleAfter is halved, and again every halveEvery.
+	// New connections carry what they can settleTime and settleTrips round trips after they were made, which is
+	// waited for so long as joinPatience, for three of four.
+	settleTime   = 250 * time.Millisecond
+	settleTrips  = 4
+	joinPatience = 3 * time.Second
+	// A single connection is joined by as many more at first, at a share lost from heavyLoss on so many; but by no
+	// more than so many that their handshakes, of joinCost bytes each, are what the path brings in joinShare.
+	firstTimes = 4
+	heavyTimes = 16
+	heavyLoss  = 0.003
+	fewPackets = 3 // lost, which say nothing yet
+	joinCost   = 4 << 10
+	joinShare  = 500 * time.Millisecond
+	// mathis is how many packets a window has on average at a loss of one: the square root of 3/2, as in Mathis
+	// et al., The Macroscopic Behavior of the TCP Congestion Avoidance Algorithm, 1997. spare is what the
+	// connections should be able to carry of what the path was seen to bring at most, as that shrinks by topLoss
+	// a second.
+	mathis  = 1.22
+	spare   = 1.25
+	topLoss = 0.03
+	// rateTime and lossTime are over what rate and loss are averaged.
+	rateTime = 500 * time.Millisecond
+	lossTime = 8 * time.Second
+	// Loss that has grown by worseTimes and worseLoss with more connections, which brought less than worseGain,
+	// is not by chance: the path drops what is beyond its rate, without a queue. So they are taken back, and
+	// there are no more for firstHold, doubled each time.
+	worseTimes = 2
+	worseLoss  = 0.005
+	worseGain  = 1.25
+	firstHold  = 10 * time.Second
+	maxHold    = 2 * time.Minute
+	// Of connections that are not needed a third is given up every trimEvery. A bundle that has not been limited
+	// for idleAfter is halved, and again every halveEvery.
+	trimEvery  = 3 * time.Second
 	idleAfter  = 3 * time.Second
 	halveEvery = time.Second
 	// busyRate, in bytes per second, is what a picture needs at least. While so much is sent over a path that
@@ -34,8 +60,6 @@ const (
 	// starvedAfter is how long windows may be what limits a path that is not full, and loses nothing now: a
 	// window that was once cut grows by a packet in a round trip, and a fresh one doubles.
 	starvedAfter = 2 * time.Second
-	// heavyLoss is the share lost from which on a trial goes far at once.
-	heavyLoss = 0.003
 )
 
 // sample is what went over one connection between two looks.
@@ -48,133 +72,148 @@ type sample struct {
 // sizing decides how many connections a bundle should have. It is a value: step returns the next one, and
 // depends on nothing else. The zero value wants one connection, from the first step on.
 //
-// One more connection helps where random loss keeps every window small and no queue tells that the path is
-// full. Whether it has helped is measured, and what brought nothing is taken back. That is also how it
-// comes down from too many: now and then it tries with fewer.
+// Loss by chance keeps every window small, and no queue tells that the path is full. How much one connection
+// carries then is known, and so is what the path has brought at most: that many are made.
 type sizing struct {
 	want int
 
 	now    time.Duration // since the first step
 	calm   time.Duration // for so long nothing was limited
 	hungry time.Duration // for so long windows were what limited, and the path was not full
-	best   int           // connections that last brought more than fewer did: where the next trial goes at once
 	lossy  time.Duration // until when the last loss is remembered
-	sent   float64       // measured bytes that arrived, over
-	lost   float64       // meanwhile
-	over   time.Duration
-	since  time.Duration // the measuring begins
-	from   int           // connections before the trial that goes on; 0: none does
-	before float64       // bytes per second, with them
-	hold   time.Duration // no trial before
-	fewer  time.Duration // no trial with fewer before
+	rate   float64       // at which bytes arrive, a second
+	top    float64       // the most of it
+	sent   float64       // bytes of late
+	lost   float64       // of them
+	next   time.Duration // no change before: the last one has still to be seen
+	late   time.Duration // until when connections are waited for
+	best   int           // connections that it had before it was idle
+	from   int           // connections before the last growth; 0: that was good
+	before float64       // the rate then
+	share  float64       // lost, then
+	hold   time.Duration // no growth before
 	pause  time.Duration // the next hold
 }
 
 // step returns the decision after one more look at all connections.
 func (s sizing) step(past time.Duration, conns []sample) sizing {
 	s.want, s.pause = max(s.want, 1), max(s.pause, firstHold)
-	s.now += past
 	p := survey(conns)
-	if p.lost > 0 {
-		s.lossy = s.now + lossMemory
-	}
-	if p.limited {
-		s.calm = 0
-	} else {
-		s.calm += past
-	}
-	if s.hungry += past; !p.limited || p.full {
-		s.hungry = 0
-	}
-	if s.now > s.since {
-		s.sent += p.arrived
-		s.lost += p.lost
-		s.over += past
-	}
+	s = s.see(past, p)
 	least := 1
 	if p.arrived/past.Seconds() >= busyRate && s.now < s.lossy {
 		least = 2
 	}
+	made := len(conns) >= s.want-s.want/4
+	if !made && s.now < s.late {
+		s.next = s.now + settled(p.rtt)
+	}
 	switch {
 	case s.calm >= idleAfter && s.want > least:
-		s.from, s.calm = 0, idleAfter-halveEvery
+		s.calm, s.from, s.best = idleAfter-halveEvery, 0, max(s.best, s.want)
 		return s.to(max(s.want/2, least), p.rtt)
-	case s.want < least && s.from == 0:
+	case s.want < least && !p.limited:
 		return s.to(least, p.rtt)
-	case s.from == 0 && p.limited && !p.full && s.want < s.best && s.over > 0 && s.now >= s.hold:
-		return s.try(s.best, p.rtt) // it has been idle
-	case s.over < measureTime:
+	case s.want < s.best && s.now < s.lossy && p.limited && !p.full:
+		return s.to(s.best, p.rtt)
+	case s.now < s.next:
 		return s
-	case s.from > 0:
-		return s.judge(p)
-	case !p.limited || s.now < s.hold:
-		return s.measure(s.now)
-	case !p.full && (s.now < s.lossy || s.hungry >= starvedAfter) && s.want < MaxConnections && len(conns) >= s.want:
-		return s.try(min(max(s.times()*s.want, s.best), MaxConnections), p.rtt)
-	case p.full && s.want > 2 && s.now >= s.fewer:
-		return s.try(s.want*3/4, p.rtt)
+	case s.from > 0 && s.worse(p):
+		s.hold, s.best = s.now+s.pause, 0
+		s.pause = min(2*s.pause, maxHold)
+		from := s.from
+		s.from = 0
+		return s.to(from, p.rtt)
 	}
-	return s.measure(s.now)
-}
-
-// times is how many times as many connections are tried.
-func (s sizing) times() int {
-	if s.lost > s.sent*heavyLoss {
-		return 8
+	if s.from > 0 {
+		s.from, s.pause = 0, firstHold
 	}
-	return 4
-}
-
-// try begins a trial with n connections.
-func (s sizing) try(n int, rtt time.Duration) sizing {
-	s.from, s.before = s.want, s.sent/s.over.Seconds()
-	return s.to(n, rtt)
-}
-
-func (s sizing) to(n int, rtt time.Duration) sizing {
-	s.want = n
-	return s.measure(s.now + settleTime + settleTrips*rtt)
-}
-
-func (s sizing) measure(since time.Duration) sizing {
-	s.since, s.sent, s.lost, s.over = since, 0, 0, 0
+	need := s.need(p)
+	switch {
+	case s.more(p) && made:
+		s.from, s.before, s.share, s.hungry, s.best = s.want, s.rate, s.lossShare(), 0, 0
+		s.sent, s.lost = s.sent/10, s.lost/10 // from now on it may be another
+		return s.to(s.further(need), p.rtt)
+	case s.want > max(need+need/2, least) && (p.full || s.now >= s.lossy):
+		s = s.to(max(need, s.want*2/3, least), p.rtt)
+		s.next = s.now + trimEvery
+	}
 	return s
 }
 
-// judge ends the trial: more connections stay if each brought at least a tenth of what one had, fewer if
-// nearly nothing was lost by it.
-func (s sizing) judge(p path) sizing {
-	gain := s.sent / s.over.Seconds() / max(s.before, 1)
-	ratio := float64(s.want) / float64(s.from)
-	from := s.from
-	s.from = 0
-	if ratio > 1 && gain >= 1+(ratio-1)/10 || ratio < 1 && gain >= 0.97 {
-		s.best = s.want
-		if ratio > 1 {
-			s.pause, s.fewer = firstHold, s.now+firstHold
-		} else {
-			s.hold = s.now + firstHold
-		}
-		return s.measure(s.now)
+// see takes in what was seen since the last look.
+func (s sizing) see(past time.Duration, p path) sizing {
+	s.now += past
+	s.calm += past
+	s.hungry += past
+	if p.limited {
+		s.calm = 0
 	}
-	s.best, s.hold = 0, s.now+s.pause
-	s.pause = min(2*s.pause, maxHold)
-	if ratio > 2 && gain >= 1.1 { // it was too much of a good thing
-		from *= 2
+	if !p.limited || p.full {
+		s.hungry = 0
 	}
-	return s.to(from, p.rtt)
+	if p.lost > 0 {
+		s.lossy = s.now + lossMemory
+	}
+	if !p.full || p.lost <= (worseTimes*s.lossShare()+worseLoss)*p.arrived { // else a queue had no room
+		keep := math.Exp(-past.Seconds() / lossTime.Seconds())
+		s.sent, s.lost = s.sent*keep+p.arrived+p.lost, s.lost*keep+p.lost
+	}
+	s.rate += (p.arrived/past.Seconds() - s.rate) * (1 - math.Exp(-past.Seconds()/rateTime.Seconds()))
+	s.top = max(s.top*(1-topLoss*past.Seconds()), s.rate)
+	return s
 }
+
+func (s sizing) lossShare() float64 { return s.lost / max(s.sent, 1) }
+
+// need is how many connections carry what the path brings.
+func (s sizing) need(p path) int {
+	each := mathis * packetSize / p.best.Seconds() / math.Sqrt(s.lossShare())
+	return int(min(math.Ceil(spare*s.top/max(each, 1)), MaxConnections))
+}
+
+// more reports whether more connections would bring more.
+func (s sizing) more(p path) bool {
+	return p.limited && !p.full && s.now >= s.hold && (s.now < s.lossy || s.hungry >= starvedAfter) &&
+		s.want < MaxConnections
+}
+
+// further is how many connections there are after a growth.
+func (s sizing) further(need int) int {
+	n := 2 * s.want
+	switch heavy := s.lossShare() >= heavyLoss && s.lost > fewPackets*packetSize; {
+	case heavy && s.want == 1:
+		n = heavyTimes
+	case heavy && s.want < heavyTimes || s.want == 1:
+		n = firstTimes * s.want
+	}
+	affordable := int(s.top * joinShare.Seconds() / joinCost)
+	return min(max(min(max(n, need), affordable), 2*s.want), MaxConnections)
+}
+
+// worse reports whether the last growth did nothing but make the path lose more.
+func (s sizing) worse(p path) bool {
+	share := s.lossShare()
+	return !p.full && share > worseTimes*s.share && share > s.share+worseLoss && s.rate < worseGain*s.before
+}
+
+func (s sizing) to(n int, rtt time.Duration) sizing {
+	s.want, s.late, s.next = n, s.now+joinPatience, s.now+settled(rtt)
+	return s
+}
+
+// settled is how long it takes until new connections carry what they can.
+func settled(rtt time.Duration) time.Duration { return settleTime + settleTrips*rtt }
 
 // path is what all connections tell together.
 type path struct {
 	arrived, lost float64
-	rtt           time.Duration // the median
+	rtt, best     time.Duration // the median, and the least
 	limited, full bool
 }
 
 func survey(conns []sample) path {
 	var p path
-	var best time.Duration
 	limited := 0
 	trips := make([]time.Duration, len(conns))
 	for i, c := range conns {
@@ -183,8 +222,8 @@ func survey(conns []sample) path {
 		if c.limited {
 			limited++
 		}
-		if trips[i] = c.rtt; c.best > 0 && (best == 0 || c.best < best) {
-			best = c.best
+		if trips[i] = c.rtt; c.best > 0 && (p.best == 0 || c.best < p.best) {
+			p.best = c.best
 		}
 	}
 	if len(conns) == 0 {
@@ -193,6 +232,6 @@ func survey(conns []sample) path {
 	slices.Sort(trips)
 	p.rtt = trips[len(trips)/2]
 	p.limited = 2*limited >= len(conns)
-	p.full = best > 0 && p.rtt > best+max(best/fullShare, fullDelay)
+	p.full = p.best > 0 && p.rtt > p.best+max(p.best/fullShare, fullDelay)
 	return p
 }

@@ -15,6 +15,7 @@ type road struct {
 	loss float64
 	rtt  time.Duration
 	send float64 // bytes per second to send, 0 for any
+	drop bool    // what is beyond the rate is dropped, and never waits
 }
 
 // drive runs the sizing over the road for a time and returns the connections wanted at each second.
@@ -40,16 +41,20 @@ func (r road) samples(n int) []sample {
 	if r.send > 0 && r.send < r.rate {
 		share, limited = r.send/float64(n), each < r.send/float64(n)
 	}
+	loss := r.loss
 	if each > share {
 		each = share
-		if limited {
+		switch {
+		case r.drop: // as much as keeps every window at its share
+			loss = math.Pow(1.22*packet/r.rtt.Seconds()/each, 2)
+		case limited:
 			rtt = 2 * r.rtt // the queue
 		}
 	}
 	list := make([]sample, n)
 	for i := range list {
 		sent := each * sizeEvery.Seconds()
-		list[i] = sample{sent: sent, lost: sent * r.loss, window: each * rtt.Seconds(), rtt: rtt, best: r.rtt}
+		list[i] = sample{sent: sent, lost: sent * loss, window: each * rtt.Seconds(), rtt: rtt, best: r.rtt}
 		list[i].limited = limited
 	}
 	return list
@@ -65,16 +70,22 @@ func TestSizing(t *testing.T) {
 		most       int // connections in the first minute
 		want, rest [2]int
 	}{
-		{"a clean path needs one", road{100 * mbit, 0, long, 0}, road{}, 1, [2]int{1, 1}, [2]int{1, 1}},
-		{"at 1 % loss all are needed", road{100 * mbit, 0.01, long, 0}, road{}, 64, [2]int{45, 64}, [2]int{1, 1}},
-		{"at 0.1 % loss some are", road{100 * mbit, 0.001, long, 0}, road{}, 64, [2]int{18, 40}, [2]int{1, 1}},
-		{"a thin path is full soon", road{2 * mbit, 0.01, long, 0}, road{}, 2, [2]int{1, 2}, [2]int{1, 1}},
-		{"a picture over a lossy path has two", road{100 * mbit, 0.01, long, 0.5 * mbit}, road{}, 2,
+		{"a clean path needs one", road{rate: 100 * mbit, rtt: long}, road{}, 1, [2]int{1, 1}, [2]int{1, 1}},
+		{"at 3 % loss all are needed", road{rate: 100 * mbit, loss: 0.03, rtt: long}, road{}, 128, [2]int{90, 128},
+			[2]int{1, 1}},
+		{"at 1 % loss half of them", road{rate: 100 * mbit, loss: 0.01, rtt: long}, road{}, 100, [2]int{45, 100},
+			[2]int{1, 1}},
+		{"at 0.1 % loss some", road{rate: 100 * mbit, loss: 0.001, rtt: long}, road{}, 64, [2]int{18, 40},
+			[2]int{1, 1}},
+		{"a thin path is full soon", road{rate: 2 * mbit, loss: 0.01, rtt: long}, road{}, 16, [2]int{1, 2}, [2]int{1, 1}},
+		{"a path that drops what is too much needs no more", road{rate: 20 * mbit, rtt: long, drop: true}, road{}, 32,
+			[2]int{1, 16}, [2]int{1, 1}},
+		{"a picture over a lossy path has two", road{rate: 100 * mbit, loss: 0.01, rtt: long, send: 0.5 * mbit}, road{}, 2,
 			[2]int{2, 2}, [2]int{1, 1}},
-		{"a picture over a clean path has one", road{100 * mbit, 0, long, 0.5 * mbit}, road{}, 1,
+		{"a picture over a clean path has one", road{rate: 100 * mbit, rtt: long, send: 0.5 * mbit}, road{}, 1,
 			[2]int{1, 1}, [2]int{1, 1}},
-		{"when the loss ends fewer do", road{100 * mbit, 0.01, long, 0}, road{100 * mbit, 0, long, 0}, 64,
-			[2]int{45, 64}, [2]int{1, 8}},
+		{"when the loss ends fewer do", road{rate: 100 * mbit, loss: 0.01, rtt: long},
+			road{rate: 100 * mbit, rtt: long}, 128, [2]int{45, 100}, [2]int{1, 8}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var s sizing
@@ -95,7 +106,7 @@ func TestSizing(t *testing.T) {
 // TestSizingGrowsSoon: a branch's bulk does not wait long for its connections.
 func TestSizingGrowsSoon(t *testing.T) {
 	var s sizing
-	r := road{100e6 / 8, 0.01, 80 * time.Millisecond, 0}
+	r := road{rate: 100e6 / 8, loss: 0.01, rtt: 80 * time.Millisecond}
 	wanted := r.drive(&s, 12*time.Second)
 	if s.want < 50 {
 		t.Errorf("the connections were %v", wanted)

@@ -1,6 +1,7 @@
 package link
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math"
@@ -18,6 +19,8 @@ const (
 	// The pause after connections could not be made, which doubles each time.
 	firstJoinPause = 5 * time.Second
 	maxJoinPause   = time.Minute
+	// leastTime is how long the least round trip time counts, at least.
+	leastTime = 30 * time.Second
 	// quiet is after how long without a packet a connection gets no new streams while others get some.
 	quiet = KeepAlive + KeepAlive/2
 )
@@ -33,8 +36,10 @@ var errAlone = errors.New("the peer takes no further connections")
 type sight struct {
 	last  Stats
 	at    time.Time
-	heard time.Time     // something had arrived
-	cost  atomic.Uint64 // bits of a float64: seconds of its path for each byte under way, or more
+	least [2]time.Duration // round trip time of this leastTime and of the one before
+	since time.Time        // this one began
+	heard time.Time        // something had arrived
+	cost  atomic.Uint64    // bits of a float64: seconds of its path for each byte under way, or more
 }
 
 // look returns what has gone over the connection since the last look.
@@ -43,7 +48,7 @@ func (j *joined) look(now time.Time) sample {
 	past := now.Sub(v.at)
 	m := sample{
 		sent: float64(s.Sent - v.last.Sent), lost: max(float64(s.Lost)-float64(v.last.Lost), 0),
-		window: float64(s.CongestionWindow), rtt: s.RTT, best: s.MinRTT,
+		window: float64(s.CongestionWindow), rtt: s.RTT, best: v.best(now, s),
 	}
 	if v.at.IsZero() {
 		m.sent, m.lost, past = 0, 0, sizeEvery
@@ -62,6 +67,17 @@ func (j *joined) look(now time.Time) sample {
 	}
 	v.cost.Store(math.Float64bits(cost))
 	return m
+}
+
+// best returns the least round trip time of the last while. That of the whole connection may be one of another
+// path.
+func (v *sight) best(now time.Time, s Stats) time.Duration {
+	rtt := cmp.Or(s.Latest, s.RTT)
+	if now.Sub(v.since) >= leastTime {
+		v.least, v.since = [2]time.Duration{rtt, v.least[0]}, now
+	}
+	v.least[0] = min(v.least[0], rtt)
+	return min(v.least[0], cmp.Or(v.least[1], v.least[0]))
 }
 
 // load is how long one more stream would wait for its share of the connection, in some unit.

@@ -173,6 +173,9 @@ func handshake(ctx context.Context, addr *net.UDPAddr, opt Options, w *watchdog)
 func (e *endpoint) dial(ctx context.Context, addr *net.UDPAddr, opt Options, w *watchdog) (*conn, error) {
 	conf := config()
 	conf.Tracer, conf.DisablePathMTUDiscovery = w.trace, opt.Small
+	if !opt.Small {
+		conf.InitialPacketSize = max(packetSize, opt.known)
+	}
 	c, err := e.t.Dial(ctx, addr, guarded(opt.TLS), conf)
 	if err != nil {
 		return nil, quicHandshakeError(meaning(err))
@@ -206,7 +209,7 @@ func dialled(c *conn, e *endpoint, addr *net.UDPAddr, opt Options) (*bundle, err
 	more.TLS.NextProtos = []string{opt.Join}
 	b.dial = func(ctx context.Context, small bool) (Conn, error) {
 		more := more
-		more.Small = small || opt.Small
+		more.Small, more.known = small || opt.Small, b.passes()
 		c, err := e.dial(ctx, addr, more, new(watchdog))
 		var refused *quic.TransportError
 		if errors.As(err, &refused) && refused.Remote && refused.ErrorCode.IsCryptoError() {

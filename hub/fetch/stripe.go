@@ -15,11 +15,10 @@ import (
 
 const (
 	// A site has at least leastStreams fetches under way, to fill a long link while answers are waited for,
-	// and streamsPerLane for each connection of the link, so that none is idle between two fetches. There are no
+	// and half as many more than the link has connections, so that none is idle between two fetches. There are no
 	// more than mostStreams, which an edge answers at once.
-	leastStreams   = 4
-	streamsPerLane = 2
-	mostStreams    = 136
+	leastStreams = 4
+	mostStreams  = 200
 	// A fetch is of what a stream brings in biteTime, so that a slow connection holds up little, and not of so
 	// little that asking costs more than fetching. It begins with firstBite, as nothing is known.
 	biteTime  = 500 * time.Millisecond
@@ -141,7 +140,7 @@ func (c *crew) streams() int {
 	if l, ok := c.src.(lanes); ok {
 		n = l.Lanes()
 	}
-	return max(min(n*streamsPerLane, mostStreams), leastStreams)
+	return max(min(n+n/2, mostStreams), leastStreams)
 }
 
 // serve is a worker: it begins with the bite, and leaves when there is nothing more.
@@ -161,7 +160,8 @@ func (c *crew) serve(o *order, b *bite) {
 	}
 }
 
-// take returns what to bring next: of the most urgent orders, of that which fewest are at. The caller holds mu.
+// take returns what to bring next, of the most urgent orders the oldest: so they end one after the other, and the
+// next ones are made ready meanwhile. The caller holds mu.
 func (c *crew) take() (*order, *bite) {
 	for _, o := range c.orders {
 		o.queue = slices.DeleteFunc(o.queue, func(b *bite) bool { return b.st.over() })
@@ -169,19 +169,30 @@ func (c *crew) take() (*order, *bite) {
 	}
 	c.orders = slices.DeleteFunc(c.orders, (*order).over)
 	slices.SortStableFunc(c.orders, func(a, b *order) int {
-		return cmp.Or(cmp.Compare(a.task.priority, b.task.priority), cmp.Compare(len(a.busy), len(b.busy)))
+		return cmp.Compare(a.task.priority, b.task.priority)
 	})
+	of, slowest, left := c.slowest()
+	if slowest != nil && c.stuck(slowest, left) {
+		return of, of.give(slowest, slowest.pos)
+	}
 	for _, o := range c.orders {
 		if b := c.cut(o); b != nil {
 			o.busy = append(o.busy, b)
 			return o, b
 		}
 	}
-	o, b := c.steal()
-	if b != nil {
-		o.busy = append(o.busy, b)
+	if slowest != nil && slowest.end-slowest.pos >= 2*leastBite {
+		return of, of.give(slowest, (slowest.pos+slowest.end)/2)
 	}
-	return o, b
+	return nil, nil
+}
+
+// give takes what comes from a position on off a bite that somebody is at, for somebody else. The caller holds the
+// crew's mu.
+func (o *order) give(b *bite, at int64) *bite {
+	rest := b.give(at)
+	o.busy = append(o.busy, rest)
+	return rest
 }
 
 // cut takes a bite off what is to do in the order, as far as there is room; it does not end shortly before the
@@ -221,34 +232,28 @@ func (c *crew) cut(o *order) *bite {
 	return b.split(at)
 }
 
-// steal takes a share of what somebody is at: half of what takes longest, or all of it if it would take far
-// too long. The caller holds mu.
-func (c *crew) steal() (*order, *bite) {
-	var of *order
-	var from *bite
-	most, now := time.Duration(0), c.clock.Now()
+// slowest returns the bite that takes longest of those that somebody is at, nil if there is none, and for how long
+// yet. The caller holds mu.
+func (c *crew) slowest() (of *order, slowest *bite, most time.Duration) {
+	now := c.clock.Now()
 	for _, o := range c.orders {
 		for _, b := range o.busy {
 			if left := b.left(now, c.rate); o.err == nil && b.running() && left > most {
-				of, from, most = o, b, left
+				of, slowest, most = o, b, left
 			}
 		}
 	}
-	if from == nil {
-		return nil, nil
-	}
-	left := from.end - from.pos
+	return of, slowest, most
+}
+
+// stuck reports whether a bite, which takes so much longer, would better be on another connection. The caller
+// holds mu.
+func (c *crew) stuck(b *bite, left time.Duration) bool {
 	usual := biteTime
 	if c.rate > 0 {
-		usual = max(usual, time.Duration(float64(left)/c.rate*float64(time.Second)))
+		usual = max(usual, time.Duration(float64(b.end-b.pos)/c.rate*float64(time.Second)))
 	}
-	switch {
-	case now.Sub(from.since) >= slowAfter && most > slowTimes*usual:
-		return of, from.give(from.pos)
-	case left >= 2*leastBite:
-		return of, from.give(from.pos + left/2)
-	}
-	return nil, nil
+	return c.clock.Now().Sub(b.since) >= slowAfter && left > slowTimes*usual
 }
 
 // finish notes how a bite ended. The caller holds mu.

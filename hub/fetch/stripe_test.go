@@ -153,8 +153,8 @@ func TestStripe(t *testing.T) {
 		wanted int // streams at once
 	}{
 		"one connection":       {1, 0, leastStreams},
-		"sixteen":              {16, 0, 32},
-		"sixteen that die":     {16, 150_000, 32},
+		"sixteen":              {16, 0, 24},
+		"sixteen that die":     {16, 150_000, 24},
 		"more than it is good": {1000, 0, 60},
 	} {
 		t.Run(name, func(t *testing.T) {
