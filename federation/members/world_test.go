@@ -200,10 +200,10 @@ func (c *centre) close() {
 }
 
 // standing joins what the hub knows of a site, as hub.Node does.
-func (c *centre) standing(site string) Standing {
+func (c *centre) standing(site string) Peer {
 	l, ok := c.m.Link(branchline.SiteID(site))
 	if !ok {
-		return Standing{}
+		return Peer{}
 	}
 	return Join(time.Now(), l, c.m.Gossip(branchline.SiteID(site)))
 }
