@@ -17,8 +17,9 @@ const (
 	keepEvery = 10 * time.Second
 	keepShare = 1000
 	// The capacity is the most that was sent in a second in which the line was full, of the last
-	// capacityBuckets of capacityBucket each in which there was one.
+	// capacityBuckets of capacityBucket each in which there was one. The first is known when that has ceased to grow.
 	measureTime     = time.Second
+	settleRounds    = 3 // so many in which it does not grow make the first capacity
 	capacityBucket  = 5 * time.Minute
 	capacityBuckets = 4
 	// newsFrom is by what share the capacity has to change to be kept.
@@ -42,6 +43,8 @@ type count struct {
 	full    bool // the line was, since began
 	began   time.Time
 	at      uint64 // total then
+	best    Rate   // measured, before the capacity was known
+	steady  int    // measurements since
 	buckets [capacityBuckets]Rate
 	turned  time.Time
 
@@ -126,8 +129,22 @@ func (c *count) measure(now time.Time, full bool) {
 		copy(c.buckets[1:], c.buckets[:])
 		c.buckets[0], c.turned = 0, now
 	}
-	c.buckets[0] = max(c.buckets[0], rate)
 	c.began, c.at = now, c.total
+	if c.capacity() == 0 && !c.settled(rate) {
+		return
+	}
+	c.buckets[0] = max(c.buckets[0], rate)
+}
+
+// settled reports whether the rate has ceased to grow. Before that it is not the line's: a share of it would be the
+// limit, below which nobody sees what the line can do.
+func (c *count) settled(rate Rate) bool {
+	if float64(rate) > (1+newsFrom)*float64(c.best) {
+		c.best, c.steady = rate, 0
+		return false
+	}
+	c.steady++
+	return c.steady >= settleRounds
 }
 
 func (c *count) capacity() (most Rate) {
