@@ -157,7 +157,12 @@ func TestUplinkBudget(t *testing.T) {
 	s.passes(40 * time.Second)
 	s.link.Cut(false)
 	s.linked(20 * time.Second)
-	s.next(time.Minute)
+	before := s.bytes()
+	took, err := network.Until(t.Context(), 100*time.Millisecond, time.Minute, func() bool { return s.bytes() > before })
+	if err != nil {
+		t.Fatalf("no backfill: %v", err)
+	}
+	t.Logf("the first fragment is fetched %.1f s after the link is up", took.Seconds())
 	var work sync.WaitGroup
 	var beside, full, instead watching
 	var busy []time.Duration

@@ -100,6 +100,7 @@ type Budget struct {
 	until    time.Time // when that changes; zero: never
 	lookedAt time.Time
 	admitted map[*admission]bool
+	entries  uint64 // how often admitted has changed
 }
 
 // tap is a link that is looked at.
