@@ -45,6 +45,7 @@ type delay struct {
 	line  float64          // bytes a second that the line took when its queue was last too long
 	past  []point          // what was sent by when, of the last moments
 	done  float64          // bytes that had arrived at began
+	took  float64          // bytes a second that the line took in the round before
 	hold  time.Time        // until then the last change of the rate cannot be seen
 	vain  int              // rounds of slowing down one after the other
 	drain time.Time        // when the rate was last halved to see the idle round trip time
@@ -120,7 +121,9 @@ func (d *delay) observe(now time.Time, rtt time.Duration, sent uint64, starved b
 		return
 	}
 	done := d.sentAt(now.Add(-rtt)) // an answer is to what was sent a round trip ago
-	d.adjust(now, max(done-d.done, 0)/took.Seconds())
+	line := max(done-d.done, 0) / took.Seconds()
+	d.adjust(now, max(line, d.took)) // in one round there may have been a pause
+	d.took = line
 	d.round(now, done)
 }
 
@@ -179,7 +182,8 @@ func (d *delay) grow(now time.Time, line, share float64) {
 		return
 	}
 	d.gain = leastGain
-	d.rate = min(d.rate*(1+leastGain*(1-share)), line*(1+leastGain))
+	// What was taken in a round in which pictures paused says nothing of the line: it does not lower the rate.
+	d.rate = max(d.rate, min(d.rate*(1+leastGain*(1-share)), line*(1+leastGain)))
 }
 
 // slow lowers the rate so far below the line's that the excess of the queue is gone within two round trips.
