@@ -22,6 +22,8 @@ const (
 	settleRounds    = 3 // so many in which it does not grow make the first capacity
 	capacityBucket  = 5 * time.Minute
 	capacityBuckets = 4
+	// mostBehind is how long the clock may be before the month that is counted.
+	mostBehind = 31 * 24 * time.Hour
 	// newsFrom is by what share the capacity has to change to be kept.
 	newsFrom = 0.05
 )
@@ -39,6 +41,7 @@ type count struct {
 
 	start, end time.Time // of the month
 	used       int64     // in it
+	behind     time.Time // the clock is before that month since then, as it tells itself
 
 	full    bool // the line was, since began
 	began   time.Time
@@ -77,19 +80,35 @@ func (c *count) open(path string, now time.Time) error {
 		return fmt.Errorf("read what the uplink has sent from %s: %w; without the file it counts from zero", path, err)
 	}
 	c.buckets[0], c.turned = c.kept.Capacity, now
+	if c.kept.Month.After(c.start) { // the clock is behind, as of a box without a battery that has just started
+		c.start, c.end = c.quota.Month(c.kept.Month, c.zone)
+	}
 	if !c.kept.Month.Before(c.start) && c.kept.Month.Before(c.end) {
 		c.used = c.kept.Used
 	}
 	return nil
 }
 
+// turn begins the next month when it is time. While the clock is before the month it goes on with that, so that a
+// clock that is behind for a while forgets nothing; for at most mostBehind, as the clock may have been ahead.
+func (c *count) turn(now time.Time) {
+	switch {
+	case !now.Before(c.start):
+		c.behind = time.Time{}
+	case c.behind.IsZero() || now.Before(c.behind):
+		c.behind = now
+	}
+	if now.Before(c.end) && (c.behind.IsZero() || now.Sub(c.behind) < mostBehind) {
+		return
+	}
+	c.start, c.end = c.quota.Month(now, c.zone)
+	c.used, c.behind = 0, time.Time{}
+}
+
 // sent counts bytes that were sent.
 func (c *count) sent(now time.Time, bytes uint64) {
 	c.total += bytes
-	if !now.Before(c.end) {
-		c.start, c.end = c.quota.Month(now, c.zone)
-		c.used = 0
-	}
+	c.turn(now)
 	c.used += int64(bytes)
 }
 
