@@ -5,7 +5,6 @@ import (
 	"io"
 	"testing"
 
-	"github.com/branchline-video/branchline"
 	"github.com/branchline-video/branchline/federation/budget"
 )
 
@@ -41,7 +40,7 @@ func TestCallsOverlap(t *testing.T) {
 	check("recorded", class, budget.Planned, 0)
 	release, err := s.view(testStream)
 	if err == nil {
-		err = s.watches.put(branchline.StreamID(testStream), release)
+		err = s.watches.put(testStream, release)
 	}
 	if err != nil {
 		t.Fatal(err)

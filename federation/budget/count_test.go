@@ -49,7 +49,9 @@ func TestQuotaOverWrongClocks(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				b = open(t, budget.Config{Path: path, Quota: budget.Quota{Bytes: 1e12}, Clock: clock.New(func() time.Time { return now })})
+				b = open(t, budget.Config{
+					Path: path, Quota: budget.Quota{Bytes: 1e12}, Clock: clock.New(func() time.Time { return now }),
+				})
 				sent = 0
 				b.Attach(func() budget.Sample { return budget.Sample{Sent: sent} })
 			}

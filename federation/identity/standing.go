@@ -99,8 +99,8 @@ type Greeting struct {
 
 // Greet decides whether the node of a verified certificate may link, and remembers it, durably, if so. The errors
 // are [ErrQuarantined], [ErrSuperseded], and [branchline.ErrBusy] for a node about which there is doubt and
-// which is to come again. A node that does not tell its life is not compared with others, and waits while another one of
-// its site is linked: so who hides it takes no link from a node that does not.
+// which is to come again. A node that does not tell its life is not compared with others, and waits while another
+// one of its site is linked: so who hides it takes no link from a node that does not.
 func (a *Authority) Greet(g Greeting) error {
 	c, site, r, err := a.entry(g.Leaf)
 	if err != nil {
