@@ -97,16 +97,18 @@ func sampleOf(conn link.Conn) func() budget.Sample {
 func (s *server) admit(a *answer, stream branchline.StreamID, keyFrames bool) (func() budget.Class, func(), error) {
 	changing := s.urgency(a, stream)
 	if a.priority > PriorityLive {
-		return changing, func() {}, nil
+		return changing, s.watches.begin(stream), nil
 	}
 	leave, err := s.budget.Admit(budget.Asked{Hub: s.hub(), Stream: stream, KeyFrames: keyFrames})
 	if err != nil || keyFrames {
 		return func() budget.Class { return budget.Live }, leave, err
 	}
+	end := s.watches.begin(stream)
 	if err := s.watches.put(stream, leave); err != nil {
+		end()
 		return nil, nil, err
 	}
-	return changing, func() { _ = s.watches.put(stream, nil) }, nil // taking off never fails
+	return changing, end, nil
 }
 
 // urgency returns how urgent the answer is that carries a live stream, each time that it is called. One goroutine

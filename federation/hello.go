@@ -49,7 +49,6 @@ func greetAs(ctx context.Context, conn link.Conn, hello *wire.HelloRequest) ([]W
 	return decodeWays(a.GetHello().GetAbove())
 }
 
-// welcome answers the greeting, on the side that accepted, and returns the peer's software.
 // welcomeIf answers the greeting, on the side that accepted, and returns the peer's software. A node that may not
 // be in the tier, or not by may, is told that error.
 func welcomeIf(ctx context.Context, conn link.Conn, software string, tier *Tier,

@@ -29,6 +29,8 @@ const (
 	// maxPending bounds the connections of sites that have not greeted yet. It is more than maxLinks, as
 	// all may come at once after a restart.
 	maxPending = 1200
+	// maxPendingOf bounds those of one site: more than it dials at once, by all its uplinks and carriers.
+	maxPendingOf = 8
 	// verifyEvery is how often each link's certificate is verified again, so that revoking a site ends
 	// its link within seconds, from whatever process it was revoked.
 	verifyEvery = 2 * time.Second
@@ -77,6 +79,7 @@ type Peers struct {
 
 	mu      sync.Mutex
 	links   map[branchline.SiteID]*peer
+	greets  map[branchline.SiteID]int // connections that have not greeted yet
 	denials map[branchline.SiteID]*denials
 }
 
@@ -106,7 +109,7 @@ func OpenPeers(cfg PeersConfig) (*Peers, error) {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	p := &Peers{cfg: cfg, pending: make(chan struct{}, maxPending), links: make(map[branchline.SiteID]*peer),
-		denials: make(map[branchline.SiteID]*denials)}
+		greets: make(map[branchline.SiteID]int), denials: make(map[branchline.SiteID]*denials)}
 	l, err := link.Listen(cfg.Addr, link.Options{
 		TLS: cfg.Authority.TLS(), Verify: p.verify, ListenPacket: cfg.ListenPacket, ResetKey: cfg.Authority.ResetKey(),
 		Join: identity.ProtocolJoin, Single: identity.ProtocolEnrol,
@@ -264,15 +267,13 @@ func (p *Peers) link(ctx context.Context, conn link.Conn) error {
 }
 
 func (p *Peers) welcome(ctx context.Context, conn link.Conn) (*peer, error) {
-	select {
-	case p.pending <- struct{}{}:
-	default:
-		return nil, fmt.Errorf("more than %d connections are waiting: %w", maxPending, branchline.ErrBusy)
+	leave, err := p.enter(conn.Peer().Site)
+	if err != nil {
+		return nil, err
 	}
-	defer func() { <-p.pending }()
+	defer leave()
 	l := &peer{remote: NewRemote(conn), conn: conn, since: p.cfg.Clock.Now(), leaf: conn.Peer().Leaf,
 		done: make(chan struct{})}
-	var err error
 	l.software, err = welcomeIf(ctx, conn, p.cfg.Software, p.cfg.Tier, func(hello *wire.HelloRequest) error {
 		return p.greeted(l, hello)
 	})
@@ -283,6 +284,30 @@ func (p *Peers) welcome(ctx context.Context, conn link.Conn) (*peer, error) {
 		return nil, err
 	}
 	return l, p.claim(ctx, l)
+}
+
+// enter takes a place for a connection of the site that has not greeted yet.
+func (p *Peers) enter(site branchline.SiteID) (leave func(), err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.greets[site] >= maxPendingOf {
+		return nil, fmt.Errorf("more than %d connections of site %s are waiting: %w", maxPendingOf, site,
+			branchline.ErrBusy)
+	}
+	select {
+	case p.pending <- struct{}{}:
+	default:
+		return nil, fmt.Errorf("more than %d connections are waiting: %w", maxPending, branchline.ErrBusy)
+	}
+	p.greets[site]++
+	return func() {
+		<-p.pending
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.greets[site]--; p.greets[site] == 0 {
+			delete(p.greets, site)
+		}
+	}, nil
 }
 
 // claim makes l the link of its site, after an older one has ended.

@@ -8,7 +8,6 @@ import (
 
 	"github.com/branchline-video/branchline"
 	"github.com/branchline-video/branchline/federation/identity"
-	"github.com/branchline-video/branchline/federation/link"
 	wire "github.com/branchline-video/branchline/proto"
 )
 
@@ -69,7 +68,7 @@ func (u *Uplink) askBack(ctx context.Context, hub string) (err error) {
 	if err != nil {
 		return err
 	}
-	conn, err := link.Dial(ctx, hub, link.Options{TLS: conf, ListenPacket: u.cfg.ListenPacket})
+	conn, err := dialHub(ctx, hub, u.options(conf))
 	if err != nil {
 		return err
 	}

@@ -186,8 +186,11 @@ func claimed(back *wire.ReturnRequest) branchline.SiteID {
 }
 
 // renew gives the linked node a fresh certificate, by which the link is judged from now on: a long-lived link
-// outlives the certificate with which it was made.
+// outlives the certificate with which it was made. It gives none to a node that was quarantined just now.
 func (p *Peers) renew(l *peer, csr []byte) (identity.Certificate, error) {
+	if err := p.cfg.Authority.Good(p.leafOf(l), l.instance); err != nil {
+		return identity.Certificate{}, err // the link is about to end
+	}
 	c, err := p.cfg.Authority.Renew(l.remote.Site(), csr)
 	if err == nil {
 		p.mu.Lock()

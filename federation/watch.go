@@ -28,6 +28,32 @@ type watches struct {
 	mu      sync.Mutex
 	ended   bool
 	release map[branchline.StreamID]func() // of those that were let in
+	calls   uint64                         // live calls so far
+	newest  map[branchline.StreamID]uint64 // the newest one of each stream, while it goes on
+}
+
+// begin notes a live call of the stream. With the end of the newest one the stream is watched no more: who calls
+// anew says anew whether it is.
+func (w *watches) begin(stream branchline.StreamID) (end func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.newest == nil {
+		w.newest = map[branchline.StreamID]uint64{}
+	}
+	w.calls++
+	mine := w.calls
+	w.newest[stream] = mine
+	return func() {
+		w.mu.Lock()
+		last := w.newest[stream] == mine
+		if last {
+			delete(w.newest, stream)
+		}
+		w.mu.Unlock()
+		if last {
+			_ = w.put(stream, nil) // taking off never fails
+		}
+	}
 }
 
 // watch answers a WatchRequest.

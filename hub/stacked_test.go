@@ -199,7 +199,7 @@ func TestRegionDark(t *testing.T) {
 		if err != nil || site.Linked || site.Cameras != 1 || s.since(site.Since) != "40" {
 			t.Errorf("the site behind the region: %+v, %v", site, err)
 		}
-		if at, err := s.top.Standing("region.berlin"); err != nil || at.State != members.LinkDown || at.By != "region" {
+		if at, err := s.top.Peer("region.berlin"); err != nil || at.State != members.LinkDown || at.By != "region" {
 			t.Errorf("the site behind the region stands as %+v, %v", at, err)
 		}
 		if region, err := s.top.Catalog().Site("region"); err != nil || !region.Linked {
@@ -226,7 +226,7 @@ func TestRegionDark(t *testing.T) {
 		if site, err = s.top.Catalog().Site("region.berlin"); err != nil || site.Linked {
 			t.Errorf("behind a dark region: %+v, %v", site, err)
 		}
-		if at, err := s.top.Standing("region.berlin"); err != nil || at.State != members.LinkDown ||
+		if at, err := s.top.Peer("region.berlin"); err != nil || at.State != members.LinkDown ||
 			!strings.HasPrefix(at.Reason, "region, by which") {
 			t.Errorf("behind a dark region it stands as %+v, %v", at, err)
 		}
@@ -235,7 +235,7 @@ func TestRegionDark(t *testing.T) {
 		if site, err = s.top.Catalog().Site("region.berlin"); err != nil || !site.Linked {
 			t.Errorf("behind the region that is back: %+v, %v", site, err)
 		}
-		if at, err := s.top.Standing("region.berlin"); err != nil || at.State != members.Online {
+		if at, err := s.top.Peer("region.berlin"); err != nil || at.State != members.Online {
 			t.Errorf("behind the region that is back it stands as %+v, %v", at, err)
 		}
 	})

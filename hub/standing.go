@@ -22,7 +22,7 @@ const (
 type standings struct {
 	mu   sync.Mutex
 	run  context.Context // Run's
-	told map[branchline.SiteID]members.Standing
+	told map[branchline.SiteID]members.Peer
 
 	names map[branchline.SiteID]bool // the list of sites, as it was read
 	until time.Time                  // names is good
@@ -61,19 +61,19 @@ func (n *Node) listed(site branchline.SiteID) bool {
 	return names[site]
 }
 
-// Standing returns how a site stands, its link and its member joined. It wraps [branchline.ErrNotFound] for
+// Peer returns how a site stands, its link and its member joined. It wraps [branchline.ErrNotFound] for
 // a site that was never linked.
-func (n *Node) Standing(site branchline.SiteID) (members.Standing, error) {
+func (n *Node) Peer(site branchline.SiteID) (members.Peer, error) {
 	l, err := n.catalog.Link(site)
 	if err != nil {
-		return members.Standing{}, fmt.Errorf("tell how a site stands: %w", err)
+		return members.Peer{}, fmt.Errorf("tell how a site stands: %w", err)
 	}
 	return n.standing(l), nil
 }
 
 // standing joins what the catalog says of a link, which is what outages are made of, with what the link
 // itself and gossip say.
-func (n *Node) standing(l catalog.SiteLink) members.Standing {
+func (n *Node) standing(l catalog.SiteLink) members.Peer {
 	facts, gossip := members.LinkFacts{}, members.GossipFacts{}
 	known := false
 	if n.members != nil {
@@ -81,8 +81,10 @@ func (n *Node) standing(l catalog.SiteLink) members.Standing {
 		gossip = n.members.Gossip(l.ID)
 	}
 	facts.Up, facts.Since = l.Linked, l.Since
-	if !known && members.State(l.Why.State) == members.Left {
-		facts.Bye = true // it said so to a former life of this hub
+	if !known && members.State(l.Why.State) == members.Left { // so it was seen in a former life of this hub
+		if facts.Bye = l.Why.By == members.TheSite; !facts.Bye && gossip.Life == members.LifeUnknown {
+			gossip.Life = members.LifeLeft
+		}
 	}
 	if l.Linked {
 		facts.Bye = false
@@ -105,7 +107,7 @@ func (n *Node) why(site branchline.SiteID) catalog.Why {
 	return whyOf(n.standing(catalog.SiteLink{ID: site, Since: n.cfg.Clock.Now()}))
 }
 
-func whyOf(s members.Standing) catalog.Why {
+func whyOf(s members.Peer) catalog.Why {
 	return catalog.Why{State: string(s.State), Reason: s.Reason, By: s.By}
 }
 
@@ -137,7 +139,7 @@ func (n *Node) look() error {
 	if err != nil {
 		return err
 	}
-	told := make(map[branchline.SiteID]members.Standing, len(links))
+	told := make(map[branchline.SiteID]members.Peer, len(links))
 	n.stands.mu.Lock()
 	before := n.stands.told
 	n.stands.mu.Unlock()

@@ -6,17 +6,20 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/branchline-video/branchline"
 	"github.com/branchline-video/branchline/federation/identity"
+	"github.com/branchline-video/branchline/hub/catalog"
 	"github.com/branchline-video/branchline/segstore/index"
 )
 
 const (
 	tableKeys = "hub/keys/" // site: its keys, the oldest first
-	// maxKeys bounds the keys of one site.
-	maxKeys = branchline.MaxKeys
+	// maxKeys bounds the keys of one site, and maxKeysBelow the sites behind one link of which keys are known.
+	maxKeys      = branchline.MaxKeys
+	maxKeysBelow = catalog.MaxBelow
 )
 
 // keys remembers with which keys each site has linked. A site signs its segments with the key of its
@@ -46,16 +49,14 @@ func openKeys(db *index.DB) (*keys, error) {
 	return k, nil
 }
 
-// learn adds the key with which a site has linked, durably.
+// learn adds the key with which a site has linked, durably. For one site it is called by one at a time. Those of
+// one site too many behind a link are left out, as the catalog leaves out what they have.
 func (k *keys) learn(site branchline.SiteID, key ed25519.PublicKey) error {
-	if k.known(site, key) || len(key) == 0 {
+	if k.known(site, key) || len(key) == 0 || k.full(site) {
 		return nil
 	}
-	k.mu.Lock()
-	list := append(slices.Clone(k.of[site]), slices.Clone(key))
+	list := append(k.list(site), slices.Clone(key))
 	list = list[max(0, len(list)-maxKeys):]
-	k.of[site] = list
-	k.mu.Unlock()
 	value, err := json.Marshal(list)
 	if err == nil {
 		err = k.db.Update(func(tx *index.Tx) error { return tx.Set([]byte(tableKeys+string(site)), value) })
@@ -63,7 +64,30 @@ func (k *keys) learn(site branchline.SiteID, key ed25519.PublicKey) error {
 	if err != nil {
 		return fmt.Errorf("store key of %s: %w", site, err)
 	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.of[site] = list
 	return nil
+}
+
+// full reports whether a site that is not known is one too many behind its link.
+func (k *keys) full(site branchline.SiteID) bool {
+	way := site.Way()
+	if len(way) == 1 {
+		return false
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.of[site] != nil {
+		return false
+	}
+	n := 0
+	for other := range k.of {
+		if strings.HasPrefix(string(other), string(way[0])+".") {
+			n++
+		}
+	}
+	return n >= maxKeysBelow
 }
 
 func (k *keys) known(site branchline.SiteID, key ed25519.PublicKey) bool {

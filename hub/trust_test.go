@@ -3,6 +3,7 @@ package hub
 import (
 	"crypto/ed25519"
 	"errors"
+	"fmt"
 	"testing"
 
 	"github.com/branchline-video/branchline"
@@ -49,6 +50,43 @@ func TestTrust(t *testing.T) {
 		k, db = open()
 	}
 	db.Close()
+}
+
+// TestKeysAreBounded: a link tells of any number of sites behind it, and of so many the keys are kept.
+func TestKeysAreBounded(t *testing.T) {
+	db, err := index.Open(t.TempDir(), index.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	k, err := openKeys(db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := make(ed25519.PublicKey, ed25519.PublicKeySize)
+	for i := range maxKeysBelow - 1 { // as if they were stored, which takes long
+		k.of[branchline.SiteID(fmt.Sprintf("region.site-%d", i))] = []ed25519.PublicKey{key}
+	}
+	region := vouching{n: &Node{keys: k}, site: "region"}
+	for _, site := range []branchline.SiteID{"the-last", "one-more", "site-1"} {
+		if err := region.learn(branchline.SiteLink{Site: site, Keys: []ed25519.PublicKey{key[1:], key}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(k.of) != maxKeysBelow || k.of["region.the-last"] == nil || len(k.of["region.site-1"]) != 2 {
+		t.Errorf("%d sites are known", len(k.of))
+	}
+	for _, other := range []branchline.SiteID{"region-two.berlin", "region"} {
+		if err := k.learn(other, key); err != nil || !k.known(other, key) {
+			t.Errorf("%s: %v", other, err)
+		}
+	}
+	// What could not be stored is not known, and is learned when it is told again.
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := k.learn("lyon", key); err == nil || k.known("lyon", key) {
+		t.Errorf("not stored, and known: %v", err)
+	}
 }
 
 // TestTrustBelow: of a site behind a hub that hub says with which keys it signs, and nobody else's count.

@@ -4,11 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/branchline-video/branchline"
 	"github.com/branchline-video/branchline/federation"
 	"github.com/branchline-video/branchline/federation/budget"
 )
+
+// tellAgain is the pause before a site is told once more who watches, when it could not be told.
+const tellAgain = 2 * time.Second
 
 // feedKey names a live stream at the hub: whole, or its key frames only, which cannot be recorded.
 type feedKey struct {
@@ -73,6 +77,7 @@ func (n *Node) tellWatched(ctx context.Context, src branchline.Source, key feedK
 	site, local := watcherOf(src), key.stream
 	local, _ = local.Within(key.stream.Site())
 	for {
+		var again <-chan time.Time
 		watched, _ := n.watched(f)
 		if site != nil && watched != told && !key.keyFrames {
 			err := outward(key.stream.Site(), site.Watch(ctx, local, watched))
@@ -83,10 +88,12 @@ func (n *Node) tellWatched(ctx context.Context, src branchline.Source, key feedK
 				n.refuse(f, err)
 			case ctx.Err() == nil:
 				n.log.Warn("a site was not told who watches", "stream", key.stream, "error", err)
+				again = time.After(tellAgain)
 			}
 		}
 		select {
 		case <-f.stirred:
+		case <-again:
 		case <-ctx.Done():
 			return
 		}
@@ -138,11 +145,13 @@ func (n *Node) Uplink(ctx context.Context, site branchline.SiteID) (federation.U
 	if src == nil {
 		return federation.UplinkBudget{}, fmt.Errorf("site %s is not linked: %w", site, branchline.ErrUnavailable)
 	}
-	p, ok := src.(*patient)
-	asked, can := p.Source.(interface {
+	if p, ok := src.(*patient); ok {
+		src = p.Source
+	}
+	asked, can := src.(interface {
 		Uplink(ctx context.Context) (federation.UplinkBudget, error)
 	})
-	if !ok || !can {
+	if !can {
 		return federation.UplinkBudget{}, fmt.Errorf("site %s has no budget: %w", site, branchline.ErrNotFound)
 	}
 	return asked.Uplink(ctx)

@@ -3,9 +3,11 @@ package hub
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/branchline-video/branchline"
 	"github.com/branchline-video/branchline/federation/budget"
@@ -16,12 +18,16 @@ type thin struct {
 	branchline.Source
 	mu      sync.Mutex
 	full    bool
+	dark    bool
 	watched []bool
 }
 
 func (s *thin) Watch(_ context.Context, _ branchline.StreamID, watched bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.dark {
+		return branchline.ErrUnavailable
+	}
 	s.watched = append(s.watched, watched)
 	if watched && s.full {
 		return &budget.Refusal{Budget: 1, Need: 2, Instead: []budget.Alternative{{Stream: "door.sub"}}}
@@ -77,6 +83,38 @@ func TestSiteIsToldWhoWatches(t *testing.T) {
 		gone(c)
 		if ctx.Err() != nil || f.readers != 1 {
 			t.Error("the recording ended")
+		}
+		stop()
+		<-done
+	})
+}
+
+// TestSiteIsToldAgainWhoWatches: a site that could not be told that somebody watches is told again, and does not
+// send the stream as one that is only recorded for as long as it is watched.
+func TestSiteIsToldAgainWhoWatches(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := &Node{log: slog.New(slog.DiscardHandler)}
+		f := &feed{stirred: make(chan struct{}, 1), viewers: map[*context.CancelCauseFunc]bool{}, readers: 1}
+		site := &thin{dark: true}
+		ctx, stop := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			n.tellWatched(ctx, &patient{Source: site}, feedKey{stream: "berlin.door.main"}, f, false)
+		}()
+		var cancel context.CancelCauseFunc
+		n.mu.Lock()
+		f.viewers[&cancel] = true
+		n.mu.Unlock()
+		f.stir()
+		synctest.Wait()
+		site.mu.Lock()
+		site.dark = false
+		site.mu.Unlock()
+		<-time.After(2 * tellAgain)
+		synctest.Wait()
+		if len(site.watched) != 1 || !site.watched[0] {
+			t.Errorf("the site was told %v", site.watched)
 		}
 		stop()
 		<-done

@@ -30,7 +30,9 @@ type Plan struct {
 	Cameras  int
 	Kbits    int           // of each camera
 	Segment  time.Duration // how long segments are; 0: a minute
+	Sub      bool          // each camera has a sub-stream, too
 	Loopback bool          // the edge is at the centre, too, and they speak over its loopback device
+	Edge     string        // what else the edge's configuration says, as YAML; empty: nothing
 	Policies string        // the hub's, as YAML list items; empty: none
 	Seed     uint64
 }
@@ -163,8 +165,13 @@ func (w *World) StartHub() error {
 
 func (w *World) startCameras() error {
 	var ready struct{ URLs []string }
-	p, err := w.Start(w.edgeEnd(), &ready, w.Plan.Binary, "camera", "--listen", "127.0.0.1:0", "--json", "--no-tone",
-		"--size", "320x180", "--count", strconv.Itoa(w.Plan.Cameras), "--bitrate", strconv.Itoa(w.Plan.Kbits))
+	args := []string{"camera", "--listen", "127.0.0.1:0", "--json", "--no-tone",
+		"--size", "320x180", "--count", strconv.Itoa(w.Plan.Cameras), "--bitrate", strconv.Itoa(w.Plan.Kbits)}
+	each := 1 // URLs of a camera
+	if w.Plan.Sub {
+		args, each = append(args, "--sub"), 2
+	}
+	p, err := w.Start(w.edgeEnd(), &ready, w.Plan.Binary, args...)
 	if err != nil {
 		return err
 	}
@@ -175,9 +182,15 @@ func (w *World) startCameras() error {
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "dir: %s\nhttp: %s\nsegment: %s\ncameras:\n", w.EdgeDir(), edgeMetrics, segment)
-	for i, u := range ready.URLs {
-		fmt.Fprintf(&b, "  - {id: %s, url: %q}\n", Camera(i), u)
+	for i := range len(ready.URLs) / each {
+		urls := ready.URLs[each*i:]
+		fmt.Fprintf(&b, "  - {id: %s, url: %q", Camera(i), urls[0])
+		if w.Plan.Sub {
+			fmt.Fprintf(&b, ", sub: %q", urls[1])
+		}
+		b.WriteString("}\n")
 	}
+	b.WriteString(w.Plan.Edge)
 	return os.WriteFile(w.edgeYAML(), []byte(b.String()), 0o600)
 }
 

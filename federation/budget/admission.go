@@ -42,17 +42,13 @@ func (b *Budget) Admit(a Asked) (release func(), err error) {
 		return func() {}, nil
 	}
 	offers := b.offers(a)
+	used, entries := b.used()
 	b.mu.Lock()
-	others := make([]*admission, 0, len(b.admitted))
-	for other := range b.admitted {
-		others = append(others, other)
+	for entries != b.entries { // somebody else came or left meanwhile
+		b.mu.Unlock()
+		used, entries = b.used()
+		b.mu.Lock()
 	}
-	b.mu.Unlock()
-	var used Rate
-	for _, o := range others {
-		used += b.need(o.Stream, o.KeyFrames)
-	}
-	b.mu.Lock()
 	defer b.mu.Unlock()
 	for other := range b.admitted {
 		if other.Asked == a {
@@ -64,8 +60,8 @@ func (b *Budget) Admit(a Asked) (release func(), err error) {
 		class = Request
 	}
 	now := b.cfg.Clock.Now()
-	if len(others) >= maxAdmitted {
-		return nil, fmt.Errorf("admit %s: %d are watching: %w", a.Stream, len(others), branchline.ErrBusy)
+	if len(b.admitted) >= maxAdmitted {
+		return nil, fmt.Errorf("admit %s: %d are watching: %w", a.Stream, len(b.admitted), branchline.ErrBusy)
 	}
 	if err := b.barred(class, now); err != nil {
 		return nil, fmt.Errorf("admit %s: %w", a.Stream, err)
@@ -75,7 +71,7 @@ func (b *Budget) Admit(a Asked) (release func(), err error) {
 		return b.enter(&admission{Asked: a}), nil
 	}
 	r := &Refusal{Budget: rate, Until: b.until, Zone: b.cfg.Schedule.Zone().String(), Used: used,
-		Viewers: len(others), Need: need}
+		Viewers: len(b.admitted), Need: need}
 	for _, o := range offers[1:] {
 		if o.Need < need && used+o.Need <= rate {
 			r.Instead = append(r.Instead, o)
@@ -84,9 +80,25 @@ func (b *Budget) Admit(a Asked) (release func(), err error) {
 	return nil, fmt.Errorf("admit %s: %w", a.Stream, r)
 }
 
+// used returns what those take who were let in, and the number of the entry or leaving after which that is so.
+func (b *Budget) used() (used Rate, entries uint64) {
+	b.mu.Lock()
+	all := make([]*admission, 0, len(b.admitted))
+	for a := range b.admitted {
+		all = append(all, a)
+	}
+	entries = b.entries
+	b.mu.Unlock()
+	for _, a := range all {
+		used += b.need(a.Stream, a.KeyFrames)
+	}
+	return used, entries
+}
+
 // enter counts one more of whom was let in.
 func (b *Budget) enter(a *admission) (release func()) {
 	b.admitted[a] = true
+	b.entries++
 	a.users++
 	var once bool
 	return func() {
@@ -99,6 +111,7 @@ func (b *Budget) enter(a *admission) (release func()) {
 			a.users--
 			return
 		}
+		b.entries++
 		delete(b.admitted, a)
 	}
 }

@@ -51,8 +51,9 @@ const (
 	// lookEvery is how often the links are looked at while something is sent, and idleLook while nothing is.
 	lookEvery = 20 * time.Millisecond
 	idleLook  = time.Second
-	// burst is how long a bucket fills while nothing is sent.
-	burst = 50 * time.Millisecond
+	// burst is how long a bucket fills while nothing is sent. With a chunk it is how far a second is over the limit at
+	// most, which is a twenty-fifth.
+	burst = 30 * time.Millisecond
 	// packetCost is what each packet has in headers outside of QUIC, in bytes: UDP and IPv4.
 	packetCost = 28
 )
@@ -99,6 +100,7 @@ type Budget struct {
 	until    time.Time // when that changes; zero: never
 	lookedAt time.Time
 	admitted map[*admission]bool
+	entries  uint64 // how often admitted has changed
 }
 
 // tap is a link that is looked at.

@@ -17,10 +17,13 @@ const (
 	keepEvery = 10 * time.Second
 	keepShare = 1000
 	// The capacity is the most that was sent in a second in which the line was full, of the last
-	// capacityBuckets of capacityBucket each in which there was one.
+	// capacityBuckets of capacityBucket each in which there was one. The first is known when that has ceased to grow.
 	measureTime     = time.Second
+	settleRounds    = 3 // so many in which it does not grow make the first capacity
 	capacityBucket  = 5 * time.Minute
 	capacityBuckets = 4
+	// mostBehind is how long the clock may be before the month that is counted.
+	mostBehind = 31 * 24 * time.Hour
 	// newsFrom is by what share the capacity has to change to be kept.
 	newsFrom = 0.05
 )
@@ -38,10 +41,13 @@ type count struct {
 
 	start, end time.Time // of the month
 	used       int64     // in it
+	behind     time.Time // the clock is before that month since then, as it tells itself
 
 	full    bool // the line was, since began
 	began   time.Time
 	at      uint64 // total then
+	best    Rate   // measured, before the capacity was known
+	steady  int    // measurements since
 	buckets [capacityBuckets]Rate
 	turned  time.Time
 
@@ -74,19 +80,35 @@ func (c *count) open(path string, now time.Time) error {
 		return fmt.Errorf("read what the uplink has sent from %s: %w; without the file it counts from zero", path, err)
 	}
 	c.buckets[0], c.turned = c.kept.Capacity, now
+	if c.kept.Month.After(c.start) { // the clock is behind, as of a box without a battery that has just started
+		c.start, c.end = c.quota.Month(c.kept.Month, c.zone)
+	}
 	if !c.kept.Month.Before(c.start) && c.kept.Month.Before(c.end) {
 		c.used = c.kept.Used
 	}
 	return nil
 }
 
+// turn begins the next month when it is time. While the clock is before the month it goes on with that, so that a
+// clock that is behind for a while forgets nothing; for at most mostBehind, as the clock may have been ahead.
+func (c *count) turn(now time.Time) {
+	switch {
+	case !now.Before(c.start):
+		c.behind = time.Time{}
+	case c.behind.IsZero() || now.Before(c.behind):
+		c.behind = now
+	}
+	if now.Before(c.end) && (c.behind.IsZero() || now.Sub(c.behind) < mostBehind) {
+		return
+	}
+	c.start, c.end = c.quota.Month(now, c.zone)
+	c.used, c.behind = 0, time.Time{}
+}
+
 // sent counts bytes that were sent.
 func (c *count) sent(now time.Time, bytes uint64) {
 	c.total += bytes
-	if !now.Before(c.end) {
-		c.start, c.end = c.quota.Month(now, c.zone)
-		c.used = 0
-	}
+	c.turn(now)
 	c.used += int64(bytes)
 }
 
@@ -126,8 +148,22 @@ func (c *count) measure(now time.Time, full bool) {
 		copy(c.buckets[1:], c.buckets[:])
 		c.buckets[0], c.turned = 0, now
 	}
-	c.buckets[0] = max(c.buckets[0], rate)
 	c.began, c.at = now, c.total
+	if c.capacity() == 0 && !c.settled(rate) {
+		return
+	}
+	c.buckets[0] = max(c.buckets[0], rate)
+}
+
+// settled reports whether the rate has ceased to grow. Before that it is not the line's: a share of it would be the
+// limit, below which nobody sees what the line can do.
+func (c *count) settled(rate Rate) bool {
+	if float64(rate) > (1+newsFrom)*float64(c.best) {
+		c.best, c.steady = rate, 0
+		return false
+	}
+	c.steady++
+	return c.steady >= settleRounds
 }
 
 func (c *count) capacity() (most Rate) {

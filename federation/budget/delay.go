@@ -46,6 +46,7 @@ type delay struct {
 	full  float64          // the same when it began to be
 	past  []point          // what was sent by when, of the last moments
 	done  float64          // bytes that had arrived at began
+	took  float64          // bytes a second that the line took in the round before
 	hold  time.Time        // until then the last change of the rate cannot be seen
 	vain  int              // rounds of slowing down one after the other
 	drain time.Time        // when the rate was last halved to see the idle round trip time
@@ -121,7 +122,9 @@ func (d *delay) observe(now time.Time, rtt time.Duration, sent uint64, starved b
 		return
 	}
 	done := d.sentAt(now.Add(-rtt)) // an answer is to what was sent a round trip ago
-	d.adjust(now, max(done-d.done, 0)/took.Seconds())
+	line := max(done-d.done, 0) / took.Seconds()
+	d.adjust(now, max(line, d.took)) // in one round there may have been a pause
+	d.took = line
 	d.round(now, done)
 }
 
@@ -181,6 +184,7 @@ func (d *delay) grow(now time.Time, line, share float64) {
 		return
 	}
 	d.gain = leastGain
+	// What was taken in a round in which pictures paused says nothing of the line: it does not lower the rate.
 	d.rate = max(d.rate, min(d.rate*(1+leastGain*(1-share)), line*(1+leastGain)))
 }
 

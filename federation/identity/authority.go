@@ -323,17 +323,20 @@ func (a *Authority) serverCert() (*tls.Certificate, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make the hub's certificate: %w", err)
 	}
-	a.server = &tls.Certificate{Certificate: c.chain(leaf.Raw), PrivateKey: key, Leaf: leaf}
-	return a.server, nil
+	own := &tls.Certificate{Certificate: c.chain(leaf.Raw), PrivateKey: key, Leaf: leaf}
+	if a.ca == c { // else another one has read of a change meanwhile
+		a.server = own
+	}
+	return own, nil
 }
 
 // ResetKey returns a secret that stays the same over restarts, for the QUIC listener. A new authority has
-// another one from the next start on; with the organisation's there is none.
+// another one from the next start on; with the organisation's it is of a file of the hub's own.
 func (a *Authority) ResetKey() [32]byte {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.ca == nil {
-		return [32]byte{}
+	if a.org != nil {
+		return a.org.reset
 	}
 	return sha256.Sum256(append([]byte("branchline stateless reset "), a.ca.key.Seed()...))
 }

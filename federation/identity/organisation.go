@@ -2,6 +2,7 @@ package identity
 
 import (
 	"cmp"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
@@ -85,6 +86,7 @@ func (r NameRule) site(c *x509.Certificate) (branchline.SiteID, error) {
 type organisation struct {
 	files Organisation
 	clock clock.Clock
+	reset [32]byte // at a hub, a secret for [Authority.ResetKey]
 
 	mu            sync.Mutex
 	read          []os.FileInfo // of the files that the rest was read from
@@ -107,10 +109,15 @@ func OpenOrganisation(dir string, files Organisation, clk clock.Clock) (*Authori
 	}
 	a := newAuthority(dir, clk)
 	a.org = newOrganisation(files, clk)
+	secret, err := loadKey(dir, "hub.key")
+	if err != nil {
+		return nil, fmt.Errorf("open authority: %w", err)
+	}
+	a.org.reset = sha256.Sum256(append([]byte("branchline stateless reset "), secret.Seed()...))
 	if err := a.org.load(); err != nil {
 		return nil, fmt.Errorf("open authority: %w", err)
 	}
-	_, err := a.list()
+	_, err = a.list()
 	return a, err
 }
 

@@ -85,7 +85,7 @@ func (a *Authority) Return(r Returning) (Certificate, error) {
 			return errUnchanged
 		}
 		why = ErrWaiting
-		if w != nil && w.Addr == r.Addr && now.Sub(w.At) < time.Minute {
+		if w != nil && host(w.Addr) == host(r.Addr) && now.Sub(w.At) < time.Minute {
 			return errUnchanged
 		}
 		next := waiting{Since: now, Expired: c.NotAfter, Addr: r.Addr, Software: r.Software, At: now}

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -24,6 +25,9 @@ const (
 	// seenAgain is how often it is written down that a quarantined node is still there, and here how long ago
 	// at most that may be for a node that is approved without being named.
 	seenAgain, hereWithin = 20 * time.Second, 50 * time.Second
+	// noteEvery is the least time between two new nodes that are noted of a quarantine: each is a write of the list,
+	// and whoever has the identity may come as often, and as as many nodes, as it likes.
+	noteEvery = time.Second
 	// refreshShare is the share of a certificate's life after which the hub asks for renewal. An edge renews
 	// long before, unless its clock is wrong.
 	refreshShare = 0.85
@@ -95,7 +99,8 @@ type Greeting struct {
 
 // Greet decides whether the node of a verified certificate may link, and remembers it, durably, if so. The errors
 // are [ErrQuarantined], [ErrSuperseded], and [branchline.ErrBusy] for a node about which there is doubt and
-// which is to come again. A node that does not tell its life is not compared with others.
+// which is to come again. A node that does not tell its life is not compared with others, and waits while another
+// one of its site is linked: so who hides it takes no link from a node that does not.
 func (a *Authority) Greet(g Greeting) error {
 	c, site, r, err := a.entry(g.Leaf)
 	if err != nil {
@@ -119,6 +124,10 @@ func (a *Authority) Greet(g Greeting) error {
 		return a.remember(site, seen, s)
 	case older(c, r):
 		return a.held(site, s, ErrSuperseded)
+	}
+	if s.Instance == 0 && seen.Instance != 0 && g.Linked && bytes.Equal(seen.Key, s.Key) {
+		return fmt.Errorf("site %s: another node of it is linked, and this one does not tell which it is: %w", site,
+			branchline.ErrBusy)
 	}
 	cause := judge(seen, s, g)
 	if cause != "" && !a.doubted(site, g.Since) {
@@ -172,7 +181,12 @@ func (a *Authority) doubted(site branchline.SiteID, since time.Time) bool {
 }
 
 func (a *Authority) quarantine(site branchline.SiteID, q *quarantine) error {
-	err := a.change(site, func(r *record) error { r.Quarantine = q; return nil })
+	err := a.change(site, func(r *record) error {
+		if r.Quarantine = q; !r.TokenUsed.IsZero() {
+			r.TokenHash = nil // each of the nodes may have it, and their key is the one that it was used for
+		}
+		return nil
+	})
 	if err != nil {
 		return fmt.Errorf("quarantine site %s: %w", site, err)
 	}
@@ -182,6 +196,14 @@ func (a *Authority) quarantine(site branchline.SiteID, q *quarantine) error {
 	return fmt.Errorf("site %s: %w", site, ErrQuarantined)
 }
 
+// host returns an address without its port, which is another for each connection.
+func host(addr string) string {
+	if h, _, err := net.SplitHostPort(addr); err == nil {
+		return h
+	}
+	return addr
+}
+
 // held notes that the node was there, for the operator who has to choose, and returns why.
 func (a *Authority) held(site branchline.SiteID, s sighting, why error) error {
 	err := a.change(site, func(r *record) error {
@@ -189,7 +211,10 @@ func (a *Authority) held(site branchline.SiteID, s sighting, why error) error {
 			return errUnchanged
 		}
 		i := slices.IndexFunc(r.Quarantine.Nodes, func(o sighting) bool { return o.Instance == s.Instance })
-		if i >= 0 && r.Quarantine.Nodes[i].Addr == s.Addr && s.At.Sub(r.Quarantine.Nodes[i].At) < seenAgain {
+		if i >= 0 && host(r.Quarantine.Nodes[i].Addr) == host(s.Addr) && s.At.Sub(r.Quarantine.Nodes[i].At) < seenAgain {
+			return errUnchanged
+		}
+		if since := s.At.Sub(r.Quarantine.Nodes[0].At); i < 0 && since >= 0 && since < noteEvery {
 			return errUnchanged
 		}
 		r.Quarantine = r.Quarantine.note(s)

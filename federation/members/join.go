@@ -16,7 +16,7 @@ const (
 	LinkDown    State = "link-down"   // nobody can reach it
 	Unreachable State = "unreachable" // from this hub; another one has it
 	OneWay      State = "one-way"     // bytes pass in one direction only
-	Left        State = "left"        // it said that it stops: no alarm
+	Left        State = "left"        // it said that it stops
 )
 
 // States returns all states.
@@ -72,8 +72,8 @@ type GossipFacts struct {
 	Others bool
 }
 
-// Standing is a site's state in words.
-type Standing struct {
+// Peer is a site's link and member joined into one state, in words.
+type Peer struct {
 	State  State
 	Since  time.Time
 	Reason string // for people
@@ -87,11 +87,20 @@ const (
 	Gossip  = "gossip"
 )
 
-// Alarm reports whether somebody should look after the site.
-func (s Standing) Alarm() bool { return s.State != Online && s.State != Suspect && s.State != Left }
+// Alarm reports whether somebody should look after the site. A site that left raises none if it said so to this
+// hub: what other members say of that may be a lie.
+func (p Peer) Alarm() bool {
+	switch p.State {
+	case Online, Suspect:
+		return false
+	case Left:
+		return p.By != TheSite
+	}
+	return true
+}
 
 // Join puts together what link and gossip say of a site at the time now. It is a pure function.
-func Join(now time.Time, l LinkFacts, g GossipFacts) Standing {
+func Join(now time.Time, l LinkFacts, g GossipFacts) Peer {
 	if l.Up {
 		return joinUp(now, l)
 	}
@@ -99,34 +108,34 @@ func Join(now time.Time, l LinkFacts, g GossipFacts) Standing {
 	told := !g.Told.IsZero() && g.Told.After(lost) && g.Life != LifeDead && g.Life != LifeLeft
 	switch {
 	case l.Bye:
-		return Standing{Left, lost, "the site said that it stops", TheSite}
+		return Peer{Left, lost, "the site said that it stops", TheSite}
 	case g.Life == LifeLeft:
-		return Standing{Left, lost, "the site told other members that it stops", Gossip}
+		return Peer{Left, lost, "the site told other members that it stops", Gossip}
 	case told && g.Unheard:
-		return Standing{OneWay, lost, "what the site sends does not arrive here; what this hub sends arrives there", TheSite}
+		return Peer{OneWay, lost, "what the site sends does not arrive here; what this hub sends arrives there", TheSite}
 	case told && len(g.Hubs) > 0:
-		return Standing{Unreachable, lost,
+		return Peer{Unreachable, lost,
 			"the site works and is linked to " + strings.Join(g.Hubs, ", ") + "; only the way to this hub is broken", TheSite}
 	case oneWay(l):
-		return Standing{OneWay, lost,
+		return Peer{OneWay, lost,
 			"when the link was lost, bytes came from the site and it got nothing of what this hub sends", ThisHub}
 	case g.Others && g.Life != LifeDead && now.Sub(lost) < decideWithin:
-		return Standing{Suspect, lost, "the link was lost; other hubs may still reach the site", ThisHub}
+		return Peer{Suspect, lost, "the link was lost; other hubs may still reach the site", ThisHub}
 	case g.Life == LifeDead:
-		return Standing{LinkDown, lost, "the link was lost, and no other member reaches the site", Gossip}
+		return Peer{LinkDown, lost, "the link was lost, and no other member reaches the site", Gossip}
 	}
-	return Standing{LinkDown, lost, "nothing comes from the site", ThisHub}
+	return Peer{LinkDown, lost, "nothing comes from the site", ThisHub}
 }
 
-func joinUp(now time.Time, l LinkFacts) Standing {
+func joinUp(now time.Time, l LinkFacts) Peer {
 	silent := now.Sub(l.Heard)
 	switch {
 	case l.Heard.IsZero() || silent < silentAfter && !oneWay(l):
-		return Standing{Online, l.Since, "the link is up", ThisHub}
+		return Peer{Online, l.Since, "the link is up", ThisHub}
 	case oneWay(l) && silent < silentAfter:
-		return Standing{OneWay, l.Unanswered, "bytes come from the site, and it gets nothing of what this hub sends", ThisHub}
+		return Peer{OneWay, l.Unanswered, "bytes come from the site, and it gets nothing of what this hub sends", ThisHub}
 	}
-	return Standing{Suspect, l.Heard, fmt.Sprintf("nothing came from the site for %d s", int(silent/time.Second)), ThisHub}
+	return Peer{Suspect, l.Heard, fmt.Sprintf("nothing came from the site for %d s", int(silent/time.Second)), ThisHub}
 }
 
 // oneWay reports whether bytes went on coming in while nothing that was sent was acknowledged.

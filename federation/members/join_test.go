@@ -99,3 +99,28 @@ func readGossip(t *testing.T, text string) (g GossipFacts) {
 	}
 	return g
 }
+
+// TestAlarm: nothing that only other members say takes an alarm away.
+func TestAlarm(t *testing.T) {
+	for _, c := range []struct {
+		link, gossip string
+		want         bool
+	}{
+		{"up@10 h99", "left t80", false},
+		{"up@10 h96", "", false},
+		{"up@10 h99.5 u97", "", true},
+		{"down@95 h92", "alive t5 others", false},
+		{"down@90 h87", "alive t5 others", true},
+		{"down@90 h87", "", true},
+		{"down@90 h87", "alive t95 hub-b others", true},
+		{"down@90 bye", "", false},
+		{"down@90 bye", "left t95", false},
+		{"down@90 h87", "left t95", true},
+		{"down@90 h87", "left t95 others", true},
+	} {
+		p := Join(time.Unix(100, 0), readLink(t, c.link), readGossip(t, c.gossip))
+		if p.Alarm() != c.want {
+			t.Errorf("%s | %s: %s by %s has alarm %v", c.link, c.gossip, p.State, p.By, p.Alarm())
+		}
+	}
+}

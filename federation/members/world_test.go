@@ -35,6 +35,13 @@ func (w *wire) cut(up, dn bool) {
 	w.up, w.dn = up, dn
 }
 
+// deaf reports whether nothing comes from the hub.
+func (w *wire) deaf() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.dn
+}
+
 // passes reports whether a packet passes, and when it arrives.
 func (w *wire) passes(up bool, size int) (time.Duration, bool) {
 	w.mu.Lock()
@@ -200,10 +207,10 @@ func (c *centre) close() {
 }
 
 // standing joins what the hub knows of a site, as hub.Node does.
-func (c *centre) standing(site string) Standing {
+func (c *centre) standing(site string) Peer {
 	l, ok := c.m.Link(branchline.SiteID(site))
 	if !ok {
-		return Standing{}
+		return Peer{}
 	}
 	return Join(time.Now(), l, c.m.Gossip(branchline.SiteID(site)))
 }
@@ -294,7 +301,7 @@ func newSite(t *testing.T, name string, seed uint64, loss float64, hubs ...*cent
 		s.wires = append(s.wires, w)
 		s.done.Go(func() {
 			for ctx.Err() == nil {
-				if late, ok := w.passes(true, 0); ok && !w.dn { // a handshake
+				if late, ok := w.passes(true, 0); ok && !w.deaf() { // a handshake
 					rest(ctx, late)
 					_ = linked(ctx, name, m, hub, w)
 				}

@@ -121,7 +121,7 @@ func (hubFacts) Uplink(context.Context, branchline.SiteID) (federation.UplinkBud
 
 func (h hubFacts) Health() error { return h.f.failed }
 
-func (h hubFacts) Standing(site branchline.SiteID) (members.Standing, error) {
+func (h hubFacts) Peer(site branchline.SiteID) (members.Peer, error) {
 	l, err := h.f.Catalog.Link(site)
 	return members.Join(h.f.Clock.Now(), members.LinkFacts{Up: l.Linked, Since: l.Since}, members.GossipFacts{}), err
 }

@@ -650,7 +650,7 @@ type Outage struct {
 
 	// State online: the link is up; suspect: it is silent, or was lost and it is not decided yet why; link-down: nobody
 	// reaches the site; unreachable: from this hub, while the site is linked to another one; one-way: bytes pass in
-	// one direction only; left: its edge was stopped, which is no alarm.
+	// one direction only; left: its edge was stopped.
 	State *PeerState `json:"state,omitempty"`
 }
 
@@ -670,13 +670,13 @@ type Peer struct {
 
 	// State online: the link is up; suspect: it is silent, or was lost and it is not decided yet why; link-down: nobody
 	// reaches the site; unreachable: from this hub, while the site is linked to another one; one-way: bytes pass in
-	// one direction only; left: its edge was stopped, which is no alarm.
+	// one direction only; left: its edge was stopped.
 	State PeerState `json:"state"`
 }
 
 // PeerState online: the link is up; suspect: it is silent, or was lost and it is not decided yet why; link-down: nobody
 // reaches the site; unreachable: from this hub, while the site is linked to another one; one-way: bytes pass in
-// one direction only; left: its edge was stopped, which is no alarm.
+// one direction only; left: its edge was stopped.
 type PeerState string
 
 // Policy What of the stream is brought to the hub without being asked for. always: everything; backfill: what was

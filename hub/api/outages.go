@@ -59,7 +59,7 @@ func (a *API) describePeer(site *Site) error {
 	if site.State != SiteStateUp && site.State != SiteStateDown {
 		return nil
 	}
-	s, err := a.Hub.Standing(branchline.SiteID(site.Id))
+	s, err := a.Hub.Peer(branchline.SiteID(site.Id))
 	if errors.Is(err, branchline.ErrNotFound) {
 		return nil // enrolled, and not linked yet
 	}

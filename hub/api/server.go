@@ -55,8 +55,8 @@ type Hub interface {
 	// Path returns the round trip time of the site's link, zero while it is not known, and what carries it,
 	// "quic" or "tcp"; empty while it is down.
 	Path(site branchline.SiteID) (rtt time.Duration, carrier string)
-	// Standing returns how a site stands. It wraps branchline.ErrNotFound for one that was never linked.
-	Standing(site branchline.SiteID) (members.Standing, error)
+	// Peer returns how a site stands. It wraps branchline.ErrNotFound for one that was never linked.
+	Peer(site branchline.SiteID) (members.Peer, error)
 	// Uplink asks the site how its uplink stands; it wraps branchline.ErrUnavailable while the site is dark and
 	// branchline.ErrNotFound if that has no budget.
 	Uplink(ctx context.Context, site branchline.SiteID) (federation.UplinkBudget, error)

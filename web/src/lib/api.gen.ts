@@ -700,7 +700,7 @@ export interface components {
         /**
          * @description online: the link is up; suspect: it is silent, or was lost and it is not decided yet why; link-down: nobody
          *     reaches the site; unreachable: from this hub, while the site is linked to another one; one-way: bytes pass in
-         *     one direction only; left: its edge was stopped, which is no alarm.
+         *     one direction only; left: its edge was stopped.
          * @enum {string}
          */
         PeerState: "online" | "suspect" | "link-down" | "unreachable" | "one-way" | "left";
