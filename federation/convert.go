@@ -76,13 +76,14 @@ func encodeCamera(c branchline.Camera) *wire.Camera {
 			Id: string(s.ID), Codecs: s.Codecs, Width: uint32(s.Width), Height: uint32(s.Height),
 		})
 	}
+	withMore(w, c.More)
 	return w
 }
 
 func decodeCamera(w *wire.Camera) (branchline.Camera, error) {
 	c := branchline.Camera{
 		ID: branchline.CameraID(w.GetId()), Name: w.GetName(), Added: decodeTime(w.GetAddedNs()),
-		Removed: w.GetRemoved(),
+		Removed: w.GetRemoved(), More: moreOf(w),
 	}
 	if len(c.Name) > branchline.MaxName {
 		return c, invalid("camera name of %d bytes", len(c.Name))
@@ -110,6 +111,7 @@ func encodeSegment(s branchline.Segment) *wire.Segment {
 	for _, f := range s.Fragments {
 		w.Fragments = append(w.Fragments, encodeFragment(f))
 	}
+	withMore(w, s.More)
 	return w
 }
 
@@ -117,7 +119,7 @@ func decodeSegment(w *wire.Segment) (s branchline.Segment, err error) {
 	s = branchline.Segment{
 		Stream: branchline.StreamID(w.GetStream()), Run: w.GetRun(), Number: w.GetNumber(),
 		Span: decodeRange(w.GetSpan()), Codecs: w.GetCodecs(), InitSize: w.GetInitSize(), Size: w.GetSize(),
-		Sealed: w.GetSealed(),
+		Sealed: w.GetSealed(), More: moreOf(w),
 	}
 	if s.ID, err = decodeSegmentID(w.GetId()); err != nil {
 		return s, err
@@ -181,13 +183,14 @@ func encodeChange(c branchline.Change) *wire.Change {
 	default:
 		encodeBelow(w, c)
 	}
+	withMore(w, c.More)
 	return w
 }
 
 // decodeChange returns a change without content for one of a kind that a newer peer has and this node
 // does not know.
 func decodeChange(w *wire.Change) (branchline.Change, error) {
-	c := branchline.Change{At: decodePosition(w.GetAt())}
+	c := branchline.Change{At: decodePosition(w.GetAt()), More: moreOf(w)}
 	var err error
 	switch what := w.GetWhat().(type) {
 	case *wire.Change_Opened:

@@ -63,6 +63,8 @@ type PeersConfig struct {
 	ListenPacket func(addr string) (net.PacketConn, error)
 	Clock        clock.Clock
 	Logger       *slog.Logger // nil means none
+
+	most version // that this node speaks; zero: all. For tests.
 }
 
 // Peers is a hub's links to its sites. A site has one link: a newer one takes the place of the older,
@@ -85,6 +87,7 @@ type peer struct {
 	conn     link.Conn
 	since    time.Time
 	software string
+	version  version       // that the link speaks
 	instance uint64        // of the node's process, 0 if it did not tell
 	leaf     []byte        // the newest certificate of its key, DER; guarded by Peers.mu
 	done     chan struct{} // closed when Linked has returned and the link is forgotten
@@ -97,6 +100,7 @@ type PeerState struct {
 	Carrier  link.Carrier
 	Since    time.Time
 	Software string
+	Version  uint32 // of the protocol
 	Stats    link.Stats
 }
 
@@ -150,7 +154,7 @@ func (p *Peers) Links() []PeerState {
 	for _, l := range links {
 		states = append(states, PeerState{
 			Site: l.remote.Site(), Addr: l.conn.Peer().Addr, Carrier: l.conn.Peer().Carrier, Since: l.since,
-			Software: l.software, Stats: l.conn.Stats(),
+			Software: l.software, Version: uint32(l.version), Stats: l.conn.Stats(),
 		})
 	}
 	slices.SortFunc(states, func(a, b PeerState) int { return strings.Compare(string(a.Site), string(b.Site)) })
@@ -232,18 +236,19 @@ func (p *Peers) link(ctx context.Context, conn link.Conn) error {
 	}
 	defer p.forget(l)
 	site := l.remote.Site()
-	gossip, err := gossipIn(p.cfg.Members, site, conn)
+	gossip, err := gossipIn(p.cfg.Members, site, conn, l.version)
 	if err != nil {
 		return err
 	}
-	p.cfg.Logger.Info("link up", "site", site, "addr", conn.Peer().Addr, "carrier", conn.Peer().Carrier)
+	p.cfg.Logger.Info("link up", "site", site, "addr", conn.Peer().Addr, "carrier", conn.Peer().Carrier,
+		"version", l.version)
 	stop := ctx
 	g, ctx := errgroup.WithContext(ctx)
 	if gossip != nil {
 		g.Go(func() error { return gossip.Run(ctx, stop) })
 	}
 	g.Go(func() error {
-		s := &server{conn: conn, tier: p.cfg.Tier, gossip: gossip, renew: func(csr []byte) (identity.Certificate, error) {
+		s := &server{conn: conn, version: l.version, tier: p.cfg.Tier, gossip: gossip, renew: func(csr []byte) (identity.Certificate, error) {
 			return p.renew(l, csr)
 		}, denied: func(req *wire.Request, err error) { p.deny(conn.Peer(), req, err) }}
 		if p.cfg.Copies != nil {
@@ -272,16 +277,17 @@ func (p *Peers) welcome(ctx context.Context, conn link.Conn) (*peer, error) {
 	defer func() { <-p.pending }()
 	l := &peer{remote: NewRemote(conn), conn: conn, since: p.cfg.Clock.Now(), leaf: conn.Peer().Leaf,
 		done: make(chan struct{})}
-	var err error
-	l.software, err = welcomeIf(ctx, conn, p.cfg.Software, p.cfg.Tier, func(hello *wire.HelloRequest) error {
-		return p.greeted(l, hello)
-	})
+	g, err := welcoming{
+		software: p.cfg.Software, tier: p.cfg.Tier, high: most(p.cfg.most),
+		may: func(hello *wire.HelloRequest) error { return p.greeted(l, hello) },
+	}.welcome(ctx, conn)
 	if err != nil {
-		if errors.Is(err, ErrLoop) {
-			p.cfg.Logger.Warn("link refused", "site", conn.Peer().Site, "error", err)
+		if isAny(err, ErrLoop, ErrVersion) {
+			p.cfg.Logger.Warn("link refused", "site", conn.Peer().Site, "software", g.software, "error", err)
 		}
 		return nil, err
 	}
+	l.software, l.version, l.remote.version = g.software, g.version, g.version
 	return l, p.claim(ctx, l)
 }
 

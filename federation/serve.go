@@ -55,9 +55,10 @@ func Serve(ctx context.Context, conn link.Conn, src branchline.Source) error {
 
 // server answers the calls of one peer.
 type server struct {
-	conn  link.Conn
-	src   branchline.Source                              // nil: this side has nothing to give
-	renew func(csr []byte) (identity.Certificate, error) // nil: this side is no authority
+	conn    link.Conn
+	version version                                        // that the link speaks
+	src     branchline.Source                              // nil: this side has nothing to give
+	renew   func(csr []byte) (identity.Certificate, error) // nil: this side is no authority
 	// refresh makes this node renew its certificate; nil: it has none to renew.
 	refresh func()
 	// denied is told of a call of the peer that is not its to make; nil: nobody is.
@@ -213,6 +214,9 @@ func (a *answer) end(st link.Stream, err error) {
 
 // answer answers the request. A stream carries only the calls of its kind.
 func (s *server) answer(a *answer, kind link.Kind, req *wire.Request) error {
+	if !s.version.speaks(sinceOf(req)) {
+		return invalid("call that version %d of the protocol has not", s.version)
+	}
 	if r := req.GetRenew(); r != nil && kind == link.KindControl && s.renew != nil {
 		return s.certificate(a, r)
 	}
@@ -334,7 +338,7 @@ func (s *server) live(a *answer, r *wire.LiveRequest) error {
 	defer leave()
 	a.ctx = asked(a, r.GetKeyFramesOnly(), "")
 	out := &sender{w: &paced{a.ctx, a.out.w, s.budget, class}}
-	if r.GetSpread() && !r.GetKeyFramesOnly() {
+	if s.version.speaks(version2) && !r.GetKeyFramesOnly() {
 		a.out = out
 		return s.spreadLive(a, stream)
 	}
