@@ -30,18 +30,19 @@ func moreOf(m proto.Message) branchline.More {
 func known(m protoreflect.Message) bool {
 	all := len(m.GetUnknown()) == 0
 	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
-		switch {
-		case f.Message() == nil:
-		case f.IsList():
-			for i := range v.List().Len() {
-				all = all && known(v.List().Get(i).Message())
-			}
-		default:
-			all = all && known(v.Message())
-		}
+		all = all && (f.Message() == nil || f.IsList() && allKnown(v.List()) || !f.IsList() && known(v.Message()))
 		return all
 	})
 	return all
+}
+
+func allKnown(list protoreflect.List) bool {
+	for i := range list.Len() {
+		if !known(list.Get(i).Message()) {
+			return false
+		}
+	}
+	return true
 }
 
 // strange copies the unknown fields of a message, and of those in it that have some, to rest.
@@ -49,7 +50,7 @@ func strange(rest, m protoreflect.Message) {
 	rest.SetUnknown(m.GetUnknown())
 	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
 		switch {
-		case f.Message() == nil:
+		case f.Message() == nil || f.IsList() && allKnown(v.List()):
 		case f.IsList():
 			for i := range v.List().Len() {
 				strange(rest.Mutable(f).List().AppendMutable().Message(), v.List().Get(i).Message())
