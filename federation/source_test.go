@@ -27,7 +27,9 @@ func newSource() *sourcetest.Memory {
 }
 
 // serveOn serves src at one end until the test ends.
-func serveOn(t testing.TB, conn link.Conn, src branchline.Source) { serveWith(t, &server{conn: conn, src: src}) }
+func serveOn(t testing.TB, conn link.Conn, src branchline.Source) {
+	serveWith(t, &server{conn: conn, src: src})
+}
 
 // serveWith serves until the test or the connection ends.
 func serveWith(t testing.TB, s *server) {

@@ -18,20 +18,20 @@ func TestRegionPassesOnTheUnknown(t *testing.T) {
 			ID: "gate", Name: "Gate", Added: s.edge.began, More: more, Streams: []branchline.Stream{{ID: "gate.main"}},
 		}))()
 		s.wait(time.Minute, "the hub above does not know it", func() bool {
-			cameras, err := s.top.Cameras(t.Context())
+			cameras, err := s.top.Cameras(s.Context())
 			return err == nil && slices.ContainsFunc(cameras, func(c branchline.Camera) bool {
 				return c.ID == "region.lyon.gate" && slices.Equal(c.More, more)
 			})
 		})
-		for i, err := range s.top.Live(t.Context(), below) {
+		for i, err := range s.top.Live(s.Context(), below) {
 			switch {
 			case err != nil:
-				t.Fatal(err)
+				s.Fatal(err)
 			case i.RunEnd == nil:
 				s.edge.ring.Publish(branchline.Item{RunEnd: &branchline.RunEnd{Run: 1, At: time.Now()}, More: more})
 				continue
 			case !slices.Equal(i.More, more):
-				t.Errorf("the item arrives as %+v", i)
+				s.Errorf("the item arrives as %+v", i)
 			}
 			return
 		}
