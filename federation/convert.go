@@ -1,6 +1,7 @@
 package federation
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"time"
@@ -14,6 +15,20 @@ import (
 
 func invalid(format string, args ...any) error {
 	return fmt.Errorf("read message: %s: %w", fmt.Sprintf(format, args...), branchline.ErrInvalid)
+}
+
+const (
+	// maxCodecs and maxCause bound texts that a hub keeps with each stream and gap, in bytes.
+	maxCodecs = 256
+	maxCause  = 100
+)
+
+// shortTexts checks that a hub has room for what a site says.
+func shortTexts(codecs string, cause branchline.Cause) error {
+	if len(codecs) > maxCodecs || len(cause) > maxCause {
+		return invalid("codecs of %d bytes, cause of %d", len(codecs), len(cause))
+	}
+	return nil
 }
 
 // The first and last instants that the wire has; times beyond are moved to them.
@@ -90,7 +105,7 @@ func decodeCamera(w *wire.Camera) (branchline.Camera, error) {
 	}
 	for _, s := range w.GetStreams() {
 		id := branchline.StreamID(s.GetId())
-		if err := id.Check(); err != nil {
+		if err := errors.Join(id.Check(), shortTexts(s.GetCodecs(), "")); err != nil {
 			return c, err
 		}
 		c.Streams = append(c.Streams, branchline.Stream{
@@ -131,6 +146,9 @@ func decodeSegment(w *wire.Segment) (s branchline.Segment, err error) {
 	}
 	if s.InitSize < 0 || s.Size < 0 {
 		return s, invalid("segment of negative size")
+	}
+	if err := shortTexts(s.Codecs, ""); err != nil {
+		return s, err
 	}
 	for _, wf := range w.GetFragments() {
 		f, err := decodeFragment(wf)
@@ -206,7 +224,7 @@ func decodeChange(w *wire.Change) (branchline.Change, error) {
 			Cause: branchline.Cause(r.GetCause()),
 		}
 		if c.Removed.ID, err = decodeSegmentID(r.GetId()); err == nil {
-			err = c.Removed.Stream.Check()
+			err = errors.Join(c.Removed.Stream.Check(), shortTexts("", c.Removed.Cause))
 		}
 	case *wire.Change_Gap:
 		g := what.Gap
@@ -214,7 +232,7 @@ func decodeChange(w *wire.Change) (branchline.Change, error) {
 			Stream: branchline.StreamID(g.GetStream()), Span: decodeRange(g.GetSpan()),
 			Cause: branchline.Cause(g.GetCause()), Open: g.GetOpen(),
 		}
-		err = c.Gap.Stream.Check()
+		err = errors.Join(c.Gap.Stream.Check(), shortTexts("", c.Gap.Cause))
 	case *wire.Change_Camera:
 		c.Camera = new(branchline.Camera)
 		*c.Camera, err = decodeCamera(what.Camera)

@@ -1,6 +1,7 @@
 package federation
 
 import (
+	"errors"
 	"math"
 
 	"github.com/branchline-video/branchline"
@@ -74,6 +75,7 @@ func decodeItem(w *wire.Item) (i branchline.Item, err error) {
 		i.RunEnd = &branchline.RunEnd{
 			Run: r.GetRun(), At: decodeTime(r.GetAtNs()), Cause: branchline.Cause(r.GetCause()),
 		}
+		err = shortTexts("", i.RunEnd.Cause)
 	}
 	return i, err
 }
@@ -91,7 +93,7 @@ func decodeStart(w *wire.SegmentStart) (*branchline.SegmentStart, error) {
 		Start: decodeTime(w.GetStartNs()), Codecs: w.GetCodecs(), Init: w.GetInit(),
 		More: moreOf(w),
 	}
-	return s, s.Stream.Check()
+	return s, errors.Join(s.Stream.Check(), shortTexts(s.Codecs, ""))
 }
 
 func decodeSeal(w *wire.SegmentSeal) (*branchline.SegmentSeal, error) {

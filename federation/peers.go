@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -29,6 +30,8 @@ const (
 	// maxPending bounds the connections of sites that have not greeted yet. It is more than maxLinks, as
 	// all may come at once after a restart.
 	maxPending = 1200
+	// maxPendingOf bounds those of one site: its network may have gone and come a few times meanwhile.
+	maxPendingOf = 16
 	// verifyEvery is how often each link's certificate is verified again, so that revoking a site ends
 	// its link within seconds, from whatever process it was revoked.
 	verifyEvery = 2 * time.Second
@@ -73,8 +76,8 @@ type PeersConfig struct {
 type Peers struct {
 	cfg       PeersConfig
 	l         *link.Listener
-	pending   chan struct{}
-	enrolling enrolling
+	pending   *places[branchline.SiteID] // connections that have not greeted
+	enrolling *places[netip.Prefix]
 	measured  measured
 
 	mu      sync.Mutex
@@ -109,8 +112,9 @@ func OpenPeers(cfg PeersConfig) (*Peers, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	p := &Peers{cfg: cfg, pending: make(chan struct{}, maxPending), links: make(map[branchline.SiteID]*peer),
-		denials: make(map[branchline.SiteID]*denials)}
+	p := &Peers{cfg: cfg, links: make(map[branchline.SiteID]*peer), denials: make(map[branchline.SiteID]*denials),
+		pending:   newPlaces[branchline.SiteID](maxPending, maxPendingOf),
+		enrolling: newPlaces[netip.Prefix](maxEnrolling, maxEnrollingFrom)}
 	l, err := link.Listen(cfg.Addr, link.Options{
 		TLS: cfg.Authority.TLS(), Verify: p.verify, ListenPacket: cfg.ListenPacket, ResetKey: cfg.Authority.ResetKey(),
 		Join: identity.ProtocolJoin, Single: identity.ProtocolEnrol,
@@ -218,12 +222,13 @@ func (p *Peers) serve(ctx context.Context, conn link.Conn) error {
 }
 
 func (p *Peers) enrolment(ctx context.Context, conn link.Conn) error {
-	leave, err := p.enrolling.enter(conn.Peer().Addr)
-	if err != nil {
-		return err
+	from := link.Network(conn.Peer().Addr)
+	leave, ok := p.enrolling.enter(from)
+	if !ok {
+		return fmt.Errorf("too many enrolments are under way, or too many of them from %s: %w", from, branchline.ErrBusy)
 	}
 	defer leave()
-	err = p.admit(ctx, conn)
+	err := p.admit(ctx, conn)
 	p.cfg.Logger.Info("enrolment", "addr", conn.Peer().Addr, "error", err)
 	return err
 }
@@ -269,12 +274,11 @@ func (p *Peers) link(ctx context.Context, conn link.Conn) error {
 }
 
 func (p *Peers) welcome(ctx context.Context, conn link.Conn) (*peer, error) {
-	select {
-	case p.pending <- struct{}{}:
-	default:
-		return nil, fmt.Errorf("more than %d connections are waiting: %w", maxPending, branchline.ErrBusy)
+	leave, ok := p.pending.enter(conn.Peer().Site)
+	if !ok {
+		return nil, fmt.Errorf("too many connections are waiting, or %d of this site: %w", maxPendingOf, branchline.ErrBusy)
 	}
-	defer func() { <-p.pending }()
+	defer leave()
 	l := &peer{remote: NewRemote(conn), conn: conn, since: p.cfg.Clock.Now(), leaf: conn.Peer().Leaf,
 		done: make(chan struct{})}
 	g, err := welcoming{

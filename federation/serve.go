@@ -28,6 +28,9 @@ const (
 	maxFetchCalls   = 160
 	maxLiveCalls    = 88 * maxLanes
 	maxAllCalls     = maxControlCalls + maxChangesCalls + maxFetchCalls + maxLiveCalls
+	// maxLists bounds the lists of segments of one peer that are in memory at once, each of some 15 MB for a day;
+	// the others wait. A peer that does not read its lists gets no more of them.
+	maxLists = 8
 	// copySize is the piece in which a fetch is read and sent.
 	copySize = 64 << 10
 )
@@ -76,11 +79,14 @@ type server struct {
 	busy [link.KindGossip + 1]int // calls by kind
 
 	spreads map[liveTicket]*spread // live calls on several streams
+
+	lists chan struct{} // a token for each list of segments in memory; made by run
 }
 
 func (s *server) run(ctx context.Context) error {
 	defer s.budget.Attach(sampleOf(s.conn))()
 	defer s.watches.end()
+	s.lists = make(chan struct{}, maxLists)
 	g, ctx := errgroup.WithContext(ctx)
 	// Not one of the group's: its end is the end of the group.
 	free := make(chan struct{}, maxAllCalls)
@@ -298,6 +304,12 @@ func (s *server) segments(a *answer, r *wire.SegmentsRequest) error {
 	if err := stream.Check(); err != nil {
 		return err
 	}
+	select {
+	case s.lists <- struct{}{}:
+	case <-a.ctx.Done():
+		return a.ctx.Err()
+	}
+	defer func() { <-s.lists }()
 	list, err := s.src.Segments(a.ctx, stream, decodeRange(r.GetSpan()))
 	if err != nil {
 		return err
