@@ -153,7 +153,7 @@ func (i *interceptor) pass(c net.Conn) {
 		io.Copy(io.Discard, client)
 		return
 	}
-	hub, err := tls.Dial("tcp", i.hub, &tls.Config{InsecureSkipVerify: true, NextProtos: i.conf.NextProtos[:1]})
+	hub, err := tls.Dial("tcp", i.hub, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{identity.ProtocolLink}})
 	if err != nil {
 		return
 	}
