@@ -88,7 +88,8 @@ func TestWaitingIsBounded(t *testing.T) {
 	}
 }
 
-// TestSmallParts sends a message of millions of empty messages: it is refused before they take a hundred times the room.
+// TestSmallParts sends a message of millions of empty messages: it is refused before they take
+// a hundred times the room.
 func TestSmallParts(t *testing.T) {
 	inner := make([]byte, 0, 6<<20)
 	for len(inner) < 6<<20 {

@@ -18,7 +18,7 @@ import (
 	wire "github.com/branchline-video/branchline/proto"
 )
 
-// asked fetches what the hub has not, which a link that lives answers.
+// askedAgain fetches what the hub has not, which a link that lives answers.
 func askedAgain(ctx context.Context, conn link.Conn) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
@@ -246,7 +246,8 @@ func TestHostileHub(t *testing.T) {
 			t.Errorf("%s: %v, %v, want %v", name, code, err, c.code)
 		}
 	}
-	list := framed(&wire.Request{Call: &wire.Request_Segments{Segments: &wire.SegmentsRequest{Stream: string(testStream)}}})
+	list := framed(&wire.Request{Call: &wire.Request_Segments{
+		Segments: &wire.SegmentsRequest{Stream: string(testStream)}}})
 	for range maxControlCalls - 10 {
 		s, err := conn.OpenStream(t.Context(), link.KindControl)
 		if err != nil {

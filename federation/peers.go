@@ -253,9 +253,11 @@ func (p *Peers) link(ctx context.Context, conn link.Conn) error {
 		g.Go(func() error { return gossip.Run(ctx, stop) })
 	}
 	g.Go(func() error {
-		s := &server{conn: conn, version: l.version, tier: p.cfg.Tier, gossip: gossip, renew: func(csr []byte) (identity.Certificate, error) {
-			return p.renew(l, csr)
-		}, denied: func(req *wire.Request, err error) { p.deny(conn.Peer(), req, err) }}
+		s := &server{
+			conn: conn, version: l.version, tier: p.cfg.Tier, gossip: gossip,
+			renew:  func(csr []byte) (identity.Certificate, error) { return p.renew(l, csr) },
+			denied: func(req *wire.Request, err error) { p.deny(conn.Peer(), req, err) },
+		}
 		if p.cfg.Copies != nil {
 			s.copies = func(ctx context.Context, id branchline.SegmentID, b branchline.ByteRange) (io.ReadCloser, error) {
 				return p.cfg.Copies(ctx, site, id, b)

@@ -165,7 +165,7 @@ func (p *pair) checkSecond(speaks version) {
 	}
 	// On a link of version 1 such a call is none.
 	_, err = above(ctx, p.conn)
-	if !errors.Is(err, branchline.ErrInvalid) && !(second && errors.Is(err, branchline.ErrDenied)) {
+	if !errors.Is(err, branchline.ErrInvalid) && (!second || !errors.Is(err, branchline.ErrDenied)) {
 		p.Errorf("asked for the hubs above: %v", err)
 	}
 	if second {
