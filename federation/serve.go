@@ -220,7 +220,7 @@ func (a *answer) end(st link.Stream, err error) {
 
 // answer answers the request. A stream carries only the calls of its kind.
 func (s *server) answer(a *answer, kind link.Kind, req *wire.Request) error {
-	if !s.version.speaks(sinceOf(req)) {
+	if !s.version.speaks(sinceOf(req)) && s.src != nil {
 		return invalid("call that version %d of the protocol has not", s.version)
 	}
 	if r := req.GetRenew(); r != nil && kind == link.KindControl && s.renew != nil {
@@ -229,7 +229,7 @@ func (s *server) answer(a *answer, kind link.Kind, req *wire.Request) error {
 	if call := req.GetFetch(); call != nil && kind == link.KindFetch && s.copies != nil {
 		return s.fetch(a, call, s.copies)
 	}
-	if req.GetAbove() != nil && kind == link.KindControl && s.tier != nil {
+	if req.GetAbove() != nil && kind == link.KindControl && s.tier != nil && s.version.speaks(version2) {
 		return a.send(&wire.Answer{Body: &wire.Answer_Above{Above: &wire.AboveAnswer{Ways: encodeWays(s.tier.Ways())}}})
 	}
 	if req.GetRefresh() != nil && kind == link.KindControl && s.refresh != nil {
