@@ -17,6 +17,8 @@ type Item struct {
 	Fragment *FragmentEnd
 	Seal     *SegmentSeal
 	RunEnd   *RunEnd
+
+	More More `json:",omitempty"` // of all that
 }
 
 // SegmentStart opens a segment. A reader that joins later receives it first.
@@ -28,6 +30,7 @@ type SegmentStart struct {
 	Start  time.Time // decode time of the first fragment
 	Codecs string    // RFC 6381
 	Init   []byte    // ftyp and moov, the file's first bytes
+	More   More      `json:",omitempty"`
 }
 
 // Frame is an access unit in the form in which it stands in the file: H.264 with four-byte lengths,

@@ -44,7 +44,12 @@ type Camera struct {
 	Added   time.Time
 	Removed bool // no longer configured; what was recorded stays
 	Streams []Stream
+	More    More `json:",omitempty"`
 }
+
+// More is what a newer node tells of something beyond what this one knows, as it came. Who passes that on passes it
+// on too. It is never changed.
+type More []byte
 
 // MaxName bounds a camera's readable name, in bytes.
 const MaxName = 200
@@ -71,6 +76,7 @@ type Segment struct {
 	Sealed    bool
 	Hash      Hash // valid once sealed
 	Fragments []Fragment
+	More      More `json:",omitempty"`
 }
 
 // Fragment is a row of a segment's fragment table.
@@ -103,6 +109,8 @@ type Change struct {
 	// Those of a hub for the hubs above it.
 	Recorded *Recorded
 	Site     *SiteLink
+
+	More More `json:",omitempty"` // of all that
 }
 
 // Recorded sums up recordings that are not told one by one: the span is recorded.

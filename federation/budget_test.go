@@ -208,6 +208,10 @@ func refusalOf(ctx context.Context, t *testing.T, r *Remote, stream branchline.S
 }
 
 func TestRefusalCrossesWithItsNumbers(t *testing.T) {
+	synctest.Test(t, refusalCrosses)
+}
+
+func refusalCrosses(t *testing.T) {
 	src := newSource()
 	feed := src.Feed(testStream)
 	id := feed.Begin(1000)
@@ -234,6 +238,7 @@ func TestRefusalCrossesWithItsNumbers(t *testing.T) {
 	if refusal := refusalOf(WithKeyFrames(t.Context()), t, r, testStream); refusal != nil {
 		t.Errorf("key frames only: %v", refusal)
 	}
+	synctest.Wait() // the edge hears on that call's stream, and on no other, that its viewer has left
 
 	// What is recorded is not refused, and goes on when somebody may not watch it.
 	recording := WithPriority(t.Context(), PrioritySchedule)

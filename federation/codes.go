@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/branchline-video/branchline"
 	"github.com/branchline-video/branchline/federation/identity"
@@ -85,8 +86,12 @@ var errInternal = errors.New("internal error of the peer")
 const maxText = 500
 
 func encodeError(err error) *wire.Error {
-	text := err.Error()
-	return &wire.Error{Code: codeOf(err), Text: text[:min(len(text), maxText)], Refusal: encodeRefusal(err)}
+	return &wire.Error{Code: codeOf(err), Text: clipText(err.Error(), maxText), Refusal: encodeRefusal(err)}
+}
+
+// clipText returns the text with at most so many bytes, none of them half a character: protobuf refuses that.
+func clipText(text string, most int) string {
+	return strings.ToValidUTF8(text[:min(len(text), most)], "")
 }
 
 // remoteError is an error of the peer: its text, and what it means.
@@ -107,7 +112,7 @@ func decodeError(e *wire.Error) error {
 	if text == "" {
 		return err
 	}
-	return &remoteError{text: text[:min(len(text), maxText)], err: err}
+	return &remoteError{text: clipText(text, maxText), err: err}
 }
 
 // fromLink says what an error of a connection or stream means to the caller of a source: a stream that

@@ -1,6 +1,7 @@
 package federation
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"time"
@@ -14,6 +15,20 @@ import (
 
 func invalid(format string, args ...any) error {
 	return fmt.Errorf("read message: %s: %w", fmt.Sprintf(format, args...), branchline.ErrInvalid)
+}
+
+const (
+	// maxCodecs and maxCause bound texts that a hub keeps with each stream and gap, in bytes.
+	maxCodecs = 256
+	maxCause  = 100
+)
+
+// shortTexts checks that a hub has room for what a site says.
+func shortTexts(codecs string, cause branchline.Cause) error {
+	if len(codecs) > maxCodecs || len(cause) > maxCause {
+		return invalid("codecs of %d bytes, cause of %d", len(codecs), len(cause))
+	}
+	return nil
 }
 
 // The first and last instants that the wire has; times beyond are moved to them.
@@ -76,20 +91,21 @@ func encodeCamera(c branchline.Camera) *wire.Camera {
 			Id: string(s.ID), Codecs: s.Codecs, Width: uint32(s.Width), Height: uint32(s.Height),
 		})
 	}
+	withMore(w, c.More)
 	return w
 }
 
 func decodeCamera(w *wire.Camera) (branchline.Camera, error) {
 	c := branchline.Camera{
 		ID: branchline.CameraID(w.GetId()), Name: w.GetName(), Added: decodeTime(w.GetAddedNs()),
-		Removed: w.GetRemoved(),
+		Removed: w.GetRemoved(), More: moreOf(w),
 	}
 	if len(c.Name) > branchline.MaxName {
 		return c, invalid("camera name of %d bytes", len(c.Name))
 	}
 	for _, s := range w.GetStreams() {
 		id := branchline.StreamID(s.GetId())
-		if err := id.Check(); err != nil {
+		if err := errors.Join(id.Check(), shortTexts(s.GetCodecs(), "")); err != nil {
 			return c, err
 		}
 		c.Streams = append(c.Streams, branchline.Stream{
@@ -110,6 +126,7 @@ func encodeSegment(s branchline.Segment) *wire.Segment {
 	for _, f := range s.Fragments {
 		w.Fragments = append(w.Fragments, encodeFragment(f))
 	}
+	withMore(w, s.More)
 	return w
 }
 
@@ -117,7 +134,7 @@ func decodeSegment(w *wire.Segment) (s branchline.Segment, err error) {
 	s = branchline.Segment{
 		Stream: branchline.StreamID(w.GetStream()), Run: w.GetRun(), Number: w.GetNumber(),
 		Span: decodeRange(w.GetSpan()), Codecs: w.GetCodecs(), InitSize: w.GetInitSize(), Size: w.GetSize(),
-		Sealed: w.GetSealed(),
+		Sealed: w.GetSealed(), More: moreOf(w),
 	}
 	if s.ID, err = decodeSegmentID(w.GetId()); err != nil {
 		return s, err
@@ -129,6 +146,9 @@ func decodeSegment(w *wire.Segment) (s branchline.Segment, err error) {
 	}
 	if s.InitSize < 0 || s.Size < 0 {
 		return s, invalid("segment of negative size")
+	}
+	if err := shortTexts(s.Codecs, ""); err != nil {
+		return s, err
 	}
 	for _, wf := range w.GetFragments() {
 		f, err := decodeFragment(wf)
@@ -181,13 +201,14 @@ func encodeChange(c branchline.Change) *wire.Change {
 	default:
 		encodeBelow(w, c)
 	}
+	withMore(w, c.More)
 	return w
 }
 
 // decodeChange returns a change without content for one of a kind that a newer peer has and this node
 // does not know.
 func decodeChange(w *wire.Change) (branchline.Change, error) {
-	c := branchline.Change{At: decodePosition(w.GetAt())}
+	c := branchline.Change{At: decodePosition(w.GetAt()), More: moreOf(w)}
 	var err error
 	switch what := w.GetWhat().(type) {
 	case *wire.Change_Opened:
@@ -203,7 +224,7 @@ func decodeChange(w *wire.Change) (branchline.Change, error) {
 			Cause: branchline.Cause(r.GetCause()),
 		}
 		if c.Removed.ID, err = decodeSegmentID(r.GetId()); err == nil {
-			err = c.Removed.Stream.Check()
+			err = errors.Join(c.Removed.Stream.Check(), shortTexts("", c.Removed.Cause))
 		}
 	case *wire.Change_Gap:
 		g := what.Gap
@@ -211,7 +232,7 @@ func decodeChange(w *wire.Change) (branchline.Change, error) {
 			Stream: branchline.StreamID(g.GetStream()), Span: decodeRange(g.GetSpan()),
 			Cause: branchline.Cause(g.GetCause()), Open: g.GetOpen(),
 		}
-		err = c.Gap.Stream.Check()
+		err = errors.Join(c.Gap.Stream.Check(), shortTexts("", c.Gap.Cause))
 	case *wire.Change_Camera:
 		c.Camera = new(branchline.Camera)
 		*c.Camera, err = decodeCamera(what.Camera)

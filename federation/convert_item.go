@@ -1,6 +1,7 @@
 package federation
 
 import (
+	"errors"
 	"math"
 
 	"github.com/branchline-video/branchline"
@@ -19,6 +20,7 @@ func encodeItem(i branchline.Item) *wire.Item {
 			Id: s.ID[:], Stream: string(s.Stream), Run: s.Run, Number: s.Number, StartNs: encodeTime(s.Start),
 			Codecs: s.Codecs, Init: s.Init,
 		}}
+		withMore(w.GetStart(), s.More)
 	case i.Frame != nil:
 		f := i.Frame
 		w.What = &wire.Item_Frame{Frame: &wire.Frame{
@@ -37,13 +39,14 @@ func encodeItem(i branchline.Item) *wire.Item {
 		r := i.RunEnd
 		w.What = &wire.Item_RunEnd{RunEnd: &wire.RunEnd{Run: r.Run, AtNs: encodeTime(r.At), Cause: string(r.Cause)}}
 	}
+	withMore(w, i.More)
 	return w
 }
 
 // decodeItem returns an item without content for one of a kind that a newer peer has and this node
 // does not know.
 func decodeItem(w *wire.Item) (i branchline.Item, err error) {
-	i.Missed = int(min(w.GetMissed(), math.MaxInt32))
+	i.Missed, i.More = int(min(w.GetMissed(), math.MaxInt32)), moreOf(w)
 	if len(w.GetSegment()) > 0 {
 		if i.Segment, err = decodeSegmentID(w.GetSegment()); err != nil {
 			return i, err
@@ -72,6 +75,7 @@ func decodeItem(w *wire.Item) (i branchline.Item, err error) {
 		i.RunEnd = &branchline.RunEnd{
 			Run: r.GetRun(), At: decodeTime(r.GetAtNs()), Cause: branchline.Cause(r.GetCause()),
 		}
+		err = shortTexts("", i.RunEnd.Cause)
 	}
 	return i, err
 }
@@ -87,8 +91,9 @@ func decodeStart(w *wire.SegmentStart) (*branchline.SegmentStart, error) {
 	s := &branchline.SegmentStart{
 		ID: id, Stream: branchline.StreamID(w.GetStream()), Run: w.GetRun(), Number: w.GetNumber(),
 		Start: decodeTime(w.GetStartNs()), Codecs: w.GetCodecs(), Init: w.GetInit(),
+		More: moreOf(w),
 	}
-	return s, s.Stream.Check()
+	return s, errors.Join(s.Stream.Check(), shortTexts(s.Codecs, ""))
 }
 
 func decodeSeal(w *wire.SegmentSeal) (*branchline.SegmentSeal, error) {

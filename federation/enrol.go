@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
-	"sync"
 	"time"
 
 	"github.com/branchline-video/branchline"
@@ -24,37 +22,6 @@ const (
 	maxEnrolling     = 64
 	maxEnrollingFrom = 8
 )
-
-// enrolling are the places for enrolments under way. The zero value has all free.
-type enrolling struct {
-	mu  sync.Mutex
-	all int
-	of  map[netip.Prefix]int
-}
-
-// enter takes a place for one from the address, host and port. The caller gives it back with leave.
-func (e *enrolling) enter(addr string) (leave func(), err error) {
-	from := link.Network(addr)
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.all >= maxEnrolling || e.of[from] >= maxEnrollingFrom {
-		return nil, fmt.Errorf("%d enrolments are under way, %d of them from %s: %w", e.all, e.of[from], from,
-			branchline.ErrBusy)
-	}
-	if e.of == nil {
-		e.of = make(map[netip.Prefix]int)
-	}
-	e.all++
-	e.of[from]++
-	return func() {
-		e.mu.Lock()
-		defer e.mu.Unlock()
-		e.all--
-		if e.of[from]--; e.of[from] == 0 {
-			delete(e.of, from)
-		}
-	}, nil
-}
 
 // Enrol makes node a site of the hub that made the token, trying the hub's addresses in turn, and
 // stores the certificate durably. The hub proves itself before anything of the token is sent. The

@@ -167,6 +167,14 @@ func keyFrame(i branchline.Item) (branchline.Item, bool) {
 	return i, false
 }
 
+// keyFramesTo hands on what those get who get key frames only, of a site that knows only the whole stream.
+func keyFramesTo(yield func(branchline.Item) bool) func(branchline.Item) bool {
+	return func(i branchline.Item) bool {
+		i, of := keyFrame(i)
+		return !of || yield(i)
+	}
+}
+
 func encodeRefusal(err error) *wire.Refusal {
 	var r *budget.Refusal
 	if !errors.As(err, &r) {
@@ -238,6 +246,9 @@ type UplinkBudget struct {
 
 // Uplink asks the site how its uplink's budget stands. A site that has none wraps [branchline.ErrNotFound].
 func (r *Remote) Uplink(ctx context.Context) (UplinkBudget, error) {
+	if !r.version.speaks(version2) {
+		return UplinkBudget{}, fmt.Errorf("this site tells of no uplink budget, as it is older: %w", branchline.ErrNotFound)
+	}
 	c, err := ask(ctx, r.conn, link.KindControl, &wire.Request{Call: &wire.Request_Uplink{Uplink: &wire.UplinkRequest{}}})
 	if err != nil {
 		return UplinkBudget{}, fmt.Errorf("ask for the uplink's budget: %w", err)

@@ -58,54 +58,70 @@ func (t tapped) Read(b []byte) (int, error) {
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
-// TestHelloTranscript compares the bytes of the greeting with those of the first release: what they
-// are can never change.
+// TestHelloTranscript compares the bytes of the greeting with those of each version: what they are can never
+// change.
 func TestHelloTranscript(t *testing.T) {
-	edge, hub := link.Pipe("berlin", "")
-	defer edge.Close(0, "")
-	log := &transcript{}
-	welcomed := make(chan error)
-	go func() {
-		software, err := welcome(t.Context(), hub, "branchline 1.0", nil)
-		if software != "branchline 1.0 edge" {
-			t.Errorf("the edge calls itself %q", software)
+	for v, golden := range map[version]string{1: "testdata/hello.txt", 2: "testdata/hello2.txt"} {
+		edge, hub := link.Pipe("berlin", "")
+		defer edge.Close(0, "")
+		log := &transcript{}
+		welcomed := make(chan error)
+		go func() {
+			g, err := welcoming{software: "branchline 1.0", high: maxVersion,
+				may: func(*wire.HelloRequest) error { return nil }}.welcome(t.Context(), hub)
+			if g.software != "branchline 1.0 edge" || g.version != v {
+				t.Errorf("the edge calls itself %q and speaks %d", g.software, g.version)
+			}
+			welcomed <- err
+		}()
+		hello := &wire.HelloRequest{Software: "branchline 1.0 edge"}
+		if g, err := greetAs(t.Context(), wiretap{edge, log}, hello, v); err != nil || g.version != v {
+			t.Fatal(g, err)
 		}
-		welcomed <- err
-	}()
-	if _, err := greet(t.Context(), wiretap{edge, log}, "branchline 1.0 edge", nil); err != nil {
-		t.Fatal(err)
-	}
-	if err := <-welcomed; err != nil {
-		t.Fatal(err)
-	}
-	const golden = "testdata/hello.txt"
-	got := strings.Join(log.lines, "")
-	if *update {
-		if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
+		if err := <-welcomed; err != nil {
 			t.Fatal(err)
 		}
-	}
-	want, err := os.ReadFile(golden)
-	if err != nil || got != string(want) {
-		t.Errorf("the greeting is\n%swant\n%s%v", got, want, err)
+		got := strings.Join(log.lines, "")
+		if _, err := os.Stat(golden); *update && errors.Is(err, os.ErrNotExist) {
+			if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want, err := os.ReadFile(golden)
+		if err != nil || got != string(want) {
+			t.Errorf("the greeting is\n%swant\n%s%v", got, want, err)
+		}
 	}
 }
 
 func TestNegotiate(t *testing.T) {
 	for _, c := range []struct {
-		name      string
-		low, high uint32
-		version   uint32
+		name            string
+		low, high, mine version
+		version         version
+		update          string
 	}{
-		{"the same", 1, 1, 1},
-		{"a newer edge that still knows this version", 1, 2, 1},
-		{"an edge that is too new", 2, 3, 0},
-		{"an edge that says nothing", 0, 0, 0},
-		{"nonsense", 3, 1, 0},
+		{"the same", 1, 2, 2, 2, ""},
+		{"an edge of the version before", 1, 1, 2, 1, ""},
+		{"a hub of the version before", 1, 2, 1, 1, ""},
+		{"both of it", 1, 1, 1, 1, ""},
+		{"a newer edge that still knows this version", 2, 3, 2, 2, ""},
+		{"an edge that is too new", 3, 4, 2, 0, "update the hub"},
+		{"an edge that is too new for a hub of the version before", 2, 3, 1, 0, "update the hub"},
+		{"an edge that says nothing", 0, 0, 2, 0, "makes no sense"},
+		{"an edge from before the first", 0, 1, 2, 0, "makes no sense"},
+		{"nonsense", 3, 1, 2, 0, "makes no sense"},
 	} {
-		version, err := negotiate(c.low, c.high)
-		if version != c.version || (version == 0) != errors.Is(err, ErrVersion) {
-			t.Errorf("%s: %d, %v, want %d", c.name, version, err, c.version)
+		hello := &wire.HelloRequest{MinVersion: uint32(c.low), MaxVersion: uint32(c.high)}
+		version, err := negotiate(hello, c.mine)
+		if version != c.version || (version == 0) != errors.Is(err, ErrVersion) ||
+			err != nil && !strings.Contains(err.Error(), c.update) {
+			t.Errorf("%s: %d, %v, want %d, %q", c.name, version, err, c.version, c.update)
+		}
+	}
+	for v, update := range map[version]string{0: "update the hub", 1: "", 2: "", 3: "update the edge"} {
+		if err := chosen(v, 2); err == nil && update != "" || err != nil && !strings.Contains(err.Error(), update) {
+			t.Errorf("the hub chose %d: %v, want %q", v, err, update)
 		}
 	}
 }
@@ -122,7 +138,7 @@ func TestVersionRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.close()
-	const says = "speaks 7 to 8, the hub 1 to 1"
+	const says = "speaks 7 to 8, the hub 1 to 2: update the hub"
 	if _, err = c.one(); !errors.Is(err, ErrVersion) || !strings.Contains(err.Error(), says) {
 		t.Errorf("the hub says %v", err)
 	}
@@ -130,10 +146,13 @@ func TestVersionRefused(t *testing.T) {
 
 // greet opens a link with nothing but software and tier.
 func greet(ctx context.Context, conn link.Conn, software string, tier *Tier) ([]Way, error) {
-	return greetAs(ctx, conn, &wire.HelloRequest{Software: software, Hub: tier.hello()})
+	g, err := greetAs(ctx, conn, &wire.HelloRequest{Software: software, Hub: tier.hello()}, maxVersion)
+	return g.above, err
 }
 
 // welcome lets in whom the tier lets in.
 func welcome(ctx context.Context, conn link.Conn, software string, tier *Tier) (string, error) {
-	return welcomeIf(ctx, conn, software, tier, func(*wire.HelloRequest) error { return nil })
+	g, err := welcoming{software: software, tier: tier, high: maxVersion,
+		may: func(*wire.HelloRequest) error { return nil }}.welcome(ctx, conn)
+	return g.software, err
 }

@@ -153,7 +153,7 @@ func (i *interceptor) pass(c net.Conn) {
 		io.Copy(io.Discard, client)
 		return
 	}
-	hub, err := tls.Dial("tcp", i.hub, &tls.Config{InsecureSkipVerify: true, NextProtos: i.conf.NextProtos[:1]})
+	hub, err := tls.Dial("tcp", i.hub, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{identity.ProtocolLink}})
 	if err != nil {
 		return
 	}
@@ -265,7 +265,10 @@ func TestIntercepted(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			_, linking := dialHub(t.Context(), addr, through(link.Options{TLS: conf}))
+			conn, linking := dialHub(t.Context(), addr, through(link.Options{TLS: conf}))
+			if linking == nil {
+				conn.Close(0, "")
+			}
 			enrolling := enrol(t.Context(), newNode(t), elsewhere.String(), through(link.Options{}))
 			for what, err := range map[string]error{"link": linking, "enrolment": enrolling} {
 				if !errors.Is(err, link.ErrIntercepted) || !strings.Contains(err.Error(), c.want) ||

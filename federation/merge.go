@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
+	"slices"
 	"sync"
 	"time"
 
@@ -18,9 +20,11 @@ const (
 	// lateLimit is how long a part of a live call may hold up later ones that have arrived. Then its stream
 	// is reset.
 	lateLimit = 700 * time.Millisecond
-	// maxWaiting bounds the parts that wait for an earlier one, and maxWaitingBytes their frames.
+	// maxWaiting bounds the parts that wait for an earlier one, and maxWaitingBytes what they take, of which an
+	// item takes itemBytes besides what it carries.
 	maxWaiting      = 32
 	maxWaitingBytes = 16 << 20
+	itemBytes       = 512
 	// laneEvery is how often a live call looks whether the link has connections for more streams.
 	laneEvery = time.Second
 )
@@ -58,13 +62,16 @@ type merge struct {
 
 // live yields a stream's items, which come on as many streams as the link has connections.
 func (r *Remote) live(ctx context.Context, stream branchline.StreamID, yield func(branchline.Item) bool) error {
+	if KeyFrames(ctx) && !r.version.speaks(version2) {
+		yield = keyFramesTo(yield)
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	m := &merge{r: r, ctx: ctx, stream: stream, in: make(chan arrival), yield: yield, part: 1, next: 1,
 		waiting: make(map[uint64][]arrival), late: time.NewTimer(math.MaxInt64)}
 	defer m.work.Wait()
 	defer cancel()
 	defer m.late.Stop()
-	c, err := m.ask(&wire.LiveRequest{Stream: string(stream), Spread: true, KeyFramesOnly: KeyFrames(ctx)})
+	c, err := m.ask(&wire.LiveRequest{Stream: string(stream), KeyFramesOnly: KeyFrames(ctx)})
 	if err != nil {
 		return err
 	}
@@ -79,13 +86,15 @@ func (m *merge) ask(r *wire.LiveRequest) (*call, error) {
 // read hands on what comes on one stream, until that or the call ends.
 func (m *merge) read(c *call, first bool) {
 	defer c.close()
+	ticketed := !first
 	for {
 		a, err := c.next()
 		v := arrival{from: c, end: err, first: first}
 		if errors.Is(err, io.EOF) {
 			v.end = fmt.Errorf("the peer stopped: %w", branchline.ErrUnavailable)
 		}
-		if t := a.GetLive().GetTicket(); first && len(t) > 0 {
+		if t := a.GetLive().GetTicket(); !ticketed && len(t) == ticketSize {
+			ticketed = true // more of them would be streams without end
 			m.work.Go(func() { m.widen(t) })
 			continue
 		}
@@ -153,8 +162,8 @@ func (m *merge) take(v arrival) (bool, error) {
 		return false, v.end
 	case v.end != nil:
 		return v.from != m.carrier || m.skip(), nil
-	case v.item == branchline.Item{} || v.item.Start == nil && v.item.Frame == nil && v.item.Fragment == nil &&
-		v.item.Seal == nil && v.item.RunEnd == nil: // of a kind that is not known here
+	case v.item.Start == nil && v.item.Frame == nil && v.item.Fragment == nil && v.item.Seal == nil &&
+		v.item.RunEnd == nil: // of a kind that is not known here
 		return true, nil
 	case v.part == 0: // a peer that does not spread
 		return m.yield(v.item), nil
@@ -174,11 +183,21 @@ func (m *merge) take(v arrival) (bool, error) {
 	return true, nil
 }
 
+// size returns how much an item takes that waits.
 func size(v arrival) int {
-	if v.item.Frame != nil {
-		return len(v.item.Frame.Data)
+	i := v.item
+	n := itemBytes + len(i.More)
+	switch {
+	case i.Start != nil:
+		n += len(i.Start.Init)
+	case i.Frame != nil:
+		n += len(i.Frame.Data)
+	case i.Fragment != nil:
+		n += len(i.Fragment.Head) + len(i.Fragment.Tail)
+	case i.Seal != nil:
+		n += len(i.Seal.Footer)
 	}
-	return 0
+	return n
 }
 
 // drain goes on with what has been waiting for its turn.
@@ -211,10 +230,8 @@ func (m *merge) skip() bool {
 		m.carrier = nil
 	}
 	m.part++
-	if len(m.waiting) > 0 {
-		for m.waiting[m.part] == nil {
-			m.part++
-		}
+	if len(m.waiting) > 0 { // the peer counts as it likes
+		m.part = slices.Min(slices.Collect(maps.Keys(m.waiting)))
 	}
 	return m.drain()
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -29,8 +30,8 @@ const (
 	// maxPending bounds the connections of sites that have not greeted yet. It is more than maxLinks, as
 	// all may come at once after a restart.
 	maxPending = 1200
-	// maxPendingOf bounds those of one site: more than it dials at once, by all its uplinks and carriers.
-	maxPendingOf = 8
+	// maxPendingOf bounds those of one site: its network may have gone and come a few times meanwhile.
+	maxPendingOf = 16
 	// verifyEvery is how often each link's certificate is verified again, so that revoking a site ends
 	// its link within seconds, from whatever process it was revoked.
 	verifyEvery = 2 * time.Second
@@ -65,6 +66,8 @@ type PeersConfig struct {
 	ListenPacket func(addr string) (net.PacketConn, error)
 	Clock        clock.Clock
 	Logger       *slog.Logger // nil means none
+
+	most version // that this node speaks; zero: all. For tests.
 }
 
 // Peers is a hub's links to its sites. A site has one link: a newer one takes the place of the older,
@@ -73,13 +76,12 @@ type PeersConfig struct {
 type Peers struct {
 	cfg       PeersConfig
 	l         *link.Listener
-	pending   chan struct{}
-	enrolling enrolling
+	pending   *places[branchline.SiteID] // connections that have not greeted
+	enrolling *places[netip.Prefix]
 	measured  measured
 
 	mu      sync.Mutex
 	links   map[branchline.SiteID]*peer
-	greets  map[branchline.SiteID]int // connections that have not greeted yet
 	denials map[branchline.SiteID]*denials
 }
 
@@ -88,6 +90,7 @@ type peer struct {
 	conn     link.Conn
 	since    time.Time
 	software string
+	version  version       // that the link speaks
 	instance uint64        // of the node's process, 0 if it did not tell
 	leaf     []byte        // the newest certificate of its key, DER; guarded by Peers.mu
 	done     chan struct{} // closed when Linked has returned and the link is forgotten
@@ -100,6 +103,7 @@ type PeerState struct {
 	Carrier  link.Carrier
 	Since    time.Time
 	Software string
+	Version  uint32 // of the protocol
 	Stats    link.Stats
 }
 
@@ -108,8 +112,9 @@ func OpenPeers(cfg PeersConfig) (*Peers, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	p := &Peers{cfg: cfg, pending: make(chan struct{}, maxPending), links: make(map[branchline.SiteID]*peer),
-		greets: make(map[branchline.SiteID]int), denials: make(map[branchline.SiteID]*denials)}
+	p := &Peers{cfg: cfg, links: make(map[branchline.SiteID]*peer), denials: make(map[branchline.SiteID]*denials),
+		pending:   newPlaces[branchline.SiteID](maxPending, maxPendingOf),
+		enrolling: newPlaces[netip.Prefix](maxEnrolling, maxEnrollingFrom)}
 	l, err := link.Listen(cfg.Addr, link.Options{
 		TLS: cfg.Authority.TLS(), Verify: p.verify, ListenPacket: cfg.ListenPacket, ResetKey: cfg.Authority.ResetKey(),
 		Join: identity.ProtocolJoin, Single: identity.ProtocolEnrol,
@@ -153,7 +158,7 @@ func (p *Peers) Links() []PeerState {
 	for _, l := range links {
 		states = append(states, PeerState{
 			Site: l.remote.Site(), Addr: l.conn.Peer().Addr, Carrier: l.conn.Peer().Carrier, Since: l.since,
-			Software: l.software, Stats: l.conn.Stats(),
+			Software: l.software, Version: uint32(l.version), Stats: l.conn.Stats(),
 		})
 	}
 	slices.SortFunc(states, func(a, b PeerState) int { return strings.Compare(string(a.Site), string(b.Site)) })
@@ -217,12 +222,13 @@ func (p *Peers) serve(ctx context.Context, conn link.Conn) error {
 }
 
 func (p *Peers) enrolment(ctx context.Context, conn link.Conn) error {
-	leave, err := p.enrolling.enter(conn.Peer().Addr)
-	if err != nil {
-		return err
+	from := link.Network(conn.Peer().Addr)
+	leave, ok := p.enrolling.enter(from)
+	if !ok {
+		return fmt.Errorf("too many enrolments are under way, or too many of them from %s: %w", from, branchline.ErrBusy)
 	}
 	defer leave()
-	err = p.admit(ctx, conn)
+	err := p.admit(ctx, conn)
 	p.cfg.Logger.Info("enrolment", "addr", conn.Peer().Addr, "error", err)
 	return err
 }
@@ -235,20 +241,23 @@ func (p *Peers) link(ctx context.Context, conn link.Conn) error {
 	}
 	defer p.forget(l)
 	site := l.remote.Site()
-	gossip, err := gossipIn(p.cfg.Members, site, conn)
+	gossip, err := gossipIn(p.cfg.Members, site, conn, l.version)
 	if err != nil {
 		return err
 	}
-	p.cfg.Logger.Info("link up", "site", site, "addr", conn.Peer().Addr, "carrier", conn.Peer().Carrier)
+	p.cfg.Logger.Info("link up", "site", site, "addr", conn.Peer().Addr, "carrier", conn.Peer().Carrier,
+		"version", l.version)
 	stop := ctx
 	g, ctx := errgroup.WithContext(ctx)
 	if gossip != nil {
 		g.Go(func() error { return gossip.Run(ctx, stop) })
 	}
 	g.Go(func() error {
-		s := &server{conn: conn, tier: p.cfg.Tier, gossip: gossip, renew: func(csr []byte) (identity.Certificate, error) {
-			return p.renew(l, csr)
-		}, denied: func(req *wire.Request, err error) { p.deny(conn.Peer(), req, err) }}
+		s := &server{
+			conn: conn, version: l.version, tier: p.cfg.Tier, gossip: gossip,
+			renew:  func(csr []byte) (identity.Certificate, error) { return p.renew(l, csr) },
+			denied: func(req *wire.Request, err error) { p.deny(conn.Peer(), req, err) },
+		}
 		if p.cfg.Copies != nil {
 			s.copies = func(ctx context.Context, id branchline.SegmentID, b branchline.ByteRange) (io.ReadCloser, error) {
 				return p.cfg.Copies(ctx, site, id, b)
@@ -267,47 +276,25 @@ func (p *Peers) link(ctx context.Context, conn link.Conn) error {
 }
 
 func (p *Peers) welcome(ctx context.Context, conn link.Conn) (*peer, error) {
-	leave, err := p.enter(conn.Peer().Site)
-	if err != nil {
-		return nil, err
+	leave, ok := p.pending.enter(conn.Peer().Site)
+	if !ok {
+		return nil, fmt.Errorf("too many connections are waiting, or %d of this site: %w", maxPendingOf, branchline.ErrBusy)
 	}
 	defer leave()
 	l := &peer{remote: NewRemote(conn), conn: conn, since: p.cfg.Clock.Now(), leaf: conn.Peer().Leaf,
 		done: make(chan struct{})}
-	l.software, err = welcomeIf(ctx, conn, p.cfg.Software, p.cfg.Tier, func(hello *wire.HelloRequest) error {
-		return p.greeted(l, hello)
-	})
+	g, err := welcoming{
+		software: p.cfg.Software, tier: p.cfg.Tier, high: most(p.cfg.most),
+		may: func(hello *wire.HelloRequest) error { return p.greeted(l, hello) },
+	}.welcome(ctx, conn)
 	if err != nil {
-		if errors.Is(err, ErrLoop) {
-			p.cfg.Logger.Warn("link refused", "site", conn.Peer().Site, "error", err)
+		if isAny(err, ErrLoop, ErrVersion) {
+			p.cfg.Logger.Warn("link refused", "site", conn.Peer().Site, "software", g.software, "error", err)
 		}
 		return nil, err
 	}
+	l.software, l.version, l.remote.version = g.software, g.version, g.version
 	return l, p.claim(ctx, l)
-}
-
-// enter takes a place for a connection of the site that has not greeted yet.
-func (p *Peers) enter(site branchline.SiteID) (leave func(), err error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.greets[site] >= maxPendingOf {
-		return nil, fmt.Errorf("more than %d connections of site %s are waiting: %w", maxPendingOf, site,
-			branchline.ErrBusy)
-	}
-	select {
-	case p.pending <- struct{}{}:
-	default:
-		return nil, fmt.Errorf("more than %d connections are waiting: %w", maxPending, branchline.ErrBusy)
-	}
-	p.greets[site]++
-	return func() {
-		<-p.pending
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		if p.greets[site]--; p.greets[site] == 0 {
-			delete(p.greets, site)
-		}
-	}, nil
 }
 
 // claim makes l the link of its site, after an older one has ended.

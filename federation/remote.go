@@ -28,6 +28,8 @@ const (
 type Remote struct {
 	conn   link.Conn
 	signer ed25519.PublicKey // told by a site with a certificate of the organisation's; nil: its certificate's
+
+	version version // that the link speaks
 }
 
 var _ branchline.Source = (*Remote)(nil)

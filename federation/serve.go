@@ -28,6 +28,9 @@ const (
 	maxFetchCalls   = 224
 	maxLiveCalls    = 88 * maxLanes
 	maxAllCalls     = maxControlCalls + maxChangesCalls + maxFetchCalls + maxLiveCalls
+	// maxLists bounds the lists of segments of one peer that are in memory at once, each of some 15 MB for a day;
+	// the others wait. A peer that does not read its lists gets no more of them.
+	maxLists = 8
 	// copySize is the piece in which a fetch is read and sent.
 	copySize = 64 << 10
 )
@@ -55,9 +58,10 @@ func Serve(ctx context.Context, conn link.Conn, src branchline.Source) error {
 
 // server answers the calls of one peer.
 type server struct {
-	conn  link.Conn
-	src   branchline.Source                              // nil: this side has nothing to give
-	renew func(csr []byte) (identity.Certificate, error) // nil: this side is no authority
+	conn    link.Conn
+	version version                                        // that the link speaks
+	src     branchline.Source                              // nil: this side has nothing to give
+	renew   func(csr []byte) (identity.Certificate, error) // nil: this side is no authority
 	// refresh makes this node renew its certificate; nil: it has none to renew.
 	refresh func()
 	// denied is told of a call of the peer that is not its to make; nil: nobody is.
@@ -75,11 +79,14 @@ type server struct {
 	busy [link.KindGossip + 1]int // calls by kind
 
 	spreads map[liveTicket]*spread // live calls on several streams
+
+	lists chan struct{} // a token for each list of segments in memory; made by run
 }
 
 func (s *server) run(ctx context.Context) error {
 	defer s.budget.Attach(sampleOf(s.conn))()
 	defer s.watches.end()
+	s.lists = make(chan struct{}, maxLists)
 	g, ctx := errgroup.WithContext(ctx)
 	// Not one of the group's: its end is the end of the group.
 	free := make(chan struct{}, maxAllCalls)
@@ -213,13 +220,16 @@ func (a *answer) end(st link.Stream, err error) {
 
 // answer answers the request. A stream carries only the calls of its kind.
 func (s *server) answer(a *answer, kind link.Kind, req *wire.Request) error {
+	if !s.version.speaks(sinceOf(req)) && s.src != nil {
+		return invalid("call that version %d of the protocol has not", s.version)
+	}
 	if r := req.GetRenew(); r != nil && kind == link.KindControl && s.renew != nil {
 		return s.certificate(a, r)
 	}
 	if call := req.GetFetch(); call != nil && kind == link.KindFetch && s.copies != nil {
 		return s.fetch(a, call, s.copies)
 	}
-	if req.GetAbove() != nil && kind == link.KindControl && s.tier != nil {
+	if req.GetAbove() != nil && kind == link.KindControl && s.tier != nil && s.version.speaks(version2) {
 		return a.send(&wire.Answer{Body: &wire.Answer_Above{Above: &wire.AboveAnswer{Ways: encodeWays(s.tier.Ways())}}})
 	}
 	if req.GetRefresh() != nil && kind == link.KindControl && s.refresh != nil {
@@ -294,6 +304,12 @@ func (s *server) segments(a *answer, r *wire.SegmentsRequest) error {
 	if err := stream.Check(); err != nil {
 		return err
 	}
+	select {
+	case s.lists <- struct{}{}:
+	case <-a.ctx.Done():
+		return a.ctx.Err()
+	}
+	defer func() { <-s.lists }()
 	list, err := s.src.Segments(a.ctx, stream, decodeRange(r.GetSpan()))
 	if err != nil {
 		return err
@@ -334,7 +350,7 @@ func (s *server) live(a *answer, r *wire.LiveRequest) error {
 	defer leave()
 	a.ctx = asked(a, r.GetKeyFramesOnly(), "")
 	out := &sender{w: &paced{a.ctx, a.out.w, s.budget, class}}
-	if r.GetSpread() && !r.GetKeyFramesOnly() {
+	if s.version.speaks(version2) && !r.GetKeyFramesOnly() {
 		a.out = out
 		return s.spreadLive(a, stream)
 	}

@@ -28,9 +28,14 @@ func newSource() *sourcetest.Memory {
 
 // serveOn serves src at one end until the test ends.
 func serveOn(t testing.TB, conn link.Conn, src branchline.Source) {
+	serveWith(t, &server{conn: conn, src: src})
+}
+
+// serveWith serves until the test or the connection ends.
+func serveWith(t testing.TB, s *server) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error)
-	go func() { ended <- Serve(ctx, conn, src) }()
+	go func() { ended <- s.run(ctx) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-ended; err == nil {

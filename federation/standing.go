@@ -115,7 +115,7 @@ func describe(req *wire.Request) (call, object string) {
 		return string(field.Name()), fmt.Sprintf("segment %x", id[:min(len(id), 16)])
 	}
 	text := strings.Join(strings.Fields(fmt.Sprint(m.Get(field).Message().Interface())), " ")
-	return string(field.Name()), strings.ToValidUTF8(text[:min(len(text), maxDenied)], "")
+	return string(field.Name()), clipText(text, maxDenied)
 }
 
 // greeted decides, by what a node tells of itself, whether it may link.
@@ -126,7 +126,7 @@ func (p *Peers) greeted(l *peer, hello *wire.HelloRequest) error {
 		l.remote.signer = key
 	}
 	g := identity.Greeting{
-		Leaf: l.conn.Peer().Leaf, Addr: l.conn.Peer().Addr, Software: software[:min(len(software), maxSoftware)],
+		Leaf: l.conn.Peer().Leaf, Addr: l.conn.Peer().Addr, Software: clipText(software, maxSoftware),
 		Life: identity.Life{
 			Instance: hello.GetInstance(), Opens: hello.GetOpens(), Feed: decodePosition(hello.GetFeed()),
 		},
@@ -165,7 +165,7 @@ func (p *Peers) admit(ctx context.Context, conn link.Conn) error {
 		software := back.GetSoftware()
 		c, err := p.cfg.Authority.Return(identity.Returning{
 			Leaf: back.GetCertificate(), CSR: back.GetCsr(), Addr: conn.Peer().Addr,
-			Software: software[:min(len(software), maxSoftware)],
+			Software: clipText(software, maxSoftware),
 		})
 		if errors.Is(err, identity.ErrForeign) || errors.Is(err, identity.ErrRevoked) {
 			p.deny(conn.Peer(), req, err)
@@ -216,6 +216,9 @@ type asking struct {
 // the last asking.
 func (p *Peers) refresh(ctx context.Context, l *peer, last asking) asking {
 	now, leaf := p.cfg.Clock.Now(), p.leafOf(l)
+	if !l.version.speaks(version2) {
+		return last // it renews when its own clock says so
+	}
 	if bytes.Equal(leaf, last.leaf) && now.Sub(last.at) < refreshAgain || !p.cfg.Authority.Due(leaf) {
 		return last
 	}

@@ -65,7 +65,7 @@ type Tier struct {
 
 // NewTier returns the tier of a hub with nothing above.
 func NewTier(self HubID) *Tier {
-	self.Name = self.Name[:min(len(self.Name), branchline.MaxName)]
+	self.Name = clipText(self.Name, branchline.MaxName)
 	return &Tier{self: self, above: make(map[string][]Way)}
 }
 
@@ -185,11 +185,12 @@ func above(ctx context.Context, conn link.Conn) ([]Way, error) {
 
 // greet opens the link, unless hubs would be in a loop by it. After it both sides may call each other.
 func (u *Uplink) greet(ctx context.Context, conn link.Conn) error {
-	ways, err := greetAs(ctx, conn, u.hello())
+	g, err := greetAs(ctx, conn, u.hello(), most(u.cfg.most))
 	if err != nil {
 		return err
 	}
-	if err := u.cfg.Tier.enter(u.cfg.Name, ways); err != nil {
+	u.spoken = g.version
+	if err := u.cfg.Tier.enter(u.cfg.Name, g.above); err != nil {
 		return errors.Join(err, closeFor(conn, err))
 	}
 	return nil

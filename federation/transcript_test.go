@@ -8,11 +8,13 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -21,6 +23,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/branchline-video/branchline"
+	"github.com/branchline-video/branchline/federation/budget"
 	"github.com/branchline-video/branchline/federation/link"
 	wire "github.com/branchline-video/branchline/proto"
 )
@@ -136,8 +139,61 @@ func all[T any](seq iter.Seq2[T, error]) (list []T, err error) {
 	return list, nil
 }
 
-// calls are those that a hub makes. Each returns what the hub was told.
-func calls(ctx context.Context, r *Remote) map[string]func() string {
+// calls are those that a hub makes of an edge that speaks the version. Each returns what the hub was told.
+func calls(ctx context.Context, r *Remote, v version) map[string]func() string {
+	all := firstCalls(ctx, r)
+	if v.speaks(version2) {
+		maps.Copy(all, secondCalls(ctx, r))
+	}
+	return all
+}
+
+// secondCalls are those that came with version 2.
+func secondCalls(ctx context.Context, r *Remote) map[string]func() string {
+	return map[string]func() string{
+		"key-frames": func() string {
+			var text []string
+			list, err := all(r.Live(WithKeyFrames(ctx), testStream))
+			for _, i := range list {
+				text = append(text, fmt.Sprintf("%v %d %+v %+v %+v", i.Segment, i.Missed, i.Start, i.Frame, i.RunEnd))
+			}
+			return told(text, err)
+		},
+		"refused": func() string { _, err := all(r.Live(ctx, "yard.main")); return fmt.Sprint(told(nil, err), err) },
+		"watch":   func() string { return told(nil, r.Watch(ctx, testStream, true)) },
+		"uplink":  func() string { return told(r.Uplink(ctx)) },
+		"above":   func() string { return told(above(ctx, r.conn)) },
+		"refresh": func() string {
+			return told(nil, r.command(ctx, &wire.Request{Call: &wire.Request_Refresh{Refresh: &wire.RefreshRequest{}}}))
+		},
+		"playback": func() string {
+			_, err := r.Fetch(WithPlayback(ctx, "yard.main"), scriptedSegment().ID, branchline.ByteRange{})
+			return fmt.Sprint(told(nil, err), err)
+		},
+	}
+}
+
+// scriptedRates has one stream that does not fit the budget.
+type scriptedRates struct{}
+
+func (scriptedRates) BitRate(s branchline.StreamID) (all, keys budget.Rate) {
+	if s == "yard.main" {
+		return 9 * budget.Megabit, budget.Megabit / 2
+	}
+	return 0, 0
+}
+
+func (scriptedRates) Beside(branchline.StreamID) []branchline.StreamID { return nil }
+
+// serveScript serves the script on a link of the version.
+func serveScript(t *testing.T, conn link.Conn, v version) {
+	b := openBudget(t, budget.Config{Schedule: limited(2 * budget.Megabit), Streams: scriptedRates{}})
+	s := &server{conn: conn, version: v, src: scripted{}, budget: b, refresh: func() {},
+		tier: NewTier(HubID{ID: [16]byte{1, 15: 2}, Name: "region"})}
+	serveWith(t, s)
+}
+
+func firstCalls(ctx context.Context, r *Remote) map[string]func() string {
 	seg := scriptedSegment()
 	return map[string]func() string{
 		"cameras":  func() string { return told(r.Cameras(ctx)) },
@@ -229,66 +285,76 @@ func replayed(t *testing.T, edge link.Conn, answers []byte) {
 	}
 }
 
-// TestTranscripts holds today's nodes against those of each released version: a hub of that time asks an
-// edge of today, and an edge of that time answers a hub of today. Fields that nobody knows change nothing.
+// TestTranscripts holds today's nodes against those of each version: a hub of that version asks an edge of today, and
+// an edge of it answers a hub of today. Fields that nobody knows change nothing.
 func TestTranscripts(t *testing.T) {
 	if *update {
 		recordTranscripts(t, fmt.Sprintf("testdata/transcripts/v%d", maxVersion))
 	}
 	for v := minVersion; v <= maxVersion; v++ {
-		for name := range calls(t.Context(), nil) {
+		for name := range calls(t.Context(), nil, v) {
 			t.Run(fmt.Sprintf("v%d/%s", v, name), func(t *testing.T) {
 				asked, answered := readTranscript(t, fmt.Sprintf("testdata/transcripts/v%d/%s.txt", v, name))
 				for what, change := range map[string]func([]byte) []byte{
 					"as recorded": bytes.Clone, "with more fields": unknown,
 				} {
-					checkEdge(t, what, name, append([]byte{asked[0]}, change(asked[1:])...), answered)
-					checkHub(t, what, name, changeAnswers(name, answered, change))
+					synctest.Test(t, func(t *testing.T) { // the time is in what is told of the budget
+						s := spoken{t, what, name, v}
+						s.checkEdge(append([]byte{asked[0]}, change(asked[1:])...), answered)
+						s.checkHub(changeAnswers(name, answered, change))
+					})
 				}
 			})
 		}
 	}
 }
 
+// spoken is a call of a version.
+type spoken struct {
+	*testing.T
+	what, name string
+	version    version
+}
+
 // checkEdge has today's edge answer a recorded question.
-func checkEdge(t *testing.T, what, name string, asked, answered []byte) {
+func (s spoken) checkEdge(asked, answered []byte) {
 	edge, hub := link.Pipe("berlin", "")
 	defer hub.Close(0, "")
-	serveOn(t, edge, scripted{})
-	st, err := hub.OpenStream(t.Context(), link.Kind(asked[0]))
+	serveScript(s.T, edge, s.version)
+	st, err := hub.OpenStream(s.Context(), link.Kind(asked[0]))
 	if err == nil {
 		_, err = st.Write(asked[1:])
 	}
 	if err != nil {
-		t.Fatal(err)
+		s.Fatal(err)
 	}
 	got, err := io.ReadAll(st)
 	if err != nil {
-		t.Errorf("%s: the edge's answer ends with %v", what, err)
+		s.Errorf("%s: the edge's answer ends with %v", s.what, err)
 	}
-	before, now := answers(t, name, answered), answers(t, name, got)
+	before, now := answers(s.T, s.name, answered), answers(s.T, s.name, got)
 	if len(before) != len(now) {
-		t.Fatalf("%s: the edge gives %d answers and gave %d", what, len(now), len(before))
+		s.Fatalf("%s: the edge gives %d answers and gave %d", s.what, len(now), len(before))
 	}
 	for i := range before {
 		if !includes(now[i].ProtoReflect(), before[i].ProtoReflect()) {
-			t.Errorf("%s: the edge answers\n%v\nand was to answer\n%v", what, now[i], before[i])
+			s.Errorf("%s: the edge answers\n%v\nand was to answer\n%v", s.what, now[i], before[i])
 		}
 	}
 }
 
 // checkHub has today's hub read recorded answers.
-func checkHub(t *testing.T, what, name string, answered []byte) {
+func (s spoken) checkHub(answered []byte) {
 	tell := func(serve func(edge link.Conn)) string {
 		edge, hub := link.Pipe("berlin", "")
 		defer hub.Close(0, "")
 		serve(edge)
-		return calls(t.Context(), NewRemote(hub))[name]()
+		return calls(s.Context(), &Remote{conn: hub, version: s.version}, s.version)[s.name]()
 	}
-	got := tell(func(edge link.Conn) { go replayed(t, edge, answered) })
-	want := tell(func(edge link.Conn) { serveOn(t, edge, scripted{}) })
+	got := tell(func(edge link.Conn) { go replayed(s.T, edge, answered) })
+	want := tell(func(edge link.Conn) { serveScript(s.T, edge, s.version) })
 	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("%s: the hub understands something else: %s", what, diff)
+		s.Errorf("%s: the hub understands something else: %s", s.what, diff)
 	}
 }
 
@@ -303,6 +369,9 @@ func answers(t *testing.T, name string, b []byte) (list []*wire.Answer) {
 		}
 		if err != nil {
 			t.Fatal(err)
+		}
+		if l := a.GetLive(); l != nil {
+			l.Ticket = make([]byte, len(l.Ticket)) // it is random
 		}
 		list = append(list, &a)
 		if name == "fetch" {
@@ -385,20 +454,22 @@ func recordTranscripts(t *testing.T, dir string) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for name := range calls(t.Context(), nil) {
+	for name := range calls(t.Context(), nil, maxVersion) {
 		path := filepath.Join(dir, name+".txt")
 		if _, err := os.Stat(path); err == nil {
 			continue // of a release: see above
 		}
-		edge, hub := link.Pipe("berlin", "")
-		serveOn(t, edge, scripted{})
-		h := &heard{Conn: hub}
-		said := calls(t.Context(), NewRemote(h))[name]()
-		hub.Close(0, "")
-		text := fmt.Sprintf("# %s\nhub > %x\nedge> %x\n", strings.ReplaceAll(said, "\n", " "), h.sent, h.got)
-		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		synctest.Test(t, func(t *testing.T) {
+			edge, hub := link.Pipe("berlin", "")
+			serveScript(t, edge, maxVersion)
+			h := &heard{Conn: hub}
+			said := calls(t.Context(), NewRemote(h), maxVersion)[name]()
+			hub.Close(0, "")
+			text := fmt.Sprintf("# %s\nhub > %x\nedge> %x\n", strings.ReplaceAll(said, "\n", " "), h.sent, h.got)
+			if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		})
 	}
 }
 

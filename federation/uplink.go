@@ -73,6 +73,8 @@ type UplinkConfig struct {
 	Uplinks []link.Uplink
 	Clock   clock.Clock
 	Logger  *slog.Logger // nil means none
+
+	most version // that this node speaks; zero: all. For tests.
 }
 
 // Uplink keeps an edge linked to its hub and serves the edge's source there.
@@ -83,6 +85,7 @@ type Uplink struct {
 
 	carrier link.Carrier     // to try first; Run's
 	probe   *backoff.Backoff // pauses between attempts to get back to QUIC; Run's
+	spoken  version          // of the link that greeted last; Run's
 
 	mu      sync.Mutex
 	state   UplinkState
@@ -99,6 +102,7 @@ type UplinkState struct {
 
 	Carrier link.Carrier // while up; by TCP where UDP does not get through
 	Uplink  string       // while up, the name of the one of UplinkConfig.Uplinks that it goes by
+	Version uint32       // of the protocol, while up
 }
 
 // NewUplink returns an uplink that does nothing until it is run.
@@ -259,15 +263,17 @@ func (u *Uplink) linked(ctx context.Context, hub string, conn link.Conn) error {
 
 // serve serves on a connection that has greeted until it ends or next takes its place.
 func (u *Uplink) serve(ctx context.Context, hub string, conn link.Conn) (next link.Conn, err error) {
-	gossip, err := gossipIn(u.cfg.Members, u.cfg.Node.Site(), conn)
+	spoken := u.spoken
+	gossip, err := gossipIn(u.cfg.Members, u.cfg.Node.Site(), conn, spoken)
 	if err != nil {
 		return nil, err
 	}
-	u.up(hub, conn)
+	u.up(hub, conn, spoken)
 	g, linked := errgroup.WithContext(ctx)
 	due := make(chan struct{}, 1)
 	g.Go(func() error {
-		s := &server{conn: conn, src: u.cfg.Source, name: u.cfg.Name, budget: u.cfg.Budget, gossip: gossip}
+		s := &server{conn: conn, src: u.cfg.Source, name: u.cfg.Name, budget: u.cfg.Budget, gossip: gossip,
+			version: spoken}
 		s.refresh = func() {
 			select {
 			case due <- struct{}{}:
@@ -279,7 +285,9 @@ func (u *Uplink) serve(ctx context.Context, hub string, conn link.Conn) (next li
 	if gossip != nil {
 		g.Go(func() error { return gossip.Run(linked, ctx) })
 	}
-	g.Go(func() error { return u.lookingUp(linked, conn) })
+	if spoken.speaks(version2) {
+		g.Go(func() error { return u.lookingUp(linked, conn) })
+	}
 	g.Go(func() error { return u.renewing(linked, conn, due) })
 	g.Go(func() error { return u.restoring(linked, conn) })
 	if len(u.better(conn.Peer(), link.Options{})) > 0 {
@@ -344,12 +352,13 @@ func (u *Uplink) renew(ctx context.Context, conn link.Conn) error {
 	return u.cfg.Node.Renewed(c)
 }
 
-func (u *Uplink) up(hub string, conn link.Conn) {
+func (u *Uplink) up(hub string, conn link.Conn, spoken version) {
 	p := conn.Peer()
 	u.set(UplinkState{
 		Up: true, Since: u.cfg.Clock.Now(), Hub: hub, Carrier: p.Carrier, Uplink: p.Uplink,
+		Version: uint32(spoken),
 	}, conn)
-	u.cfg.Logger.Info("link up", "hub", hub, "carrier", p.Carrier, "uplink", p.Uplink)
+	u.cfg.Logger.Info("link up", "hub", hub, "carrier", p.Carrier, "uplink", p.Uplink, "version", spoken)
 }
 
 // down notes the end of an attempt or link; what was down before and says the same is not news.

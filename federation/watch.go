@@ -14,6 +14,9 @@ import (
 // recording: with [PrioritySchedule]. From then on it is as urgent as one that was asked for to be watched. The
 // site may refuse with a [*budget.Refusal]; then the recording goes on as before.
 func (r *Remote) Watch(ctx context.Context, stream branchline.StreamID, watched bool) error {
+	if !r.version.speaks(version2) {
+		return nil // to it a recording is as urgent
+	}
 	err := r.command(ctx, &wire.Request{Call: &wire.Request_Watch{Watch: &wire.WatchRequest{
 		Stream: string(stream), Watched: watched,
 	}}})

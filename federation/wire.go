@@ -8,7 +8,9 @@ import (
 	"io"
 	"slices"
 
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/branchline-video/branchline"
 	"github.com/branchline-video/branchline/federation/link"
@@ -25,6 +27,10 @@ const (
 	maxFetch = 4 << 10
 	// maxLive bounds an Answer on a live stream: a key frame of an 8K camera at its best.
 	maxLive = 8 << 20
+
+	// maxElements bounds the messages, and what else is in lists, within a message: a segment with 10,000
+	// fragments has the most. Two bytes on the wire may be a message of a hundred in memory.
+	maxElements = 16 << 10
 
 	// maxLength bounds the bytes of a message's length.
 	maxLength = 4
@@ -78,10 +84,39 @@ func (r *receiver) message(m proto.Message, limit int) error {
 		r.buf = r.buf[:len(r.buf)+n]
 		left -= n
 	}
+	if left := spare(r.buf, m.ProtoReflect().Descriptor(), maxElements); left < 0 {
+		return fmt.Errorf("read message: more than %d parts: %w", maxElements, branchline.ErrTooLarge)
+	}
 	if err := proto.Unmarshal(r.buf, m); err != nil {
 		return fmt.Errorf("read message: %w: %w", err, branchline.ErrInvalid)
 	}
 	return nil
+}
+
+// spare returns how many elements the encoded message leaves of left; what cannot be read ends the count, as it
+// also ends the decoding.
+func spare(b []byte, d protoreflect.MessageDescriptor, left int) int {
+	for len(b) > 0 && left >= 0 {
+		number, kind, n := protowire.ConsumeTag(b)
+		if n < 0 {
+			return left
+		}
+		value := b[n:]
+		if n = protowire.ConsumeFieldValue(number, kind, value); n < 0 {
+			return left
+		}
+		b = value[n:]
+		f := d.Fields().ByNumber(number)
+		if f == nil || kind != protowire.BytesType || f.Message() == nil && !f.IsList() {
+			continue
+		}
+		left--
+		if f.Message() != nil {
+			inner, _ := protowire.ConsumeBytes(value)
+			left = spare(inner, f.Message(), left)
+		}
+	}
+	return left
 }
 
 // size reads a message's length, an unsigned varint.

@@ -320,7 +320,7 @@ func (n *Node) tell(known, cameras []branchline.Camera) {
 
 func same(a, b branchline.Camera) bool {
 	return a.ID == b.ID && a.Name == b.Name && a.Added.Equal(b.Added) && a.Removed == b.Removed &&
-		slices.Equal(a.Streams, b.Streams)
+		slices.Equal(a.Streams, b.Streams) && slices.Equal(a.More, b.More)
 }
 
 func (n *Node) alwaysWanted(cameras []branchline.Camera) map[branchline.StreamID]bool {

@@ -199,7 +199,7 @@ func dialAs(t *testing.T, n *hub.Node, token string) link.Conn {
 	}
 	t.Cleanup(func() { conn.Close(0, "") })
 	hello := &wire.Request{Call: &wire.Request_Hello{Hello: &wire.HelloRequest{
-		MinVersion: 1, MaxVersion: 1, Software: "munich"}}}
+		MinVersion: 1, MaxVersion: 2, Software: "munich"}}}
 	if _, err := send(t, conn, link.KindControl, hello); err != nil {
 		t.Fatal(err)
 	}

@@ -1662,9 +1662,9 @@ type LiveRequest struct {
 	Stream string                 `protobuf:"bytes,1,opt,name=stream,proto3" json:"stream,omitempty"`
 	// Of the pictures only those that need no others, and no sound: the items cannot be recorded.
 	KeyFramesOnly bool `protobuf:"varint,160,opt,name=key_frames_only,json=keyFramesOnly,proto3" json:"key_frames_only,omitempty"`
-	// The caller takes fragments on several streams: the first answer is a LiveAnswer.
+	// Not used any more: from version 2 on the first answer is a LiveAnswer, unless only key frames are asked for.
 	Spread bool `protobuf:"varint,100,opt,name=spread,proto3" json:"spread,omitempty"`
-	// One more stream for what another request with spread has begun; that one's LiveAnswer told the ticket.
+	// One more stream for what another request has begun; that one's LiveAnswer told the ticket.
 	Ticket        []byte `protobuf:"bytes,101,opt,name=ticket,proto3" json:"ticket,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3553,7 +3553,7 @@ type Item struct {
 	Segment []byte `protobuf:"bytes,1,opt,name=segment,proto3" json:"segment,omitempty"`
 	// Items lost just before this one, at any ring on the way.
 	Missed uint32 `protobuf:"varint,2,opt,name=missed,proto3" json:"missed,omitempty"`
-	// With spread: the item's number, and that of its part, from 1 on. A part is what comes on one stream
+	// After a LiveAnswer: the item's number, and that of its part, from 1 on. A part is what comes on one stream
 	// without a break, and ends with a fragment's end, a seal or a run's end.
 	Number uint64 `protobuf:"varint,100,opt,name=number,proto3" json:"number,omitempty"`
 	Part   uint64 `protobuf:"varint,101,opt,name=part,proto3" json:"part,omitempty"`

@@ -136,8 +136,8 @@ func (b *bundle) drain(j *joined) {
 
 // bundles are those of a listener.
 type bundles struct {
-	joining chan struct{}
-	work    sync.WaitGroup
+	joins joins
+	work  sync.WaitGroup
 
 	mu     sync.Mutex
 	of     map[ticket]*bundle
@@ -165,14 +165,13 @@ func (l *bundles) found(c Conn, key ticket) *bundle {
 
 // take lets a connection join the bundle that it asks for, and closes it if it may not.
 func (l *bundles) take(c Conn) {
-	select {
-	case l.joining <- struct{}{}:
-	default:
+	leave, ok := l.joins.enter(c.Peer().Site)
+	if !ok {
 		_ = c.Close(codeBusy, "too many connections are about to join")
 		return
 	}
 	l.work.Go(func() {
-		defer func() { <-l.joining }()
+		defer leave()
 		if err := l.admit(c); err != nil {
 			code := codeDenied
 			if errors.Is(err, errNoRoom) {

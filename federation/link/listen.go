@@ -59,7 +59,7 @@ func listen(addr string, opt Options, accepted chan Conn) (*Listener, error) {
 	}
 	l := &Listener{
 		e: e, opt: opt, accepted: accepted, closing: make(chan struct{}), closed: make(chan struct{}),
-		bundles: bundles{of: make(map[ticket]*bundle), joining: make(chan struct{}, maxJoining)},
+		bundles: bundles{of: make(map[ticket]*bundle)},
 	}
 	if opt.ListenPacket == nil || opt.ListenStream != nil {
 		l.tcp, l.tcpErr = listenTCP(e.packets.LocalAddr().String(), opt, accepted)

@@ -2,6 +2,7 @@ package link
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -300,5 +301,34 @@ func TestFrameHeader(t *testing.T) {
 	code := binary.BigEndian.AppendUint64(nil, 9)
 	if err != nil || f != (frame{frameStop, 7, 8}) || !bytes.Equal(b[frameHeader:], code) {
 		t.Errorf("%+v, %v from %x", f, err, b)
+	}
+}
+
+// TestResetsThatNobodyReads: a peer that reads nothing and opens one stream after the other, each of which is reset
+// here, is cut off, and what there is to tell it does not grow.
+func TestResetsThatNobodyReads(t *testing.T) {
+	c, peer := raw(t)
+	go func() {
+		for {
+			s, err := c.AcceptStream(context.Background())
+			if err != nil {
+				return
+			}
+			s.Reset(5)
+		}
+	}()
+	for id := 1; id < 8*MaxStreams; id += 2 {
+		if _, err := peer.Write(frames(t, fmt.Sprintf("data:%d:1", id))); err != nil {
+			break
+		}
+	}
+	<-c.done
+	if err := c.cause(); !errors.Is(err, errFrames) {
+		t.Errorf("ended with %v, want that it breaks the rules", err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.listed) > MaxStreams {
+		t.Errorf("%d streams wait to be told of", len(c.listed))
 	}
 }

@@ -93,7 +93,7 @@ func (c *tcpConn) find(id uint32, open bool) (*tcpStream, error) {
 	switch {
 	case id != 0 && (mine && id < c.nextID || !mine && id < c.nextIn):
 		return nil, nil
-	case id == 0 || mine || !open || id != c.nextIn || c.live >= MaxStreams:
+	case id == 0 || mine || !open || id != c.nextIn || c.live+c.freed >= MaxStreams: // freed ones it has not heard of
 		return nil, fmt.Errorf("stream %d was not opened, or is one too many: %w", id, errFrames)
 	}
 	s := newTCPStream(c, false)

@@ -262,7 +262,7 @@ func (c *cursor) place() bool {
 }
 
 func size(item branchline.Item) int {
-	const overhead = 256 // the item and what it points to
+	overhead := 256 + len(item.More) // the item and what it points to
 	switch {
 	case item.Start != nil:
 		return overhead + len(item.Start.Init)
