@@ -149,7 +149,7 @@ func dialOne(ctx context.Context, addr *net.UDPAddr, opt Options) (Conn, error) 
 }
 
 func handshake(ctx context.Context, addr *net.UDPAddr, opt Options, w *watchdog) (Conn, error) {
-	e, err := opt.open(opt.Local.from(addr.IP))
+	e, err := opt.outward(addr)
 	if err != nil {
 		return nil, err
 	}
@@ -171,13 +171,14 @@ func handshake(ctx context.Context, addr *net.UDPAddr, opt Options, w *watchdog)
 
 // dial makes a connection of the endpoint, which w watches.
 func (e *endpoint) dial(ctx context.Context, addr *net.UDPAddr, opt Options, w *watchdog) (*conn, error) {
+	w.e = e
 	conf := config()
 	conf.Tracer, conf.DisablePathMTUDiscovery = w.trace, opt.Small
 	c, err := e.t.Dial(ctx, addr, guarded(opt.TLS), conf)
 	if err != nil {
 		return nil, quicHandshakeError(meaning(err))
 	}
-	w.watch(c, &e.running, func(ctx context.Context) error { return knock(ctx, addr, opt) })
+	w.watch(c)
 	made := newConn(c, nil, "")
 	made.mtu, made.peer.Uplink = &w.mtu, opt.Local.Name
 	return made, nil

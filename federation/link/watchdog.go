@@ -15,8 +15,10 @@ const (
 	// seekFrom is the number of QUIC's probes in a row without an answer from which on a hub is knocked at.
 	// The next one is then at least four times as far away as the first was.
 	seekFrom = 2
-	// seekGrace is how long after the answer the acknowledgement of a probe that went with the knock may take.
+	// seekGrace is how long after the answer the acknowledgement of what was then sent again may take, beyond a
+	// round trip, and seekTries how often it is sent.
 	seekGrace = 100 * time.Millisecond
+	seekTries = 2
 )
 
 // watchdog closes a connection of which nothing arrives at the peer although the peer's packets arrive
@@ -24,18 +26,18 @@ const (
 // connection's trace, to which the watchdog listens. The side that dials has one: it sends the video,
 // and it can dial anew. A trace is not free: some tenth of the highest rate over loopback.
 type watchdog struct {
+	e    *endpoint   // the connection's, which waits for what runs here
 	came atomic.Bool // anything, from the peer
+	mtu  atomic.Uint64
 
 	mu      sync.Mutex
 	conn    *quic.Conn  // nil while the handshake goes on
 	timer   *time.Timer // from the first probe timeout on; nil while acknowledgements come
 	ended   bool
 	arrived uint64 // packets at the last look
-	seeks   bool   // a hub that is silent is knocked at
-
-	knock   func(context.Context) error // at the hub
-	running *sync.WaitGroup             // of the connection's endpoint, which waits for it
-	mtu     atomic.Uint64               // what passes, as far as discovery knows
+	before  int64  // packets of the whole endpoint when the first probe timed out
+	holds   bool   // counts among those of the endpoint of which nothing comes
+	stop    func() // ends the seeking; nil while there is none
 }
 
 // trace is a [quic.Config]'s tracer.
@@ -43,10 +45,10 @@ func (w *watchdog) trace(context.Context, bool, quic.ConnectionID) qlogwriter.Tr
 
 // watch begins to watch the connection, of which w has the trace.
 // Whatever it runs ends with the connection.
-func (w *watchdog) watch(c *quic.Conn, running *sync.WaitGroup, knock func(context.Context) error) {
+func (w *watchdog) watch(c *quic.Conn) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.conn, w.running, w.knock = c, running, knock
+	w.conn = c
 }
 
 // heard reports whether anything came from the peer.
@@ -57,59 +59,97 @@ func (w *watchdog) AddProducer() qlogwriter.Recorder { return w }
 
 // RecordEvent is part of a trace. The connection calls it for every packet.
 func (w *watchdog) RecordEvent(e qlogwriter.Event) {
-	if m, ok := e.(qlog.MTUUpdated); ok {
-		w.mtu.Store(uint64(m.Value))
-		return
-	}
-	probes, ok := e.(qlog.PTOCountUpdated)
-	if !ok {
-		if _, came := e.(qlog.PacketReceived); came && !w.came.Load() {
+	switch e := e.(type) {
+	case qlog.MTUUpdated:
+		w.mtu.Store(uint64(e.Value))
+	case qlog.PacketReceived:
+		w.e.seeking.in.Add(1)
+		if !w.came.Load() {
 			w.came.Store(true)
 		}
+	case qlog.PTOCountUpdated:
+		w.probed(int(e.PTOCount))
+	}
+}
+
+// probed takes note of so many probes in a row without an answer. The next ones have not been sent yet.
+func (w *watchdog) probed(probes int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if probes == 0 {
+		w.calm()
 		return
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	switch {
-	case probes.PTOCount == 0 && w.timer != nil:
-		w.timer.Stop()
-		w.timer = nil
-	case probes.PTOCount > 0 && w.timer == nil && w.conn != nil && !w.ended:
+	if w.conn == nil || w.ended {
+		return
+	}
+	if w.timer == nil {
 		s := w.conn.ConnectionStats()
-		w.arrived = s.PacketsReceived
+		w.arrived, w.before = s.PacketsReceived, w.e.seeking.in.Load()
 		w.timer = time.AfterFunc(StallTimeout+s.SmoothedRTT, w.bark)
-	case probes.PTOCount >= seekFrom && w.timer != nil && !w.seeks:
-		w.seeks = true
-		w.running.Go(w.seek)
+		w.e.seeking.wait(1)
+	}
+	if probes < seekFrom {
+		return
+	}
+	w.hold(w.e.seeking.in.Load() == w.before)
+	if w.stop == nil {
+		var ctx context.Context
+		ctx, w.stop = context.WithCancel(w.conn.Context())
+		w.e.running.Go(func() { w.seek(ctx) })
 	}
 }
 
-// seek closes a connection of which nothing arrives at the peer although the hub answers knocks: its path was
-// dark and is not any more, or has begun to lose large packets. QUIC's next probe may be seconds away, and a
-// new connection is made in less.
-func (w *watchdog) seek() {
-	ctx := w.conn.Context()
-	if w.knock(ctx) == nil && within(ctx, seekGrace) && w.dark() {
-		_ = w.conn.CloseWithError(quic.ApplicationErrorCode(CodeStalled), ErrSilent.Error())
+// calm ends all that goes on while nothing is acknowledged. The caller holds mu.
+func (w *watchdog) calm() {
+	if w.timer == nil {
+		return
+	}
+	w.timer.Stop()
+	w.timer = nil
+	w.hold(false)
+	w.e.seeking.wait(-1)
+	if w.stop != nil {
+		w.stop()
+		w.stop = nil
 	}
 }
 
-// dark reports whether still nothing is acknowledged.
-func (w *watchdog) dark() bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.seeks = false
-	return w.timer != nil
+// hold has packets of the endpoint held back on behalf of this connection, or no more. The caller holds mu.
+func (w *watchdog) hold(on bool) {
+	switch {
+	case on && !w.holds:
+		w.e.seeking.holding.Add(1)
+	case !on && w.holds:
+		w.e.seeking.holding.Add(-1)
+	}
+	w.holds = on
+}
+
+// seek waits until the hub answers knocks. If the connection does not go on by what is then sent again it is
+// closed: the hub has forgotten it, or its path has begun to lose large packets.
+func (w *watchdog) seek(ctx context.Context) {
+	if w.e.seeking.seek(ctx, &w.e.running) != nil {
+		return
+	}
+	grace := seekGrace + w.conn.ConnectionStats().SmoothedRTT
+	for try := range seekTries {
+		if try > 0 {
+			w.e.seeking.again()
+		}
+		if !within(ctx, grace) {
+			return
+		}
+	}
+	_ = w.conn.CloseWithError(quic.ApplicationErrorCode(CodeStalled), ErrSilent.Error())
 }
 
 // Close is part of a trace: the connection has ended.
 func (w *watchdog) Close() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.ended = true; w.timer != nil {
-		w.timer.Stop()
-		w.timer = nil
-	}
+	w.ended = true
+	w.calm()
 	return nil
 }
 
