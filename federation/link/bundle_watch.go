@@ -142,13 +142,19 @@ func (w *watch) round(now time.Time) {
 	case w.b.stalled.Load() && w.replace(now, conns):
 	case want > len(conns):
 		w.grow(now, want-len(conns))
-	case want < len(conns):
+	case want < len(conns) && heard(conns[:want], now):
 		for _, j := range conns[want:] {
 			if j.control != nil {
 				w.b.give(j)
 			}
 		}
 	}
+}
+
+// heard reports whether something has come on all of them lately: in place of one that is about to end no other is
+// to be given up.
+func heard(conns []*joined, now time.Time) bool {
+	return !slices.ContainsFunc(conns, func(j *joined) bool { return now.Sub(j.view.heard) > quiet })
 }
 
 // replace puts a connection with small packets in the place of all that have large ones: those that have

@@ -2,6 +2,7 @@ package link
 
 import (
 	"context"
+	"crypto/rand"
 	"net"
 	"sync"
 )
@@ -35,6 +36,8 @@ func (o Options) outward(addr *net.UDPAddr) (*endpoint, error) {
 	}
 	s := &seeking{packets: packets, addr: addr}
 	s.knock = func(ctx context.Context) error { return knock(ctx, addr, o) }
+	// A hub that still has a connection which has ended here is to hear that at once, not by silence.
+	_, _ = rand.Read(o.ResetKey[:]) // never fails
 	e := o.endpoint(s.noted(packets))
 	e.seeking = s
 	return e, nil

@@ -19,6 +19,8 @@ const (
 	// round trip, and seekTries how often it is sent.
 	seekGrace = 100 * time.Millisecond
 	seekTries = 2
+	// pokeTime is how long quic-go has to send a packet of its own.
+	pokeTime = 50 * time.Millisecond
 )
 
 // watchdog closes a connection of which nothing arrives at the peer although the peer's packets arrive
@@ -34,8 +36,9 @@ type watchdog struct {
 	conn    *quic.Conn  // nil while the handshake goes on
 	timer   *time.Timer // from the first probe timeout on; nil while acknowledgements come
 	ended   bool
-	arrived uint64 // packets at the last look
+	arrived uint64 // packets when the first probe timed out
 	before  int64  // packets of the whole endpoint when the first probe timed out
+	hears   bool   // packets have come since
 	holds   bool   // counts among those of the endpoint of which nothing comes
 	stop    func() // ends the seeking; nil while there is none
 }
@@ -77,6 +80,9 @@ func (w *watchdog) probed(probes int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if probes == 0 {
+		if w.stop != nil && !w.ended {
+			w.e.running.Go(w.poke)
+		}
 		w.calm()
 		return
 	}
@@ -86,7 +92,8 @@ func (w *watchdog) probed(probes int) {
 	if w.timer == nil {
 		s := w.conn.ConnectionStats()
 		w.arrived, w.before = s.PacketsReceived, w.e.seeking.in.Load()
-		w.timer = time.AfterFunc(StallTimeout+s.SmoothedRTT, w.bark)
+		w.hears = false
+		w.timer = time.AfterFunc(StallTimeout-KeepAlive+s.SmoothedRTT, w.bark)
 		w.e.seeking.wait(1)
 	}
 	if probes < seekFrom {
@@ -144,6 +151,20 @@ func (w *watchdog) seek(ctx context.Context) {
 	_ = w.conn.CloseWithError(quic.ApplicationErrorCode(CodeStalled), ErrSilent.Error())
 }
 
+// poke makes the hub send something that is acknowledged, after a path was dark. What it had sent meanwhile is lost,
+// as it will see by that at once; its own next probe may be seconds away. It answers the end of a connection ID
+// with another one.
+func (w *watchdog) poke() {
+	p, err := w.conn.AddPath(w.e.t)
+	if err != nil {
+		return // the hub does without
+	}
+	ctx, cancel := context.WithTimeout(w.conn.Context(), pokeTime)
+	defer cancel()
+	_ = p.Probe(ctx) // nobody answers it on the path that is in use
+	_ = p.Close()    // nor is it in use
+}
+
 // Close is part of a trace: the connection has ended.
 func (w *watchdog) Close() error {
 	w.mu.Lock()
@@ -162,16 +183,18 @@ func (w *watchdog) bark() {
 	}
 }
 
+// stalled returns the connection if packets were coming already when it was last asked.
 func (w *watchdog) stalled() *quic.Conn {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.timer == nil {
 		return nil
 	}
-	arrived := w.conn.ConnectionStats().PacketsReceived
-	if arrived == w.arrived {
-		w.timer.Reset(KeepAlive)
-		return nil
+	if w.hears {
+		return w.conn
 	}
-	return w.conn
+	// A path that has just healed brings the peer's packets before its acknowledgements.
+	w.hears = w.conn.ConnectionStats().PacketsReceived != w.arrived
+	w.timer.Reset(KeepAlive)
+	return nil
 }
