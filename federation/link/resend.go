@@ -35,6 +35,7 @@ type resend struct {
 	waiting atomic.Int32 // connections that wait for acknowledgements
 	in      atomic.Int64 // packets that came, on all connections
 	holding atomic.Int32 // connections that probe, and of which nothing comes
+	closing atomic.Int32 // connections that are being closed
 
 	mu    sync.Mutex
 	last  time.Time // that all was sent again
@@ -46,6 +47,7 @@ type resend struct {
 type kept struct {
 	large, small []byte
 	held         []byte // never sent
+	end          []byte // tells that it is closed
 	sent, hold   time.Time
 }
 
@@ -74,9 +76,12 @@ func (r *resend) note(b []byte) (hold bool) {
 		return true
 	}
 	k.sent = now
-	if len(b) >= largePacket {
+	switch {
+	case len(b) >= largePacket:
 		k.large = append(k.large[:0], b...)
-	} else {
+	case r.closing.Load() > 0:
+		k.end = slices.Clone(b)
+	default:
 		k.small = append(k.small[:0], b...)
 	}
 	return false
@@ -96,7 +101,10 @@ func (r *resend) wait(more int32) {
 }
 
 // take returns what is to be sent again.
-func (r *resend) take() (all [][]byte) {
+//
+// A connection that has only small ones can as well send another: that of an old packet makes it take the path for
+// a long one. So they are only taken if asked for.
+func (r *resend) take(small bool) (all [][]byte) {
 	now := clock.Clock{}.Now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -106,12 +114,16 @@ func (r *resend) take() (all [][]byte) {
 	r.last = now
 	for _, k := range r.kept {
 		switch {
-		case k.held != nil:
+		case k.end != nil:
+			all = append(all, k.end)
+			continue
+		case len(k.held) >= largePacket || small && k.held != nil:
 			all = append(all, k.held)
 			k.held = nil
 		case k.large != nil:
 			all = append(all, slices.Clone(k.large))
-		default:
+		}
+		if small && k.small != nil {
 			all = append(all, slices.Clone(k.small))
 		}
 	}

@@ -2,7 +2,6 @@ package link
 
 import (
 	"context"
-	"crypto/rand"
 	"net"
 	"sync"
 )
@@ -36,14 +35,12 @@ func (o Options) outward(addr *net.UDPAddr) (*endpoint, error) {
 	}
 	s := &seeking{packets: packets, addr: addr}
 	s.knock = func(ctx context.Context) error { return knock(ctx, addr, o) }
-	// A hub that still has a connection which has ended here is to hear that at once, not by silence.
-	_, _ = rand.Read(o.ResetKey[:]) // never fails
 	e := o.endpoint(s.noted(packets))
 	e.seeking = s
 	return e, nil
 }
 
-// seek returns when the hub has answered a knock and what was sent last was sent again; its error is ctx's.
+// seek returns when the hub has answered a knock; its error is ctx's.
 func (s *seeking) seek(ctx context.Context, running *sync.WaitGroup) error {
 	s.mu.Lock()
 	k := s.round
@@ -71,18 +68,16 @@ func (s *seeking) seek(ctx context.Context, running *sync.WaitGroup) error {
 }
 
 func (s *seeking) run(ctx context.Context, k *knocking) {
-	if k.err = s.knock(ctx); k.err == nil {
-		s.again()
-	}
+	k.err = s.knock(ctx)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.round = nil
 	close(k.done)
 }
 
-// again sends again what was sent last.
-func (s *seeking) again() {
-	for _, p := range s.take() {
+// again sends again what was sent last; see take.
+func (s *seeking) again(small bool) {
+	for _, p := range s.take(small) {
 		_, _ = s.packets.WriteTo(p, s.addr) // it is lost, as it was before
 	}
 }

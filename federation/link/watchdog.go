@@ -9,6 +9,8 @@ import (
 	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/qlog"
 	"github.com/quic-go/quic-go/qlogwriter"
+
+	"github.com/branchline-video/branchline/internal/clock"
 )
 
 const (
@@ -19,7 +21,10 @@ const (
 	// round trip, and seekTries how often it is sent.
 	seekGrace = 100 * time.Millisecond
 	seekTries = 2
-	// pokeTime is how long quic-go has to send a packet of its own.
+	// silentFor is how long after the first probe a connection on which nothing comes is given up: a little before
+	// QUIC itself does.
+	silentFor = IdleTimeout - 300*time.Millisecond
+	// pokeTime is how long quic-go has to send a packet of its own once it may.
 	pokeTime = 50 * time.Millisecond
 )
 
@@ -36,11 +41,12 @@ type watchdog struct {
 	conn    *quic.Conn  // nil while the handshake goes on
 	timer   *time.Timer // from the first probe timeout on; nil while acknowledgements come
 	ended   bool
-	arrived uint64 // packets when the first probe timed out
-	before  int64  // packets of the whole endpoint when the first probe timed out
-	hears   bool   // packets have come since
-	holds   bool   // counts among those of the endpoint of which nothing comes
-	stop    func() // ends the seeking; nil while there is none
+	arrived uint64    // packets when the first probe timed out
+	since   time.Time // of that
+	before  int64     // packets of the whole endpoint when the first probe timed out
+	hears   bool      // packets have come since
+	holds   bool      // counts among those of the endpoint of which nothing comes
+	stop    func()    // ends the seeking; nil while there is none
 }
 
 // trace is a [quic.Config]'s tracer.
@@ -80,9 +86,6 @@ func (w *watchdog) probed(probes int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if probes == 0 {
-		if w.stop != nil && !w.ended {
-			w.e.running.Go(w.poke)
-		}
 		w.calm()
 		return
 	}
@@ -92,7 +95,7 @@ func (w *watchdog) probed(probes int) {
 	if w.timer == nil {
 		s := w.conn.ConnectionStats()
 		w.arrived, w.before = s.PacketsReceived, w.e.seeking.in.Load()
-		w.hears = false
+		w.hears, w.since = false, clock.Clock{}.Now()
 		w.timer = time.AfterFunc(StallTimeout-KeepAlive+s.SmoothedRTT, w.bark)
 		w.e.seeking.wait(1)
 	}
@@ -133,17 +136,20 @@ func (w *watchdog) hold(on bool) {
 	w.holds = on
 }
 
-// seek waits until the hub answers knocks. If the connection does not go on by what is then sent again it is
-// closed: the hub has forgotten it, or its path has begun to lose large packets.
+// seek waits until the hub answers knocks, or the path is found not to be dark by the connection itself. If the
+// connection does not go on by what is then sent it is closed: the hub has forgotten it, or its path has begun to
+// lose large packets.
 func (w *watchdog) seek(ctx context.Context) {
-	if w.e.seeking.seek(ctx, &w.e.running) != nil {
+	answered := w.e.seeking.seek(ctx, &w.e.running) == nil
+	if p, err := w.conn.AddPath(w.e.t); err == nil {
+		defer w.poke(p)()
+	}
+	if !answered {
 		return
 	}
 	grace := seekGrace + w.conn.ConnectionStats().SmoothedRTT
 	for try := range seekTries {
-		if try > 0 {
-			w.e.seeking.again()
-		}
+		w.e.seeking.again(try > 0)
 		if !within(ctx, grace) {
 			return
 		}
@@ -151,18 +157,20 @@ func (w *watchdog) seek(ctx context.Context) {
 	_ = w.conn.CloseWithError(quic.ApplicationErrorCode(CodeStalled), ErrSilent.Error())
 }
 
-// poke makes the hub send something that is acknowledged, after a path was dark. What it had sent meanwhile is lost,
-// as it will see by that at once; its own next probe may be seconds away. It answers the end of a connection ID
-// with another one.
-func (w *watchdog) poke() {
-	p, err := w.conn.AddPath(w.e.t)
-	if err != nil {
-		return // the hub does without
+// poke has the connection send one packet more, as soon as its window lets it, and makes the hub send something
+// that is acknowledged: what both had sent meanwhile is lost, as they see by that at once, while their own next
+// probes may be seconds away. The packet asks whether the path in use works, which nobody answers, and then the
+// connection ID that it had is given up, for which the hub has to give another one. done waits for that.
+func (w *watchdog) poke(p *quic.Path) (done func()) {
+	ctx, cancel := context.WithCancel(w.conn.Context())
+	var probing sync.WaitGroup
+	probing.Go(func() { _ = p.Probe(ctx) })
+	return func() {
+		within(ctx, pokeTime)
+		cancel()
+		probing.Wait()
+		_ = p.Close() // it is not in use
 	}
-	ctx, cancel := context.WithTimeout(w.conn.Context(), pokeTime)
-	defer cancel()
-	_ = p.Probe(ctx) // nobody answers it on the path that is in use
-	_ = p.Close()    // nor is it in use
 }
 
 // Close is part of a trace: the connection has ended.
@@ -174,27 +182,38 @@ func (w *watchdog) Close() error {
 	return nil
 }
 
-// bark closes the connection, unless nothing arrives here either: of that the idle timeout takes care,
-// with a better reason.
+// bark closes the connection if the peer's packets arrive, or nothing has for nearly as long as QUIC itself waits.
 func (w *watchdog) bark() {
-	if c := w.stalled(); c != nil {
-		// The peer may hear it: this packet is small.
-		_ = c.CloseWithError(quic.ApplicationErrorCode(CodeStalled), ErrStalled.Error())
+	if c, why := w.stalled(); c != nil {
+		// The peer may hear it: this packet is small. On a dark path it is sent again when that heals, while
+		// QUIC's own end says nothing, and the hub would go on with half a bundle.
+		w.e.seeking.closing.Add(1)
+		_ = c.CloseWithError(quic.ApplicationErrorCode(CodeStalled), why.Error())
+		w.e.seeking.closing.Add(-1)
 	}
 }
 
-// stalled returns the connection if packets were coming already when it was last asked.
-func (w *watchdog) stalled() *quic.Conn {
+// stalled returns the connection and why to close it, if packets were coming already when it was last asked, or
+// have not for too long.
+func (w *watchdog) stalled() (*quic.Conn, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.timer == nil {
-		return nil
+		return nil, nil
 	}
 	if w.hears {
-		return w.conn
+		return w.conn, ErrStalled
 	}
 	// A path that has just healed brings the peer's packets before its acknowledgements.
 	w.hears = w.conn.ConnectionStats().PacketsReceived != w.arrived
-	w.timer.Reset(KeepAlive)
-	return nil
+	waited := clock.Clock{}.Now().Sub(w.since)
+	switch {
+	case w.hears:
+		w.timer.Reset(KeepAlive)
+	case waited >= silentFor:
+		return w.conn, ErrSilent
+	default:
+		w.timer.Reset(min(KeepAlive, silentFor-waited))
+	}
+	return nil, nil
 }
