@@ -137,14 +137,15 @@ func (w *watch) round(now time.Time) {
 	if w.b.dial == nil || w.b.still.Load() || past <= 0 || len(conns) == 0 {
 		return
 	}
-	w.size = w.size.step(past, samples)
-	switch want := w.size.want; {
+	w.size = w.size.step(past, w.b.ways.level(conns, samples))
+	switch want := max(w.size.want, w.b.ways.least()); {
 	case w.b.stalled.Load() && w.replace(now, conns):
 	case want > len(conns):
 		w.grow(now, want-len(conns))
-	case want < len(conns) && heard(conns[:want], now):
-		for _, j := range conns[want:] {
-			if j.control != nil {
+	case want < len(conns):
+		rest, surplus := w.b.ways.surplus(conns, want)
+		for _, j := range surplus {
+			if j.control != nil && heard(rest, now) {
 				w.b.give(j)
 			}
 		}

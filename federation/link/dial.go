@@ -180,7 +180,7 @@ func (e *endpoint) dial(ctx context.Context, addr *net.UDPAddr, opt Options, w *
 	}
 	w.watch(c)
 	made := newConn(c, nil, "")
-	made.mtu, made.peer.Uplink = &w.mtu, opt.Local.Name
+	made.via, made.mtu, made.peer.Uplink = e, &w.mtu, opt.Local.Name
 	return made, nil
 }
 
@@ -202,13 +202,24 @@ func dialled(c *conn, e *endpoint, addr *net.UDPAddr, opt Options) (*bundle, err
 		return nil, err
 	}
 	b := newBundle(c, key, opt.Small, e.close)
+	if e.outlet != nil {
+		b.ways = newWays(e, addr, opt)
+		b.own = b.ways.close
+	}
 	more := opt
 	more.TLS = opt.TLS.Clone()
 	more.TLS.NextProtos = []string{opt.Join}
 	b.dial = func(ctx context.Context, small bool) (Conn, error) {
 		more := more
 		more.Small = small || opt.Small
-		c, err := e.dial(ctx, addr, more, new(watchdog))
+		by := e
+		if b.ways != nil {
+			var err error
+			if by, err = b.ways.endpoint(b.byEndpoint()); err != nil {
+				return nil, err
+			}
+		}
+		c, err := by.dial(ctx, addr, more, new(watchdog))
 		var refused *quic.TransportError
 		if errors.As(err, &refused) && refused.Remote && refused.ErrorCode.IsCryptoError() {
 			return nil, errors.Join(errAlone, err)
@@ -219,6 +230,20 @@ func dialled(c *conn, e *endpoint, addr *net.UDPAddr, opt Options) (*bundle, err
 		return c, nil
 	}
 	b.work.Go(b.watch)
+	if b.ways != nil {
+		b.work.Go(func() {
+			ctx, cancel := context.WithCancel(context.Background())
+			defer cancel()
+			b.work.Go(func() {
+				select {
+				case <-b.done:
+				case <-b.closing:
+				}
+				cancel()
+			})
+			b.ways.run(ctx)
+		})
+	}
 	return b, nil
 }
 

@@ -132,6 +132,7 @@ type endpoint struct {
 	packets net.PacketConn
 	running sync.WaitGroup // what watches connections
 	seeking *seeking       // on the side that dialled
+	outlet  *outlet        // of a node with several ways; nil otherwise
 }
 
 func (e *endpoint) close() error {
@@ -143,6 +144,7 @@ func (e *endpoint) close() error {
 type conn struct {
 	c    *quic.Conn
 	own  *endpoint // closed with the connection; nil if the listener owns it
+	via  *endpoint // that it was dialled by; nil on the other side
 	peer Peer
 	mtu  *atomic.Uint64 // nil where it is not known
 	once sync.Once

@@ -194,3 +194,19 @@ func (c *notedPackets) WriteTo(b []byte, to net.Addr) (int, error) {
 	}
 	return c.PacketConn.WriteTo(b, to)
 }
+
+// SetReadBuffer and SetWriteBuffer pass on what quic-go asks for.
+func (c *notedPackets) SetReadBuffer(n int) error {
+	if b, ok := c.PacketConn.(buffers); ok {
+		return b.SetReadBuffer(n)
+	}
+	return nil
+}
+
+// SetWriteBuffer does so for what is sent.
+func (c *notedPackets) SetWriteBuffer(n int) error {
+	if b, ok := c.PacketConn.(buffers); ok {
+		return b.SetWriteBuffer(n)
+	}
+	return nil
+}

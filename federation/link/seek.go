@@ -3,6 +3,7 @@ package link
 import (
 	"context"
 	"net"
+	"slices"
 	"sync"
 )
 
@@ -33,10 +34,23 @@ func (o Options) outward(addr *net.UDPAddr) (*endpoint, error) {
 	if err != nil {
 		return nil, err
 	}
+	home := slices.IndexFunc(o.Uplinks, func(l Uplink) bool { return l.Local == o.Local })
+	var out *outlet
+	if len(o.Uplinks) > 1 && home >= 0 {
+		out = newOutlet(home, len(o.Uplinks), packets)
+		packets = out
+	}
 	s := &seeking{packets: packets, addr: addr}
-	s.knock = func(ctx context.Context) error { return knock(ctx, addr, o) }
+	s.knock = func(ctx context.Context) error {
+		if out != nil {
+			if w := out.ways.Load(); w != nil {
+				return w.knock(ctx)
+			}
+		}
+		return knock(ctx, addr, o)
+	}
 	e := o.endpoint(s.noted(packets))
-	e.seeking = s
+	e.seeking, e.outlet = s, out
 	return e, nil
 }
 

@@ -83,14 +83,23 @@ func (w *watchdog) RecordEvent(e qlogwriter.Event) {
 
 // probed takes note of so many probes in a row without an answer. The next ones have not been sent yet.
 func (w *watchdog) probed(probes int) {
+	if w.counted(probes) && w.e.outlet != nil {
+		if ways := w.e.outlet.ways.Load(); ways != nil {
+			ways.dark(w.e.outlet)
+		}
+	}
+}
+
+// counted does so, and reports whether the path is to be taken for dark.
+func (w *watchdog) counted(probes int) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if probes == 0 {
 		w.calm()
-		return
+		return false
 	}
 	if w.conn == nil || w.ended {
-		return
+		return false
 	}
 	if w.timer == nil {
 		s := w.conn.ConnectionStats()
@@ -100,14 +109,16 @@ func (w *watchdog) probed(probes int) {
 		w.e.seeking.wait(1)
 	}
 	if probes < seekFrom {
-		return
+		return false
 	}
-	w.hold(w.e.seeking.in.Load() == w.before)
+	silent := w.e.seeking.in.Load() == w.before
+	w.hold(silent && w.e.outlet == nil)
 	if w.stop == nil {
 		var ctx context.Context
 		ctx, w.stop = context.WithCancel(w.conn.Context())
 		w.e.running.Go(func() { w.seek(ctx) })
 	}
+	return silent || probes > seekFrom
 }
 
 // calm ends all that goes on while nothing is acknowledged. The caller holds mu.
