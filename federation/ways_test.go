@@ -107,9 +107,9 @@ func inFork(t *testing.T, f fork, uplinks []link.Uplink, test func(r *roamer)) {
 	t.Helper()
 	authority, node := t.TempDir(), t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
-		src := sourcetest.NewMemory(time.Now())
+		src := newSource()
 		r := &roamer{fork: f, t: t, src: src, feed: src.Feed(testStream)}
-		r.feed.Begin(0)
+		r.feed.Begin(4000)
 		a, err := identity.OpenAuthority(authority, clock.Clock{})
 		if err != nil {
 			t.Fatal(err)
@@ -148,6 +148,7 @@ func inFork(t *testing.T, f fork, uplinks []link.Uplink, test func(r *roamer)) {
 		}()
 		<-time.After(15 * time.Second)
 		r.stall()
+		r.links = 1
 		test(r)
 	})
 }
@@ -215,13 +216,13 @@ func TestLosingAWay(t *testing.T) {
 					if c.kinds[0] == link.UplinkBoth {
 						r.spread()
 					}
-					for range 5 {
+					for range 3 {
 						for way := range f {
 							f.cut(way, true)
 							<-time.After(8 * time.Second)
 							lost, missed := r.stall()
 							f.cut(way, false)
-							<-time.After(8 * time.Second)
+							<-time.After(40 * time.Second)
 							back, more := r.stall()
 							t.Logf("seed %d, way %d: live stood still for %v and missed %d items, %v and %d when it was back; by %s",
 								seed, way, lost, missed, back, more, r.uplink.State().Uplink)

@@ -2,6 +2,7 @@ package link
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,6 +25,8 @@ const (
 	// silentFor is how long after the first probe a connection on which nothing comes is given up: a little before
 	// QUIC itself does.
 	silentFor = IdleTimeout - 300*time.Millisecond
+	// darkAfter is how long after a round trip and a half acknowledgements have to come, on one of several ways.
+	darkAfter = 200 * time.Millisecond
 	// pokeTime is how long quic-go has to send a packet of its own once it may.
 	pokeTime = 50 * time.Millisecond
 )
@@ -37,16 +40,18 @@ type watchdog struct {
 	came atomic.Bool // anything, from the peer
 	mtu  atomic.Uint64
 
-	mu      sync.Mutex
-	conn    *quic.Conn  // nil while the handshake goes on
-	timer   *time.Timer // from the first probe timeout on; nil while acknowledgements come
-	ended   bool
-	arrived uint64    // packets when the first probe timed out
-	since   time.Time // of that
-	before  int64     // packets of the whole endpoint when the first probe timed out
-	hears   bool      // packets have come since
-	holds   bool      // counts among those of the endpoint of which nothing comes
-	stop    func()    // ends the seeking; nil while there is none
+	mu       sync.Mutex
+	conn     *quic.Conn  // nil while the handshake goes on
+	timer    *time.Timer // from the first probe timeout on; nil while acknowledgements come
+	ended    bool
+	arrived  uint64        // packets when the first probe timed out
+	since    time.Time     // of that
+	before   int64         // packets of the whole endpoint when the first probe timed out
+	hears    bool          // packets have come since
+	holds    bool          // counts among those of the endpoint of which nothing comes
+	unacked  time.Time     // when the first packet was sent since the last acknowledgement; of several ways only
+	patience time.Duration // from then on
+	stop     func()        // ends the seeking; nil while there is none
 }
 
 // trace is a [quic.Config]'s tracer.
@@ -71,8 +76,15 @@ func (w *watchdog) RecordEvent(e qlogwriter.Event) {
 	switch e := e.(type) {
 	case qlog.MTUUpdated:
 		w.mtu.Store(uint64(e.Value))
+	case qlog.PacketSent:
+		if w.e.outlet != nil && !answersOnly(e.Frames) && w.sent() {
+			w.dark()
+		}
 	case qlog.PacketReceived:
 		w.e.seeking.in.Add(1)
+		if w.e.outlet != nil && slices.ContainsFunc(e.Frames, isAck) {
+			w.acked()
+		}
 		if !w.came.Load() {
 			w.came.Store(true)
 		}
@@ -84,10 +96,49 @@ func (w *watchdog) RecordEvent(e qlogwriter.Event) {
 // probed takes note of so many probes in a row without an answer. The next ones have not been sent yet.
 func (w *watchdog) probed(probes int) {
 	if w.counted(probes) && w.e.outlet != nil {
-		if ways := w.e.outlet.ways.Load(); ways != nil {
-			ways.dark(w.e.outlet)
-		}
+		w.dark()
 	}
+}
+
+// dark has what goes by this connection's way go by another.
+func (w *watchdog) dark() {
+	if ways := w.e.outlet.ways.Load(); ways != nil {
+		ways.dark(w.e.outlet)
+	}
+}
+
+// sent notes that a packet is sent that is to be acknowledged, and reports whether the others have not been for so
+// long that the way is to be taken for dark. QUIC's probes do not tell in time: each packet puts them off, and live
+// pictures are sent all the time.
+func (w *watchdog) sent() bool {
+	now := clock.Clock{}.Now()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch {
+	case w.conn == nil:
+	case w.unacked.IsZero():
+		w.unacked, w.patience = now, darkAfter+w.conn.ConnectionStats().SmoothedRTT*3/2
+	case now.Sub(w.unacked) > w.patience:
+		w.unacked = now
+		return true
+	}
+	return false
+}
+
+func (w *watchdog) acked() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.unacked = time.Time{}
+}
+
+func isAck(f qlog.Frame) bool {
+	_, is := f.Frame.(*qlog.AckFrame)
+	return is
+}
+
+// answersOnly reports whether nothing of a packet is to be acknowledged.
+func answersOnly(frames []qlog.Frame) bool {
+	return !slices.ContainsFunc(frames, func(f qlog.Frame) bool { return !isAck(f) })
 }
 
 // counted does so, and reports whether the path is to be taken for dark.

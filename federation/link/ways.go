@@ -14,7 +14,7 @@ import (
 const (
 	// moveGrace is how long an outlet stays on a way that it has just moved to: the first round trip there may
 	// take longer than those before.
-	moveGrace = 300 * time.Millisecond
+	moveGrace = 600 * time.Millisecond
 	// A way that carries nothing is knocked at every checkEvery while it answers, and otherwise after pauses from
 	// firstCheck to checkEvery, each time for checkTime.
 	checkEvery = 5 * time.Second
