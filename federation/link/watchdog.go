@@ -26,7 +26,7 @@ const (
 	// QUIC itself does.
 	silentFor = IdleTimeout - 300*time.Millisecond
 	// darkAfter is how long after a round trip and a half acknowledgements have to come, on one of several ways.
-	darkAfter = 200 * time.Millisecond
+	darkAfter = 300 * time.Millisecond
 	// pokeTime is how long quic-go has to send a packet of its own once it may.
 	pokeTime = 50 * time.Millisecond
 )

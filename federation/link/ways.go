@@ -70,6 +70,7 @@ type wayState struct {
 	since    time.Time
 	heard    time.Time     // something came by it
 	answered time.Time     // the first of the answers in a row since it was dark
+	doubted  time.Time     // it seemed dark, and there was no other
 	rest     time.Duration // it has to answer for so long
 }
 
@@ -157,6 +158,16 @@ func (w *ways) dark(o *outlet) {
 		return
 	}
 	s := &w.state[at]
+	if !w.another(at) {
+		// A machine that is busy looks the same: the only way is not left at the first sign.
+		switch past := now.Sub(s.doubted); {
+		case past > 2*moveGrace:
+			s.doubted = now
+			return
+		case past < moveGrace:
+			return
+		}
+	}
 	if s.up {
 		s.up, s.since = false, now
 	}
@@ -170,6 +181,16 @@ func (w *ways) dark(o *outlet) {
 			return
 		}
 	}
+}
+
+// another reports whether some other way works, or answers at least. The caller holds mu.
+func (w *ways) another(than int) bool {
+	for i, s := range w.state {
+		if i != than && (s.up || !s.answered.IsZero()) {
+			return true
+		}
+	}
+	return false
 }
 
 // answered notes whether the hub has answered a knock by a way.
