@@ -210,6 +210,9 @@ func (w *watchdog) seek(ctx context.Context) {
 		return
 	}
 	grace := seekGrace + w.conn.ConnectionStats().SmoothedRTT
+	if w.e.outlet != nil {
+		grace += moveGrace // it has just moved, and the hub looks at the new way first
+	}
 	for try := range seekTries {
 		w.e.seeking.again(try > 0)
 		if !within(ctx, grace) {
