@@ -80,21 +80,21 @@ func (u *Uplink) dialTime() time.Duration {
 }
 
 // better returns how to dial for a better link than the present one, the best first: by an uplink that is to
-// be used before the present one, or over QUIC in place of TCP.
+// be used before the present one, or over QUIC in place of TCP. A link over QUIC moves by itself.
 func (u *Uplink) better(present link.Peer, opt link.Options) []link.Options {
+	if present.Carrier != link.CarrierTCP {
+		return nil
+	}
 	var all []link.Options
 	if uplinks := link.BetterUplinks(u.cfg.Uplinks, present.Uplink); len(uplinks) > 0 {
 		all = append(all, opt)
 		all[0].Uplinks = uplinks
 	}
-	if present.Carrier == link.CarrierTCP {
-		opt.Carriers = []link.Carrier{link.CarrierQUIC}
-		opt.Uplinks = slices.DeleteFunc(slices.Clone(u.cfg.Uplinks), func(l link.Uplink) bool {
-			return l.Name != present.Uplink
-		})
-		all = append(all, opt)
-	}
-	return all
+	opt.Carriers = []link.Carrier{link.CarrierQUIC}
+	opt.Uplinks = slices.DeleteFunc(slices.Clone(u.cfg.Uplinks), func(l link.Uplink) bool {
+		return l.Name != present.Uplink
+	})
+	return append(all, opt)
 }
 
 // returning tries to make a better link than the present one, such as over QUIC again, and returns the

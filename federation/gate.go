@@ -63,12 +63,16 @@ type paced struct {
 	w      io.Writer
 	budget *budget.Budget
 	class  func() budget.Class
+	bars   func() (barred bool, changed <-chan struct{}) // as the server's
 }
 
 func (p *paced) Write(b []byte) (int, error) {
 	written := 0
 	for len(b) > 0 {
 		n := min(p.budget.Chunk(), len(b))
+		if err := p.pass(); err != nil {
+			return written, err
+		}
 		if err := p.budget.Wait(p.ctx, p.class(), n); err != nil {
 			return written, err
 		}

@@ -38,6 +38,7 @@ type branch struct {
 	from   time.Time
 	links  int
 	got    int64 // bytes that the hub has, each counted once
+	asked  int   // fetches so far
 	change chan struct{}
 }
 
@@ -116,6 +117,9 @@ func (b *branch) follow(ctx context.Context, src *Remote) {
 }
 
 func (b *branch) fetch(ctx context.Context, src *Remote) {
+	b.mu.Lock()
+	b.asked++
+	b.mu.Unlock()
 	body, err := src.Fetch(ctx, branchline.SegmentID{1}, branchline.ByteRange{})
 	if err != nil {
 		return
@@ -206,6 +210,51 @@ func heals(t *testing.T, b *branch, times int) (all []time.Duration) {
 		all = append(all, took)
 	}
 	return all
+}
+
+// TestFlapping has a link be up for 3 s and down for 3 s, ten minutes long. The one connection goes on through all
+// of it, so that no byte is asked for twice. QUIC itself sends again what was under way and not acknowledged: the
+// share of that which had arrived before is what is more on the wire than over a whole link.
+func TestFlapping(t *testing.T) {
+	for seed := range seeds(2) {
+		w := newWeather(uint64(seed), 40*time.Millisecond, 4e6)
+		inWeather(t, w, func(t *testing.T, b *branch) {
+			wire := func(f func()) float64 {
+				arrived, got := b.figures()
+				f()
+				arrived2, got2 := b.figures()
+				return float64(arrived2-arrived) / float64(got2-got)
+			}
+			<-time.After(20 * time.Second)
+			whole := wire(func() { <-time.After(10 * time.Second) })
+			asked := b.asked
+			flapping := wire(func() {
+				for range 100 {
+					b.set(func() { b.cut = [2]bool{true, true} })
+					<-time.After(3 * time.Second)
+					b.set(func() { b.cut = [2]bool{} })
+					<-time.After(3 * time.Second)
+				}
+			})
+			resent := flapping/whole - 1
+			t.Logf("seed %d: %d links, %d fetches broken, %.2f %% more on the wire than over a whole link",
+				seed, b.links, b.asked-asked, 100*resent)
+			if b.links != 1 || b.asked != asked {
+				t.Errorf("seed %d: %d links and %d broken fetches, want that the first go on", seed, b.links, b.asked-asked)
+			}
+			if resent > 0.02 {
+				t.Errorf("seed %d: QUIC sent %.2f %% of the bytes again, at most 2 %% allowed", seed, 100*resent)
+			}
+		})
+	}
+}
+
+// figures returns how many bytes arrived at the hub, with all headers, and how many of the fetches.
+func (b *branch) figures() (arrived, got int64) {
+	b.set(func() { arrived = int64(b.arrived) })
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return arrived, b.got
 }
 
 // TestRebinding restarts the NAT before the edge in the middle of a fetch, again and again: the same

@@ -70,7 +70,9 @@ type server struct {
 	copies func(ctx context.Context, id branchline.SegmentID, bytes branchline.ByteRange) (io.ReadCloser, error)
 	gossip *members.Link // nil: this side does not gossip
 	// budget decides how fast this side sends; nil: nothing does.
-	budget  *budget.Budget
+	budget *budget.Budget
+	// bars tells whether bulk is not to be sent now, and when to ask again; nil: it may always be.
+	bars    func() (barred bool, changed <-chan struct{})
 	watches watches
 	tier    *Tier  // of this side, if it is a hub that knows of others
 	name    string // of the peer, as [UplinkConfig.Name]
@@ -349,7 +351,7 @@ func (s *server) live(a *answer, r *wire.LiveRequest) error {
 	}
 	defer leave()
 	a.ctx = asked(a, r.GetKeyFramesOnly(), "")
-	out := &sender{w: &paced{a.ctx, a.out.w, s.budget, class}}
+	out := &sender{w: s.paced(a, class)}
 	if s.version.speaks(version2) && !r.GetKeyFramesOnly() {
 		a.out = out
 		return s.spreadLive(a, stream)
@@ -396,7 +398,7 @@ func (s *server) fetch(a *answer, r *wire.FetchRequest,
 	a.raw = true
 	// Without the methods by which a file would copy itself in pieces of its own choice.
 	class := func() budget.Class { return budget.Class(a.priority) }
-	out := &paced{a.ctx, a.out.w, s.budget, class}
+	out := s.paced(a, class)
 	_, err = io.CopyBuffer(struct{ io.Writer }{out}, struct{ io.Reader }{body}, make([]byte, copySize))
 	return errors.Join(err, body.Close())
 }

@@ -217,7 +217,7 @@ func (s *server) joinLive(a *answer, ticket []byte) error {
 		return err
 	}
 	defer sp.detach(l)
-	a.out = &sender{w: &paced{a.ctx, a.out.w, s.budget, s.urgency(a, sp.stream)}}
+	a.out = &sender{w: s.paced(a, s.urgency(a, sp.stream))}
 	return sp.run(a, l)
 }
 

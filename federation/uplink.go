@@ -101,7 +101,7 @@ type UplinkState struct {
 	Err   error     // why it is down
 
 	Carrier link.Carrier // while up; by TCP where UDP does not get through
-	Uplink  string       // while up, the name of the one of UplinkConfig.Uplinks that it goes by
+	Uplink  string       // while up, the names of those of UplinkConfig.Uplinks that it goes by, with commas
 	Version uint32       // of the protocol, while up
 }
 
@@ -273,7 +273,7 @@ func (u *Uplink) serve(ctx context.Context, hub string, conn link.Conn) (next li
 	due := make(chan struct{}, 1)
 	g.Go(func() error {
 		s := &server{conn: conn, src: u.cfg.Source, name: u.cfg.Name, budget: u.cfg.Budget, gossip: gossip,
-			version: spoken}
+			version: spoken, bars: barsOf(conn, u.cfg.Uplinks)}
 		s.refresh = func() {
 			select {
 			case due <- struct{}{}:
@@ -290,6 +290,7 @@ func (u *Uplink) serve(ctx context.Context, hub string, conn link.Conn) (next li
 	}
 	g.Go(func() error { return u.renewing(linked, conn, due) })
 	g.Go(func() error { return u.restoring(linked, conn) })
+	g.Go(func() error { return u.roving(linked, hub, conn) })
 	if len(u.better(conn.Peer(), link.Options{})) > 0 {
 		g.Go(func() (err error) {
 			next, err = u.returning(ctx, linked, hub, conn.Peer())
@@ -354,11 +355,11 @@ func (u *Uplink) renew(ctx context.Context, conn link.Conn) error {
 
 func (u *Uplink) up(hub string, conn link.Conn, spoken version) {
 	p := conn.Peer()
+	by := uplinksOf(conn)
 	u.set(UplinkState{
-		Up: true, Since: u.cfg.Clock.Now(), Hub: hub, Carrier: p.Carrier, Uplink: p.Uplink,
-		Version: uint32(spoken),
+		Up: true, Since: u.cfg.Clock.Now(), Hub: hub, Carrier: p.Carrier, Uplink: by, Version: uint32(spoken),
 	}, conn)
-	u.cfg.Logger.Info("link up", "hub", hub, "carrier", p.Carrier, "uplink", p.Uplink, "version", spoken)
+	u.cfg.Logger.Info("link up", "hub", hub, "carrier", p.Carrier, "uplink", by, "version", spoken)
 }
 
 // down notes the end of an attempt or link; what was down before and says the same is not news.

@@ -31,6 +31,8 @@ type weather struct {
 	nat    map[string]*net.UDPAddr // outside of the edge's addresses; nil: none
 	back   map[string]net.Addr     // and the other way
 	bytes  [2]int                  // that set out
+
+	arrived int // bytes at the hub
 }
 
 func newWeather(seed uint64, delay time.Duration, rate float64) *weather {
@@ -85,6 +87,9 @@ func (w *weather) SendPacket(p simnet.Packet) error {
 	to := w.nodes[p.To.String()]
 	if to == nil {
 		return nil
+	}
+	if way == 0 {
+		w.arrived += len(p.Data) + 28
 	}
 	time.AfterFunc(w.free[way].Sub(now)+w.delay, func() { to.RecvPacket(p) })
 	return nil

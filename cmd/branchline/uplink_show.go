@@ -32,10 +32,30 @@ type uplinkReport struct {
 }
 
 type uplinkLink struct {
-	Name  string  `json:"name,omitempty"` // of the hub, in the edge's configuration
-	Up    bool    `json:"up"`
-	Hub   string  `json:"hub,omitempty"` // its address
-	RTTms float64 `json:"rttMs,omitempty"`
+	Name  string      `json:"name,omitempty"` // of the hub, in the edge's configuration
+	Up    bool        `json:"up"`
+	Hub   string      `json:"hub,omitempty"` // its address
+	RTTms float64     `json:"rttMs,omitempty"`
+	Ways  []uplinkWay `json:"ways,omitempty"` // of a link that has several, in the order of the configuration
+}
+
+// uplinkWay is how one of the edge's uplinks stands.
+type uplinkWay struct {
+	Name        string    `json:"name"`
+	Kind        string    `json:"kind"`
+	Use         string    `json:"use"` // all, urgent, warm or none
+	Up          bool      `json:"up"`
+	Since       time.Time `json:"since"`
+	Connections int       `json:"connections"`
+}
+
+func (w uplinkWay) String() string {
+	state := "down"
+	if w.Up {
+		state = "up"
+	}
+	return fmt.Sprintf("%s (%s), %s since %s, carries %s, %d connections", w.Name, w.Kind, state,
+		w.Since.UTC().Format("2006-01-02 15:04:05 MST"), w.Use, w.Connections)
 }
 
 func (l uplinkLink) String() string {
@@ -76,7 +96,11 @@ func (b *branch) report() uplinkReport {
 	for _, u := range b.uplinks {
 		st := u.State()
 		rtt := float64(u.Stats().RTT) / float64(time.Millisecond)
-		r.Links = append(r.Links, uplinkLink{u.name, st.Up, st.Hub, rtt})
+		l := uplinkLink{u.name, st.Up, st.Hub, rtt, nil}
+		for _, w := range u.Ways() {
+			l.Ways = append(l.Ways, uplinkWay{w.Name, string(w.Kind), w.Use.String(), w.Up, w.Since, w.Connections})
+		}
+		r.Links = append(r.Links, l)
 	}
 	for _, v := range s.Viewers {
 		r.Viewers = append(r.Viewers, uplinkViewer{string(v.Stream), v.Hub, v.KeyFrames, v.Playback, int64(v.Need)})
@@ -169,6 +193,9 @@ func (r uplinkReport) print(t *terminal) error {
 	tab := tabwriter.NewWriter(t.stdout, 0, 4, 2, ' ', 0)
 	for _, l := range r.Links {
 		fmt.Fprintf(tab, "Link\t%v\n", l)
+		for _, w := range l.Ways {
+			fmt.Fprintf(tab, "  by\t%v\n", w)
+		}
 	}
 	fmt.Fprintf(tab, "Budget now\t%s\nCapacity\t%s\n", now, capacity)
 	fmt.Fprintf(tab, "Bulk goes at most at\t%v\n", budget.Rate(r.Bulk))

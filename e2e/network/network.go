@@ -149,6 +149,18 @@ func (n *Network) join(i int, seed uint64) error {
 			}
 		}
 	}
+	if i > 0 {
+		// The centre's first address is reached by every link, for who sends from that link's address or device.
+		if err := n.Command(Branch, "sh", "-c", "for f in /proc/sys/net/ipv4/conf/*/rp_filter; do echo 0 >$f; done").
+			Run(); err != nil {
+			return fmt.Errorf("let answers come by any link: %w", err)
+		}
+		err := ip("-n", n.names[Branch], "route", "add", n.Links[0].Addr(Centre).String(), "dev", l.dev[Branch],
+			"src", l.Addr(Branch).String(), "metric", strconv.Itoa(100+i))
+		if err != nil {
+			return err
+		}
+	}
 	for e := range l.ways {
 		l.ways[e] = newDirection(l.files[e], l.files[1-e], seed+uint64(e))
 	}
@@ -240,6 +252,9 @@ func (l *Link) Cut(cut bool) { l.Change(func(s *Settings) { s.Cut = cut }) }
 
 // Stats returns what happened to what an end sent.
 func (l *Link) Stats(e End) Stats { return l.ways[e].counts() }
+
+// Device is the name of the link's device at both ends.
+func (l *Link) Device() string { return l.dev[Branch] }
 
 // Rebind puts a NAT with a public address before the branch, or restarts the one that is there: from now on
 // the centre sees other ports, and what it sends to the ports from before is lost. Zero takes it away.

@@ -34,6 +34,7 @@ type Plan struct {
 	Loopback bool          // the edge is at the centre, too, and they speak over its loopback device
 	Edge     string        // what else the edge's configuration says, as YAML; empty: nothing
 	Policies string        // the hub's, as YAML list items; empty: none
+	Uplinks  []string      // the kinds of the edge's uplinks, one for each link; empty: it names none
 	Seed     uint64
 }
 
@@ -181,7 +182,14 @@ func (w *World) startCameras() error {
 		segment = time.Minute
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "dir: %s\nhttp: %s\nsegment: %s\ncameras:\n", w.EdgeDir(), edgeMetrics, segment)
+	fmt.Fprintf(&b, "dir: %s\nhttp: %s\nsegment: %s\n", w.EdgeDir(), edgeMetrics, segment)
+	for i, kind := range w.Plan.Uplinks {
+		if i == 0 {
+			b.WriteString("uplinks:\n")
+		}
+		fmt.Fprintf(&b, "  - {name: way-%d, interface: %s, kind: %s}\n", i, w.Links[i].Device(), kind)
+	}
+	b.WriteString("cameras:\n")
 	for i := range len(ready.URLs) / each {
 		urls := ready.URLs[each*i:]
 		fmt.Fprintf(&b, "  - {id: %s, url: %q", Camera(i), urls[0])

@@ -32,6 +32,7 @@ type bundle struct {
 	peer    Peer
 	key     ticket
 	dial    dialFunc     // nil: the peer dials
+	ways    *ways        // nil: there is but one, or the peer dialled
 	own     func() error // gives back what all share, after the last connection; nil for nothing
 	in      chan Stream
 	packets chan []byte

@@ -153,18 +153,25 @@ func (w *watch) round(now time.Time) {
 	if w.b.dial == nil || w.b.still.Load() || past <= 0 || len(conns) == 0 {
 		return
 	}
-	w.size = w.size.step(past, samples)
-	switch want := w.size.want; {
+	w.size = w.size.step(past, w.b.ways.level(conns, samples))
+	switch want := max(w.size.want, w.b.ways.least()); {
 	case w.b.stalled.Load() && w.replace(now, conns):
 	case want > len(conns):
 		w.grow(now, want-len(conns))
 	case want < len(conns):
-		for _, j := range conns[want:] {
-			if j.control != nil {
+		rest, surplus := w.b.ways.surplus(conns, want)
+		for _, j := range surplus {
+			if j.control != nil && heard(rest, now) {
 				w.b.give(j)
 			}
 		}
 	}
+}
+
+// heard reports whether something has come on all of them lately: in place of one that is about to end no other is
+// to be given up.
+func heard(conns []*joined, now time.Time) bool {
+	return !slices.ContainsFunc(conns, func(j *joined) bool { return now.Sub(j.view.heard) > quiet })
 }
 
 // replace puts a connection with small packets in the place of all that have large ones: those that have

@@ -149,7 +149,7 @@ func dialOne(ctx context.Context, addr *net.UDPAddr, opt Options) (Conn, error) 
 }
 
 func handshake(ctx context.Context, addr *net.UDPAddr, opt Options, w *watchdog) (Conn, error) {
-	e, err := opt.open(opt.Local.from(addr.IP))
+	e, err := opt.outward(addr)
 	if err != nil {
 		return nil, err
 	}
@@ -171,6 +171,7 @@ func handshake(ctx context.Context, addr *net.UDPAddr, opt Options, w *watchdog)
 
 // dial makes a connection of the endpoint, which w watches.
 func (e *endpoint) dial(ctx context.Context, addr *net.UDPAddr, opt Options, w *watchdog) (*conn, error) {
+	w.e = e
 	conf := config()
 	conf.Tracer, conf.DisablePathMTUDiscovery = w.trace, opt.Small
 	if !opt.Small {
@@ -180,9 +181,9 @@ func (e *endpoint) dial(ctx context.Context, addr *net.UDPAddr, opt Options, w *
 	if err != nil {
 		return nil, quicHandshakeError(meaning(err))
 	}
-	w.watch(c, &e.running, func(ctx context.Context) error { return knock(ctx, addr, opt) })
+	w.watch(c)
 	made := newConn(c, nil, "")
-	made.mtu, made.peer.Uplink = &w.mtu, opt.Local.Name
+	made.via, made.mtu, made.peer.Uplink = e, &w.mtu, opt.Local.Name
 	return made, nil
 }
 
@@ -204,13 +205,24 @@ func dialled(c *conn, e *endpoint, addr *net.UDPAddr, opt Options) (*bundle, err
 		return nil, err
 	}
 	b := newBundle(c, key, opt.Small, e.close)
+	if e.outlet != nil {
+		b.ways = newWays(e, addr, opt)
+		b.own = b.ways.close
+	}
 	more := opt
 	more.TLS = opt.TLS.Clone()
 	more.TLS.NextProtos = []string{opt.Join}
 	b.dial = func(ctx context.Context, small bool) (Conn, error) {
 		more := more
 		more.Small, more.known = small || opt.Small, b.passes()
-		c, err := e.dial(ctx, addr, more, new(watchdog))
+		by := e
+		if b.ways != nil {
+			var err error
+			if by, err = b.ways.endpoint(b.byEndpoint()); err != nil {
+				return nil, err
+			}
+		}
+		c, err := by.dial(ctx, addr, more, new(watchdog))
 		var refused *quic.TransportError
 		if errors.As(err, &refused) && refused.Remote && refused.ErrorCode.IsCryptoError() {
 			return nil, errors.Join(errAlone, err)
@@ -221,6 +233,20 @@ func dialled(c *conn, e *endpoint, addr *net.UDPAddr, opt Options) (*bundle, err
 		return c, nil
 	}
 	b.work.Go(b.watch)
+	if b.ways != nil {
+		b.work.Go(func() {
+			ctx, cancel := context.WithCancel(context.Background())
+			defer cancel()
+			b.work.Go(func() {
+				select {
+				case <-b.done:
+				case <-b.closing:
+				}
+				cancel()
+			})
+			b.ways.run(ctx)
+		})
+	}
 	return b, nil
 }
 

@@ -9,8 +9,9 @@
 //   - Both sides send something every [KeepAlive], and a dead path is noticed within that and
 //     [IdleTimeout] together. All calls on the connection and its streams then fail.
 //   - Whoever dials knocks at a hub that does not answer, with small packets, a few a second, and is connected
-//     within two round trips of the first answer ([Knock]); a connection that has become silent is given up
-//     when the hub answers that way.
+//     within two round trips of the first answer ([Knock]). The connections of a socket knock together; when the
+//     hub answers, those that have become silent go on by what they sent last being sent again, and one that
+//     does not is given up.
 //   - So is, by the side that dialled, a path that loses what it sends and lets keep-alives pass, after
 //     [StallTimeout].
 //   - A stream that is reset, flooded or not read costs only itself: the windows bound what a peer

@@ -59,11 +59,7 @@ func Knock(ctx context.Context, addr string, opt Options) error {
 
 // knock does so at one address.
 func knock(ctx context.Context, addr *net.UDPAddr, opt Options) error {
-	listen := opt.ListenPacket
-	if listen == nil {
-		listen = opt.Local.listenUDP
-	}
-	c, err := listen(opt.Local.from(addr.IP))
+	c, err := opt.listenPacket(opt.Local.from(addr.IP))
 	if err != nil {
 		return err
 	}

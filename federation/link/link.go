@@ -20,7 +20,7 @@ const (
 	// IdleTimeout is how long a connection lives without an answer. QUIC counts it from the first packet
 	// sent after the last one received, which is a KeepAlive later: together less than the 5 s within
 	// which a dead link is noticed.
-	IdleTimeout = 3500 * time.Millisecond
+	IdleTimeout = 3800 * time.Millisecond
 	// StallTimeout is how long, beyond the round trip time, bytes may wait to be acknowledged while packets
 	// of the peer arrive. QUIC itself would go on for most of a minute with packets that are too large.
 	StallTimeout = 3 * time.Second

@@ -98,14 +98,23 @@ func (l Local) listenUDP(addr string) (net.PacketConn, error) {
 }
 
 func (o Options) open(addr string) (*endpoint, error) {
-	listen := o.ListenPacket
-	if listen == nil {
-		listen = o.Local.listenUDP
-	}
-	packets, err := listen(addr)
+	packets, err := o.listenPacket(addr)
 	if err != nil {
 		return nil, err
 	}
+	return o.endpoint(packets), nil
+}
+
+// listenPacket opens a socket from here.
+func (o Options) listenPacket(addr string) (net.PacketConn, error) {
+	if o.ListenPacket != nil {
+		return o.ListenPacket(addr)
+	}
+	return o.Local.listenUDP(addr)
+}
+
+// endpoint makes an endpoint of a socket, which is the endpoint's from then on.
+func (o Options) endpoint(packets net.PacketConn) *endpoint {
 	free := rate.NewLimiter(freeHandshakes, freeHandshakesBurst)
 	t := &quic.Transport{
 		Conn:                packets,
@@ -115,7 +124,7 @@ func (o Options) open(addr string) (*endpoint, error) {
 		key := quic.StatelessResetKey(o.ResetKey)
 		t.StatelessResetKey = &key
 	}
-	return &endpoint{t: t, packets: packets}, nil
+	return &endpoint{t: t, packets: packets}
 }
 
 // endpoint is a socket with everything that runs on it.
@@ -123,6 +132,8 @@ type endpoint struct {
 	t       *quic.Transport
 	packets net.PacketConn
 	running sync.WaitGroup // what watches connections
+	seeking *seeking       // on the side that dialled
+	outlet  *outlet        // of a node with several ways; nil otherwise
 }
 
 func (e *endpoint) close() error {
@@ -134,6 +145,7 @@ func (e *endpoint) close() error {
 type conn struct {
 	c    *quic.Conn
 	own  *endpoint // closed with the connection; nil if the listener owns it
+	via  *endpoint // that it was dialled by; nil on the other side
 	peer Peer
 	mtu  *atomic.Uint64 // nil where it is not known
 	once sync.Once
@@ -239,11 +251,10 @@ func meaning(err error) error {
 	var reset *quic.StreamError
 	var closed *quic.ApplicationError
 	var idle *quic.IdleTimeoutError
+	var forgotten *quic.StatelessResetError
 	switch {
 	case errors.As(err, &reset):
 		return &Error{Code: Code(reset.ErrorCode), Remote: reset.Remote}
-	case errors.As(err, &closed) && Code(closed.ErrorCode) == CodeStalled && closed.ErrorMessage == ErrSilent.Error():
-		return ErrSilent
 	case errors.As(err, &closed) && Code(closed.ErrorCode) == CodeStalled:
 		if closed.ErrorMessage == ErrSilent.Error() {
 			return ErrSilent // it was dark, and is given up because it is not any more
@@ -251,6 +262,8 @@ func meaning(err error) error {
 		return ErrStalled
 	case errors.As(err, &closed):
 		return &Error{Code: Code(closed.ErrorCode), Reason: closed.ErrorMessage, Remote: closed.Remote, Conn: true}
+	case errors.As(err, &forgotten):
+		return fmt.Errorf("%w: it has forgotten the connection", ErrSilent)
 	case errors.As(err, &idle):
 		return fmt.Errorf("%w for %v", ErrSilent, IdleTimeout)
 	}

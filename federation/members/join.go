@@ -27,7 +27,7 @@ const (
 	// and their repetitions, so that lost packets alone do not show.
 	silentAfter = 3 * time.Second
 	// oneWayAfter is how long bytes must have gone on coming in while nothing that was sent was acknowledged.
-	// Both sides send every second and repeat what is lost; a peer that hears nothing goes on for 3.5 s.
+	// Both sides send every second and repeat what is lost; a peer that hears nothing goes on for 3.8 s.
 	oneWayAfter = 2 * time.Second
 	// decideWithin is how long after the loss of a link gossip may take to tell of another way. A link is
 	// lost within 4.5 s of the site's death, so the dead are shown within 15 s.
