@@ -172,7 +172,7 @@ func handshake(ctx context.Context, addr *net.UDPAddr, opt Options, w *watchdog)
 // dial makes a connection of the endpoint, which w watches.
 func (e *endpoint) dial(ctx context.Context, addr *net.UDPAddr, opt Options, w *watchdog) (*conn, error) {
 	conf := config()
-	conf.Tracer, conf.DisablePathMTUDiscovery = w.trace, opt.Small
+	conf.Tracer, conf.DisablePathMTUDiscovery = opt.Tap.tracer(w), opt.Small
 	c, err := e.t.Dial(ctx, addr, guarded(opt.TLS), conf)
 	if err != nil {
 		return nil, quicHandshakeError(meaning(err))
