@@ -125,7 +125,7 @@ func openCentre(c centreConfig) (_ *centre, err error) {
 	if err != nil {
 		return nil, err
 	}
-	registry.MustRegister(aboveCollector{h.node})
+	registry.MustRegister(hubLinks{h.node})
 	registry.MustRegister(retained{"hub", h.node.Retention})
 	registry.MustRegister(scrubCollector{"branchline_hub_scrub_", h.node.Store().ScrubStats})
 	if err := h.listen(c); err != nil {

@@ -36,12 +36,16 @@ type uplinkLink struct {
 	Up    bool    `json:"up"`
 	Hub   string  `json:"hub,omitempty"` // its address
 	RTTms float64 `json:"rttMs,omitempty"`
+
+	linkFigures
 }
 
 func (l uplinkLink) String() string {
 	s := "down"
 	if l.Up {
-		s = fmt.Sprintf("up, to %s, round trip %.0f ms", l.Hub, l.RTTms)
+		s = fmt.Sprintf("up, to %s, round trip %.0f ms, %s", l.Hub, l.RTTms, l.linkFigures)
+	} else if l.Error != "" {
+		s += ", " + l.Error
 	}
 	if l.Name != "" {
 		s = l.Name + ", " + s
@@ -75,8 +79,9 @@ func (b *branch) report() uplinkReport {
 	}
 	for _, u := range b.uplinks {
 		st := u.State()
-		rtt := float64(u.Stats().RTT) / float64(time.Millisecond)
-		r.Links = append(r.Links, uplinkLink{u.name, st.Up, st.Hub, rtt})
+		s := u.Stats()
+		rtt := float64(s.RTT) / float64(time.Millisecond)
+		r.Links = append(r.Links, uplinkLink{u.name, st.Up, st.Hub, rtt, figuresOf(st, s)})
 	}
 	for _, v := range s.Viewers {
 		r.Viewers = append(r.Viewers, uplinkViewer{string(v.Stream), v.Hub, v.KeyFrames, v.Playback, int64(v.Need)})

@@ -53,7 +53,7 @@ type QlogState struct {
 	Until   time.Time `json:"until,omitzero"`      // when it ends by itself
 	Left    int64     `json:"leftBytes,omitempty"` // bytes that it may still write
 	Lost    uint64    `json:"lost,omitempty"`      // events that came faster than the disk took them
-	Problem string    `json:"problem,omitempty"`   // why nothing is written
+	Problem string    `json:"problem,omitempty"`   // why it ended early
 	Files   []string  `json:"files"`               // paths of all that is kept of the link, oldest first
 }
 
@@ -73,8 +73,9 @@ func freeBytes(dir string) (int64, error) {
 
 // Tap is where the connections of one link are logged; nil logs nothing.
 type Tap struct {
-	name string
-	run  atomic.Pointer[qlogRun]
+	name    string
+	run     atomic.Pointer[qlogRun]
+	problem atomic.Pointer[string] // why the last log ended early; nil if it did not
 }
 
 // Tap returns that of the link of the name, which becomes part of the files' names: a label or several with dots.
@@ -127,9 +128,13 @@ func (q *Qlog) Start(name string, length time.Duration, bytes int64) error {
 	}
 	r := newQlogRun(q, name, length, bytes)
 	q.on.Add(1)
+	t.problem.Store(nil)
 	t.run.Store(r)
 	go func() {
-		r.write()
+		if err := r.write(); err != nil {
+			text := err.Error()
+			t.problem.Store(&text)
+		}
 		t.run.CompareAndSwap(r, nil)
 		q.on.Add(-1)
 		close(r.done)
@@ -208,7 +213,9 @@ func (q *Qlog) State(name string) (QlogState, error) {
 	if t := q.tap(name); t != nil {
 		if r := t.run.Load(); r != nil {
 			s.On, s.Until, s.Left, s.Lost = true, r.until, r.left.Load(), r.lost.Load()
-			s.Problem = r.problemText()
+		}
+		if p := t.problem.Load(); p != nil {
+			s.Problem = *p
 		}
 	}
 	files, err := q.files(name)

@@ -28,18 +28,17 @@ const (
 
 // qlogRun is one log of one link.
 type qlogRun struct {
-	q       *Qlog
-	name    string
-	until   time.Time
-	length  time.Duration
-	left    atomic.Int64
-	lost    atomic.Uint64
-	problem atomic.Pointer[string]
-	events  chan qlogEvent
-	stop    chan struct{}
-	done    chan struct{} // closed when the files are
-	once    sync.Once
-	tokens  *regexp.Regexp
+	q      *Qlog
+	name   string
+	until  time.Time
+	length time.Duration
+	left   atomic.Int64
+	lost   atomic.Uint64
+	events chan qlogEvent
+	stop   chan struct{}
+	done   chan struct{} // closed when the files are
+	once   sync.Once
+	tokens *regexp.Regexp
 
 	files map[*qlogRecorder]*qlogFile // the writer's
 	made  int                         // the writer's
@@ -72,13 +71,6 @@ func newQlogRun(q *Qlog, name string, length time.Duration, bytes int64) *qlogRu
 
 func (r *qlogRun) end() { r.once.Do(func() { close(r.stop) }) }
 
-func (r *qlogRun) problemText() string {
-	if p := r.problem.Load(); p != nil {
-		return *p
-	}
-	return ""
-}
-
 func (r *qlogRun) add(e qlogEvent) {
 	select {
 	case r.events <- e:
@@ -88,7 +80,7 @@ func (r *qlogRun) add(e qlogEvent) {
 }
 
 // write writes until the time, the bytes or the caller's patience are over.
-func (r *qlogRun) write() {
+func (r *qlogRun) write() error {
 	timer := time.NewTimer(r.length)
 	defer timer.Stop()
 	defer func() {
@@ -100,17 +92,15 @@ func (r *qlogRun) write() {
 		select {
 		case e := <-r.events:
 			if err := r.put(e); err != nil {
-				text := err.Error()
-				r.problem.Store(&text)
-				return
+				return err
 			}
 			if r.left.Load() <= 0 {
-				return
+				return nil
 			}
 		case <-timer.C:
-			return
+			return nil
 		case <-r.stop:
-			return
+			return nil
 		}
 	}
 }
