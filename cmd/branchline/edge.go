@@ -56,7 +56,7 @@ func (c *edgeCommand) Run(t *terminal) error {
 	}
 	branch, err := openBranch(branchConfig{
 		dir: file.Dir, storage: storage, cameras: file.cameras(), segment: file.segment,
-		allow: file.Allow.allow(), uplink: file.Uplink, homes: homes, uplinks: file.uplinks, log: t.log,
+		allow: file.Allow.allow(), uplink: file.Budget, homes: homes, uplinks: file.uplinks, log: t.log,
 		organisation: file.Identity.organisation(),
 	})
 	if err != nil {
