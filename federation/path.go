@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -148,7 +150,9 @@ func (r *pathRun) step(name string, do func() (found, advice string, err error))
 	found, advice, err := do()
 	s := PathStep{Name: name, OK: err == nil, Took: clock.Clock{}.Now().Sub(began), Found: found, Advice: advice}
 	if err != nil {
-		s.Found = err.Error()
+		if s.Found = strings.ReplaceAll(err.Error(), "\n", "; "); errors.Is(err, context.DeadlineExceeded) {
+			s.Found = fmt.Sprintf("no answer within %v", link.HandshakeTimeout)
+		}
 	}
 	r.report.Steps = append(r.report.Steps, s)
 	if r.Done != nil {
@@ -208,7 +212,7 @@ func (r *pathRun) dial(ctx context.Context, carrier link.Carrier) (found, advice
 		return found, "", closeFor(conn, nil)
 	}
 	if r.conn, r.report.Carrier, r.report.Addr = conn, carrier, conn.Peer().Addr; carrier == link.CarrierTCP {
-		advice = "a link goes over TCP until then: it works, and every lost packet holds up all that it carries"
+		advice = "a link goes over TCP while UDP fails: it works, and every lost packet holds up all that it carries"
 	}
 	return found, advice, nil
 }
@@ -230,7 +234,10 @@ func (r *pathRun) resolve(ctx context.Context) (found, advice string, err error)
 	if err != nil {
 		return "", "check the name, and the name server of this machine; an IP address in place of the name does without", err
 	}
-	return fmt.Sprintf("%s is %v", host, addrs), "", nil
+	if len(addrs) == 1 && addrs[0] == host {
+		return host + " is an address, no name", "", nil
+	}
+	return fmt.Sprintf("%s is %s", host, strings.Join(addrs, ", ")), "", nil
 }
 
 // measure measures the path over the connection.
@@ -317,10 +324,13 @@ func (r *pathRun) up(ctx context.Context) (found, advice string, err error) {
 	if sent := after.Sent - before.Sent; sent > 0 {
 		r.report.Loss = float64(after.Lost-before.Lost) / float64(sent)
 	}
-	found = fmt.Sprintf("%.0f kbit/s to the hub; %.2f %% lost; round trip in %v meanwhile; datagrams of %d bytes pass",
-		r.report.Up, 100*r.report.Loss, r.report.Loaded.Round(10*time.Microsecond), r.report.MTU)
+	found = fmt.Sprintf("%.0f kbit/s to the hub; round trip in %v meanwhile", r.report.Up,
+		r.report.Loaded.Round(10*time.Microsecond))
+	if r.report.Carrier == link.CarrierQUIC {
+		found += fmt.Sprintf("; %.2f %% lost; datagrams of %d bytes pass", 100*r.report.Loss, r.report.MTU)
+	}
 	switch {
-	case r.report.Loss > lossy:
+	case r.report.Loss > lossy && r.report.Loaded < r.report.RTT*3/2: // else it is the queue of a full line
 		advice = "packets are lost on the way; a link makes up for that with several connections"
 	case r.report.Loaded > r.report.RTT+deepQueue:
 		advice = fmt.Sprintf("a deep queue on the way delays everything while the line is full: an uplink budget of about "+
@@ -379,24 +389,25 @@ func (r *pathRun) many(ctx context.Context) (found, advice string, err error) {
 	for len(conns) < maxMeasuredConns {
 		c, err := r.connect(ctx, r.report.Carrier)
 		if err != nil {
-			return "", "", fmt.Errorf("connection %d: %w", len(conns)+1, err)
+			break // as many as there are will do
 		}
 		conns = append(conns, c)
 	}
-	rates := make([]float64, len(conns))
-	g, ctx := errgroup.WithContext(ctx)
+	rates, errs := make([]float64, len(conns)), make([]error, len(conns))
+	var fills sync.WaitGroup
 	for i, c := range conns {
-		g.Go(func() (err error) {
-			rates[i], err = r.fill(ctx, c)
-			return err
-		})
+		// The hub may still have connections of a test before.
+		fills.Go(func() { rates[i], errs[i] = r.fill(ctx, c) })
 	}
-	if err := g.Wait(); err != nil {
-		return "", breaks, err
+	fills.Wait()
+	for i, rate := range rates {
+		if errs[i] == nil {
+			r.report.Conns++
+			r.report.Many += rate
+		}
 	}
-	r.report.Conns = len(conns)
-	for _, rate := range rates {
-		r.report.Many += rate
+	if r.report.Conns == 0 {
+		return "", breaks, errors.Join(errs...)
 	}
 	return fmt.Sprintf("%.0f kbit/s to the hub over %d connections", r.report.Many, r.report.Conns), "", nil
 }

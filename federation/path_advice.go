@@ -134,18 +134,30 @@ func (r *pathRun) asks() []string {
 		all = append(all, fmt.Sprintf("At the branch: let %s go out from %s to %s, any source port, and let the answers back "+
 			"in (stateful). Keep that state (NAT, firewall) for at least 30 s without traffic; the link sends something every "+
 			"second. Nothing has to be opened from outside.", strings.Join(blocked, " and "), r.from(), r.report.Hub),
-			fmt.Sprintf("At the hub: forward UDP and TCP port %s from outside to the hub's machine.", port))
+			fmt.Sprintf("At the hub: forward %s port %s from outside to the hub's machine.",
+				strings.Join(blocked, " and "), port))
 	}
 	if r.report.MTU > 0 && r.report.MTU < usualMTU {
 		all = append(all, fmt.Sprintf("UDP datagrams of more than %d bytes do not reach %s. Let ICMP \"fragmentation needed\" "+
 			"(type 3 code 4; for IPv6 type 2) pass in both directions, and tell the MTU of the line or tunnel.",
 			r.report.MTU, r.report.Hub))
 	}
-	if r.report.Loss > lossy {
+	if r.lossHurts() {
 		all = append(all, fmt.Sprintf("%.1f %% of the UDP packets to %s are lost while the line is full. Have the line measured "+
 			"for loss, and look for policers on UDP.", 100*r.report.Loss, r.report.Hub))
 	}
 	return all
+}
+
+// lossHurts reports whether packets are lost otherwise than in the queue of a line that is full.
+func (r *pathRun) lossHurts() bool {
+	if r.report.Loss <= lossy {
+		return false
+	}
+	if r.report.Many > 0 {
+		return r.report.Many > 1.5*r.report.Up // one connection does not fill the line
+	}
+	return r.report.Loaded < r.report.RTT*3/2
 }
 
 // from names this machine as the network sees it, as far as that is known here.
