@@ -131,20 +131,20 @@ func (r *pathRun) asks() []string {
 		}
 	}
 	if udp := len(blocked) > 0 && blocked[0] == "UDP"; udp && !answers {
-		all = append(all, fmt.Sprintf("At the branch: let %s go out from %s to %s, any source port, and let the answers back "+
-			"in (stateful). Keep that state (NAT, firewall) for at least 30 s without traffic; the link sends something every "+
-			"second. Nothing has to be opened from outside.", strings.Join(blocked, " and "), r.from(), r.report.Hub),
+		all = append(all, fmt.Sprintf("At the branch: let %s go out from %s to %s, any source port, and let the answers "+
+			"back in (stateful). Keep that state (NAT, firewall) for at least 30 s without traffic; the link sends something "+
+			"every second. Nothing has to be opened from outside.", strings.Join(blocked, " and "), r.from(), r.report.Hub),
 			fmt.Sprintf("At the hub: forward %s port %s from outside to the hub's machine.",
 				strings.Join(blocked, " and "), port))
 	}
 	if r.report.MTU > 0 && r.report.MTU < usualMTU {
-		all = append(all, fmt.Sprintf("UDP datagrams of more than %d bytes do not reach %s. Let ICMP \"fragmentation needed\" "+
-			"(type 3 code 4; for IPv6 type 2) pass in both directions, and tell the MTU of the line or tunnel.",
+		all = append(all, fmt.Sprintf("UDP datagrams of more than %d bytes do not reach %s. Let ICMP \"fragmentation "+
+			"needed\" (type 3 code 4; for IPv6 type 2) pass in both directions, and tell the MTU of the line or tunnel.",
 			r.report.MTU, r.report.Hub))
 	}
 	if r.lossHurts() {
-		all = append(all, fmt.Sprintf("%.1f %% of the UDP packets to %s are lost while the line is full. Have the line measured "+
-			"for loss, and look for policers on UDP.", 100*r.report.Loss, r.report.Hub))
+		all = append(all, fmt.Sprintf("%.1f %% of the UDP packets to %s are lost while the line is full. Have the line "+
+			"measured for loss, and look for policers on UDP.", 100*r.report.Loss, r.report.Hub))
 	}
 	return all
 }

@@ -35,7 +35,8 @@ func cpu(ctx context.Context, b *bench) error {
 		return err
 	}
 	defer cams.end(syscall.SIGTERM)
-	shares := report.Figure{What: "edge, processor time for each stream", Unit: "% of a core", Name: "MediaMTX", Limit: 1.0}
+	shares := report.Figure{What: "edge, processor time for each stream", Unit: "% of a core", Name: "MediaMTX",
+		Limit: 1.0}
 	sizes := report.Figure{What: "edge, bytes recorded", Unit: "MB", Name: "MediaMTX"}
 	for range b.rounds {
 		got, err := b.recordTogether(ctx, cams, peer)

@@ -40,7 +40,8 @@ func durable(ctx context.Context, b *bench) error {
 	if err := os.WriteFile(source, flatten(m), 0o644); err != nil {
 		return err
 	}
-	speed := report.Figure{What: "store, against a loop of the same syncs", Unit: "MB/s", More: true, Limit: 0.8, Name: "loop"}
+	speed := report.Figure{What: "store, against a loop of the same syncs", Unit: "MB/s", More: true, Limit: 0.8,
+		Name: "loop"}
 	dd := report.Figure{What: "store, against dd conv=fsync", Unit: "MB/s", More: true, Limit: 0.8, Name: "dd"}
 	work := filepath.Join(b.dir, "durable")
 	ways := []func() error{

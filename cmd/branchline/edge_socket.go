@@ -128,14 +128,19 @@ func answerLocal(w http.ResponseWriter, v any, err error) {
 	_ = json.NewEncoder(w).Encode(v) // the receiver's loss
 }
 
+// localCall is a request to an edge.
+type localCall struct {
+	method, path string
+	body         any
+}
+
 // callEdge exchanges JSON with the running edge over its socket.
-func callEdge(ctx context.Context, dir, method, path string, body, into any) error {
-	socket := filepath.Join(dir, edgeSocketName)
-	text, err := json.Marshal(body)
+func callEdge(t *terminal, socket string, asked localCall, into any) error {
+	text, err := json.Marshal(asked.body)
 	if err != nil {
 		return err
 	}
-	req, err := http.NewRequestWithContext(ctx, method, "http://edge"+path, bytes.NewReader(text))
+	req, err := http.NewRequestWithContext(t.ctx, asked.method, "http://edge"+asked.path, bytes.NewReader(text))
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"path/filepath"
 	"time"
 
 	"github.com/branchline-video/branchline/federation/link"
@@ -12,10 +13,10 @@ import (
 
 // linkQlogCommand logs the packets of a link, at the edge or at the hub.
 type linkQlogCommand struct {
-	Config string        `help:"The edge's configuration file." type:"path" placeholder:"FILE" xor:"node" required:""`
+	Config string        `help:"The edge's configuration file." type:"path" placeholder:"FILE"`
 	Hub    string        `help:"At an edge with several hubs: whose link; the first by default." placeholder:"NAME"`
 	Site   string        `help:"At a hub: the site whose link is logged." placeholder:"NAME"`
-	OnHub  string        `help:"The hub's configuration file, in place of an edge's." name:"hub-config" type:"path" placeholder:"FILE" xor:"node" required:""` //nolint:lll // one tag
+	OnHub  string        `help:"The hub's file, not an edge's." name:"hub-config" type:"path" placeholder:"FILE"`
 	For    time.Duration `help:"For how long, at most 1h." default:"1m"`
 	Size   string        `help:"How much to write at most, up to 200MB." default:"20MB"`
 	Stop   bool          `help:"Stop logging; the files stay."`
@@ -27,6 +28,8 @@ type linkQlogCommand struct {
 func (c *linkQlogCommand) Run(t *terminal) error {
 	method := http.MethodPost
 	switch {
+	case (c.Config == "") == (c.OnHub == ""):
+		return usageError{errors.New("say either --config, of an edge, or --hub-config")}
 	case c.Stop && c.Show:
 		return usageError{errors.New("--stop and --show: say one of them")}
 	case c.Stop:
@@ -73,7 +76,8 @@ func (c *linkQlogCommand) atEdge(t *terminal, method string, asked qlogRequest, 
 	if err := readConfig(c.Config, &file); err != nil {
 		return err
 	}
-	return callEdge(t.ctx, file.Dir, method, "/qlog?hub="+url.QueryEscape(c.Hub), asked, into)
+	return callEdge(t, filepath.Join(file.Dir, edgeSocketName),
+		localCall{method, "/qlog?hub=" + url.QueryEscape(c.Hub), asked}, into)
 }
 
 func printQlog(t *terminal, s link.QlogState) error {

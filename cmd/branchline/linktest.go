@@ -22,9 +22,9 @@ type linkCommands struct {
 
 type linkTestCommand struct {
 	Config string        `help:"The edge's configuration file." type:"path" required:"" placeholder:"FILE"`
-	Hub    []string      `help:"Test only this hub, or this address instead of the hub's own." placeholder:"NAME|[NAME=]HOST:PORT"` //nolint:lll // one tag
+	Hub    []string      `help:"Test only this hub, or address of it." placeholder:"NAME|[NAME=]HOST:PORT"`
 	Way    string        `help:"Test only this one of the configuration's uplinks." placeholder:"NAME"`
-	Token  []string      `help:"One-time token, or NAME=TOKEN, of an edge that is not enrolled; it is not used up." env:"BRANCHLINE_TOKEN"` //nolint:lll // one tag
+	Token  []string      `help:"Token or NAME=TOKEN, before enrolment; it is not used up." env:"BRANCHLINE_TOKEN"`
 	For    time.Duration `help:"How long to fill the line in each direction, at most 10s." default:"5s"`
 	JSON   bool          `help:"Print JSON; what is being done goes to standard error."`
 }

@@ -61,7 +61,9 @@ func TestLinkTest(t *testing.T) {
 		asks              string
 		good              func(pathReport) bool
 	}{
-		{"a good path", "", "", 0, "", func(r pathReport) bool { return r.Carrier == "quic" && r.Many > 8000 && r.MTU > 1400 }},
+		{"a good path", "", "", 0, "", func(r pathReport) bool {
+			return r.Carrier == "quic" && r.Many > 8000 && r.MTU > 1400
+		}},
 		{"UDP blocked", "noudp=on", "noudp=off", 3, "let UDP go out from 10.77", func(r pathReport) bool {
 			return r.Carrier == "tcp" && r.Many > 5000
 		}},

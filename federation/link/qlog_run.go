@@ -15,6 +15,8 @@ import (
 	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/qlogwriter"
 	"github.com/quic-go/quic-go/qlogwriter/jsontext"
+
+	"github.com/branchline-video/branchline/internal/clock"
 )
 
 const (
@@ -234,7 +236,7 @@ func (r *qlogRecorder) RecordEvent(e qlogwriter.Event) {
 		return
 	}
 	if run := t.run.Load(); run != nil {
-		run.add(qlogEvent{of: r, at: time.Now(), e: e})
+		run.add(qlogEvent{of: r, at: clock.Clock{}.Now(), e: e})
 	}
 }
 
@@ -243,7 +245,7 @@ func (r *qlogRecorder) wait(e qlogwriter.Event) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !r.settled && len(r.pending) < qlogPending {
-		r.pending = append(r.pending, qlogEvent{of: r, at: time.Now(), e: e})
+		r.pending = append(r.pending, qlogEvent{of: r, at: clock.Clock{}.Now(), e: e})
 	}
 }
 

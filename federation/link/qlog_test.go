@@ -84,7 +84,8 @@ func TestQlog(t *testing.T) {
 		}
 		last := s.Files[len(s.Files)-1]
 		events := readQlog(t, last)
-		if !strings.HasSuffix(last, c.first) || events["transport:packet_sent"] == 0 || events["transport:packet_received"] == 0 {
+		if !strings.HasSuffix(last, c.first) || events["transport:packet_sent"] == 0 ||
+			events["transport:packet_received"] == 0 {
 			t.Errorf("%s: %v", last, events)
 		}
 		if info, err := os.Stat(last); err != nil || info.Mode().Perm() != 0o600 {
@@ -162,7 +163,9 @@ func TestQlogIsBounded(t *testing.T) {
 	for _, c := range []struct {
 		length time.Duration
 		bytes  int64
-	}{{0, MinQlogBytes}, {MaxQlogTime + 1, MinQlogBytes}, {time.Minute, MinQlogBytes - 1}, {time.Minute, MaxQlogBytes + 1}} {
+	}{
+		{0, MinQlogBytes}, {MaxQlogTime + 1, MinQlogBytes}, {time.Minute, MinQlogBytes - 1}, {time.Minute, MaxQlogBytes + 1},
+	} {
 		if err := q.Start("x", c.length, c.bytes); !errors.Is(err, branchline.ErrInvalid) {
 			t.Errorf("%+v: %v", c, err)
 		}
