@@ -68,7 +68,7 @@ func freeBytes(dir string) (int64, error) {
 	if err := syscall.Statfs(dir, &s); err != nil {
 		return 0, err
 	}
-	return int64(s.Bavail) * s.Bsize, nil //nolint:unconvert // the types differ between platforms
+	return int64(s.Bavail) * int64(s.Bsize), nil //nolint:unconvert // the types differ between platforms
 }
 
 // Tap is where the connections of one link are logged; nil logs nothing.

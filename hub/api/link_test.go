@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"errors"
+	"net/http"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -56,7 +57,7 @@ func TestLinkFigures(t *testing.T) {
 		l.SentBytes != 1000 || l.ReceivedBytes != 2000 || l.LostBytes != 10 || l.Mtu != nil || l.Since != stamp(epoch()) {
 		t.Errorf("%+v", l)
 	}
-	if a := do(t, f.local, request{line: "GET /api/v1/sites/paris/link"}); a.StatusCode != 204 {
+	if a := do(t, f.local, request{line: "GET /api/v1/sites/paris/link"}); a.StatusCode != http.StatusNoContent {
 		t.Errorf("no link: %s %s", a.Status, a.body)
 	}
 	above := ask[AboveList](f, "GET /api/v1/above", nil).Hubs
@@ -75,9 +76,9 @@ func TestQlogByAPI(t *testing.T) {
 			t.Errorf("%s may log a link, which needs %s", role, got)
 		}
 	}
-	for _, bad := range []NewQlog{{Bytes: 100_000}, {Seconds: 10, Bytes: 10}, {Seconds: 10_000_000_000, Bytes: 100_000},
+	for _, bad := range []NewQlog{{Bytes: 100_000}, {Seconds: 10, Bytes: 10}, {Seconds: 10_000_000, Bytes: 100_000},
 		{Seconds: -1, Bytes: 100_000}} {
-		if a := do(t, f.local, request{line: "POST " + line, body: bad}); a.StatusCode != 400 {
+		if a := do(t, f.local, request{line: "POST " + line, body: bad}); a.StatusCode != http.StatusBadRequest {
 			t.Errorf("%+v: %s %s", bad, a.Status, a.body)
 		}
 	}
