@@ -40,7 +40,7 @@ func (u *Uplink) options(conf *tls.Config) link.Options {
 	opt := link.Options{
 		TLS: conf, ListenPacket: u.cfg.ListenPacket, DialStream: u.cfg.DialStream, Uplinks: u.cfg.Uplinks,
 		Small: errors.Is(u.State().Err, link.ErrStalled), Join: identity.ProtocolJoin,
-		Names: &u.names,
+		Names: &u.names, Tap: u.cfg.Tap,
 	}
 	if u.carrier == link.CarrierTCP {
 		opt.Carriers = []link.Carrier{link.CarrierTCP, link.CarrierQUIC}

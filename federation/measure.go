@@ -18,9 +18,10 @@ import (
 )
 
 const (
-	// A hub measures the path for so many sites at once, and for each once: measuring takes what the
-	// network gives.
-	maxMeasured = 4
+	// A hub measures the path for so many sites at once, and for each over so many connections: measuring takes
+	// what the network gives.
+	maxMeasured      = 4
+	maxMeasuredConns = 8
 	// measuredLife bounds such a connection, and maxTransfer each transfer on it.
 	measuredLife = 2 * time.Minute
 	maxTransfer  = 15 * time.Second
@@ -33,24 +34,26 @@ const (
 // measured are the sites whose path is being measured. The zero value has none.
 type measured struct {
 	mu    sync.Mutex
-	sites map[branchline.SiteID]bool
+	sites map[branchline.SiteID]int // connections of each
 }
 
 func (m *measured) enter(site branchline.SiteID) (leave func(), err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.sites[site] || len(m.sites) >= maxMeasured {
+	if n := m.sites[site]; n >= maxMeasuredConns || n == 0 && len(m.sites) >= maxMeasured {
 		return nil, fmt.Errorf("the paths of %d sites are being measured, try again in a minute: %w", len(m.sites),
 			branchline.ErrBusy)
 	}
 	if m.sites == nil {
-		m.sites = make(map[branchline.SiteID]bool)
+		m.sites = make(map[branchline.SiteID]int)
 	}
-	m.sites[site] = true
+	m.sites[site]++
 	return func() {
 		m.mu.Lock()
 		defer m.mu.Unlock()
-		delete(m.sites, site)
+		if m.sites[site]--; m.sites[site] == 0 {
+			delete(m.sites, site)
+		}
 	}, nil
 }
 
@@ -104,7 +107,7 @@ func (a *answer) measure(r io.Reader, test *wire.TestRequest) error {
 	tell := func(m *wire.TestAnswer) error { return a.send(&wire.Answer{Body: &wire.Answer_Test{Test: m}}) }
 	switch test.GetWhat() {
 	case wire.TestRequest_WHAT_PING:
-		return tell(&wire.TestAnswer{})
+		return tell(&wire.TestAnswer{NowUnixNs: clock.Clock{}.Now().UnixNano()})
 	case wire.TestRequest_WHAT_UP:
 		n, took, err := drain(r)
 		if err != nil {

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -26,10 +28,15 @@ type PathTest struct {
 	// Token is what a node that is not enrolled yet proves the hub with; then only the way to the hub is
 	// tried, and nothing is enrolled.
 	Token string
+	// Way is by which way this machine is left; the zero value leaves that to the system.
+	Way link.Local
+	// Reach tries only whether a link can be made, and measures nothing.
+	Reach bool
 	// For is how long each direction is filled; zero means 5 s, and more than 10 s is taken for that.
 	For time.Duration
-	// Done, if set, is told of each step as it ends, one at a time.
-	Done func(PathStep)
+	// Begin and Done, if set, are told of each step as it begins and as it ends, one at a time.
+	Begin func(step string)
+	Done  func(PathStep)
 	// ListenPacket and DialStream open the sockets; nil means the system's.
 	ListenPacket func(addr string) (net.PacketConn, error)
 	DialStream   func(ctx context.Context, addr string) (net.Conn, error)
@@ -53,12 +60,14 @@ const (
 	StepIdle = "idle" // round trip time while nothing else is sent
 	StepUp   = "up"   // rate to the hub
 	StepDown = "down" // rate from the hub
+	StepMany = "many" // rate to the hub over several connections at once, as a link has them
 )
 
 // PathReport is what was found out about a path.
 type PathReport struct {
 	Hub     string            `json:"hub"`
 	Site    branchline.SiteID `json:"site,omitempty"`
+	Way     string            `json:"way,omitempty"`     // by which this machine was left
 	Addr    string            `json:"addr,omitempty"`    // that answered
 	Carrier link.Carrier      `json:"carrier,omitempty"` // that was measured
 	Steps   []PathStep        `json:"steps"`
@@ -68,7 +77,11 @@ type PathReport struct {
 	MTU     uint64            `json:"mtu"`         // bytes of the largest UDP datagram that passed to the hub
 	Up      float64           `json:"up_kbit_s"`   // at the hub
 	Down    float64           `json:"down_kbit_s"` // at this node
+	Many    float64           `json:"many_kbit_s"` // at the hub, over all connections
+	Conns   int               `json:"connections"` // these
+	Clock   time.Duration     `json:"clock_ns"`    // how far the hub's clock is ahead of this one's; 0 if not known
 	Reached bool              `json:"reached"`     // all steps that a link needs were good
+	Ask     []string          `json:"ask"`         // what to ask the network people for
 }
 
 const (
@@ -82,6 +95,8 @@ const (
 	lossy     = 0.005
 	deepQueue = 100 * time.Millisecond
 	usualMTU  = 1400
+	// wrongClock is how far two clocks may differ.
+	wrongClock = 5 * time.Second
 )
 
 // Run tests the path. What is wrong with that stands in the report; the error is that of the test
@@ -92,8 +107,12 @@ func (t PathTest) Run(ctx context.Context) (PathReport, error) {
 	}
 	t.For = min(t.For, maxPathFor)
 	r := &pathRun{PathTest: t}
-	r.report.Hub, r.report.Site = t.Hub, t.Node.Site()
+	r.report.Hub, r.report.Site, r.report.Steps = t.Hub, t.Node.Site(), []PathStep{}
+	if t.Way != (link.Local{}) {
+		r.report.Way = t.Way.String()
+	}
 	err := r.run(ctx)
+	r.report.Ask = r.asks()
 	if ctx.Err() != nil {
 		return r.report, ctx.Err()
 	}
@@ -108,7 +127,15 @@ func (t PathTest) Run(ctx context.Context) (PathReport, error) {
 type pathRun struct {
 	PathTest
 	report PathReport
+	conf   *tls.Config
 	conn   link.Conn
+	lost   []lost // what could not be reached
+}
+
+// lost is a carrier that does not reach the hub, and why.
+type lost struct {
+	carrier link.Carrier
+	err     error
 }
 
 // stepError ends a test whose step has failed, which its report tells.
@@ -116,11 +143,16 @@ type stepError struct{ error }
 
 // step does one step; its function returns what was found, and with an error an advice.
 func (r *pathRun) step(name string, do func() (found, advice string, err error)) error {
+	if r.Begin != nil {
+		r.Begin(name)
+	}
 	began := clock.Clock{}.Now()
 	found, advice, err := do()
 	s := PathStep{Name: name, OK: err == nil, Took: clock.Clock{}.Now().Sub(began), Found: found, Advice: advice}
 	if err != nil {
-		s.Found = err.Error()
+		if s.Found = strings.ReplaceAll(err.Error(), "\n", "; "); errors.Is(err, context.DeadlineExceeded) {
+			s.Found = fmt.Sprintf("no answer within %v", link.HandshakeTimeout)
+		}
 	}
 	r.report.Steps = append(r.report.Steps, s)
 	if r.Done != nil {
@@ -143,21 +175,25 @@ func (r *pathRun) run(ctx context.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("test path to %s: %w", r.Hub, err)
 	}
+	if conf.ServerName == "" && r.Node.Organisation() {
+		conf.ServerName, _, _ = net.SplitHostPort(r.Hub) // the first step tells what is wrong with it
+	}
+	r.conf = conf
 	if err := r.step(StepName, func() (string, string, error) { return r.resolve(ctx) }); err != nil {
 		return err
 	}
-	udp := r.step(StepUDP, func() (string, string, error) { return r.dial(ctx, conf, link.CarrierQUIC) })
+	udp := r.step(StepUDP, func() (string, string, error) { return r.dial(ctx, link.CarrierQUIC) })
 	if r.conn != nil {
 		defer func() { err = errors.Join(err, closeFor(r.conn, nil)) }()
 	}
-	tcp := r.step(StepTCP, func() (string, string, error) { return r.dial(ctx, conf, link.CarrierTCP) })
+	tcp := r.step(StepTCP, func() (string, string, error) { return r.dial(ctx, link.CarrierTCP) })
 	if udp != nil && tcp != nil {
 		return udp
 	}
 	if udp != nil {
 		defer func() { err = errors.Join(err, closeFor(r.conn, nil)) }()
 	}
-	if r.report.Site == "" {
+	if r.report.Site == "" && !r.Node.Organisation() {
 		r.report.Reached = true
 		return nil
 	}
@@ -165,13 +201,10 @@ func (r *pathRun) run(ctx context.Context) (err error) {
 }
 
 // dial connects by one carrier. The first that connects is measured.
-func (r *pathRun) dial(ctx context.Context, conf *tls.Config, carrier link.Carrier) (found, advice string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, link.HandshakeTimeout)
-	defer cancel()
-	conn, err := dialHub(ctx, r.Hub, link.Options{
-		TLS: conf, Carriers: []link.Carrier{carrier}, ListenPacket: r.ListenPacket, DialStream: r.DialStream,
-	})
+func (r *pathRun) dial(ctx context.Context, carrier link.Carrier) (found, advice string, err error) {
+	conn, err := r.connect(ctx, carrier)
 	if err != nil {
+		r.lost = append(r.lost, lost{carrier, err})
 		return "", r.whyNot(carrier, err), err
 	}
 	found = "the hub answers at " + conn.Peer().Addr + " and is the one that this site belongs to"
@@ -179,9 +212,17 @@ func (r *pathRun) dial(ctx context.Context, conf *tls.Config, carrier link.Carri
 		return found, "", closeFor(conn, nil)
 	}
 	if r.conn, r.report.Carrier, r.report.Addr = conn, carrier, conn.Peer().Addr; carrier == link.CarrierTCP {
-		advice = "a link goes over TCP until then: it works, and every lost packet holds up all that it carries"
+		advice = "a link goes over TCP while UDP fails: it works, and every lost packet holds up all that it carries"
 	}
 	return found, advice, nil
+}
+
+func (r *pathRun) connect(ctx context.Context, carrier link.Carrier) (link.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, link.HandshakeTimeout)
+	defer cancel()
+	return dialHub(ctx, r.Hub, link.Options{
+		TLS: r.conf, Carriers: []link.Carrier{carrier}, ListenPacket: r.ListenPacket, DialStream: r.DialStream, Local: r.Way,
+	})
 }
 
 func (r *pathRun) resolve(ctx context.Context) (found, advice string, err error) {
@@ -193,39 +234,23 @@ func (r *pathRun) resolve(ctx context.Context) (found, advice string, err error)
 	if err != nil {
 		return "", "check the name, and the name server of this machine; an IP address in place of the name does without", err
 	}
-	return fmt.Sprintf("%s is %v", host, addrs), "", nil
-}
-
-// whyNot advises somebody whose carrier does not reach the hub.
-func (r *pathRun) whyNot(carrier link.Carrier, err error) string {
-	_, port, _ := net.SplitHostPort(r.Hub)
-	switch {
-	case errors.Is(err, link.ErrIntercepted):
-		return "" // the error says what to ask for
-	case errors.Is(err, identity.ErrForeign):
-		return "a hub answers, but not the one that this site belongs to: is the address right? If the hub was set up " +
-			"anew, make a token there with `branchline site add NAME`"
-	case carrier == link.CarrierQUIC:
-		return "is the hub running? If so, ask the network people to let UDP go out to " + r.Hub +
-			" and its answers back in, and at the hub to forward UDP port " + port + " to it"
-	case errors.Is(err, context.DeadlineExceeded):
-		return "packets vanish: no route, or a firewall drops them"
-	case r.conn == nil:
-		return "the machine is reached: is the hub running there, and does its `listen` name port " + port + "?"
+	if len(addrs) == 1 && addrs[0] == host {
+		return host + " is an address, no name", "", nil
 	}
-	return "UDP is enough; TCP port " + port + " would do where UDP fails"
+	return fmt.Sprintf("%s is %s", host, strings.Join(addrs, ", ")), "", nil
 }
 
 // measure measures the path over the connection.
 func (r *pathRun) measure(ctx context.Context) error {
 	err := r.step(StepSite, func() (string, string, error) {
-		_, err := r.ping(ctx)
-		return "the hub knows this site as " + string(r.report.Site), siteAdvice(err), err
+		return r.accepted(ctx)
 	})
 	if err != nil {
 		return err
 	}
-	r.report.Reached = true
+	if r.report.Reached = true; r.Reach {
+		return nil
+	}
 	err = r.step(StepIdle, func() (found, advice string, err error) {
 		if r.report.RTT, err = r.pings(ctx, pings, 0); err != nil {
 			return "", "", err
@@ -238,53 +263,32 @@ func (r *pathRun) measure(ctx context.Context) error {
 	if err := r.step(StepUp, func() (string, string, error) { return r.up(ctx) }); err != nil {
 		return err
 	}
-	return r.step(StepDown, func() (found, advice string, err error) {
+	err = r.step(StepDown, func() (found, advice string, err error) {
 		if r.report.Down, err = r.down(ctx); err != nil {
-			return "", "", err
+			return "", breaks, err
 		}
 		return fmt.Sprintf("%.0f kbit/s from the hub", r.report.Down), "", nil
 	})
-}
-
-func siteAdvice(err error) string {
-	switch {
-	case err == nil:
-		return ""
-	case worthless(err):
-		return "make a new token at the hub with `branchline site add NAME` and start the edge with it"
-	case errors.Is(err, branchline.ErrBusy):
-		return "try again in a minute"
+	if err != nil {
+		return err
 	}
-	return "is the hub as new as this program? One that cannot measure hangs up here"
+	return r.step(StepMany, func() (string, string, error) { return r.many(ctx) })
 }
 
 // call makes a call and hands it over; a test's calls are quick, or end with ctx.
-func (r *pathRun) call(ctx context.Context, what wire.TestRequest_What, length time.Duration) (*call, error) {
-	return ask(ctx, r.conn, link.KindTest, &wire.Request{Call: &wire.Request_Test{Test: &wire.TestRequest{
+func (r *pathRun) call(ctx context.Context, conn link.Conn, what wire.TestRequest_What, length time.Duration) (
+	*call, error,
+) {
+	return ask(ctx, conn, link.KindTest, &wire.Request{Call: &wire.Request_Test{Test: &wire.TestRequest{
 		What: what, Milliseconds: uint32(length.Milliseconds()),
 	}}})
-}
-
-func (r *pathRun) ping(ctx context.Context) (time.Duration, error) {
-	ctx, cancel := context.WithTimeout(ctx, link.HandshakeTimeout)
-	defer cancel()
-	began := clock.Clock{}.Now()
-	c, err := r.call(ctx, wire.TestRequest_WHAT_PING, 0)
-	if err != nil {
-		return 0, whyEnded(r.conn, err)
-	}
-	defer c.close()
-	if _, err := c.one(); err != nil {
-		return 0, whyEnded(r.conn, err)
-	}
-	return clock.Clock{}.Now().Sub(began), nil
 }
 
 // pings returns the median of several, at least one.
 func (r *pathRun) pings(ctx context.Context, n int, pause time.Duration) (time.Duration, error) {
 	var all []time.Duration
 	for len(all) < n {
-		took, err := r.ping(ctx)
+		took, _, err := r.ping(ctx)
 		if err != nil {
 			return 0, err
 		}
@@ -305,7 +309,7 @@ func (r *pathRun) up(ctx context.Context) (found, advice string, err error) {
 	before := r.conn.Stats()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() (err error) {
-		r.report.Up, err = r.fill(ctx)
+		r.report.Up, err = r.fill(ctx, r.conn)
 		return err
 	})
 	g.Go(func() (err error) {
@@ -313,30 +317,33 @@ func (r *pathRun) up(ctx context.Context) (found, advice string, err error) {
 		return err
 	})
 	if err := g.Wait(); err != nil {
-		return "", "the path breaks when it is full: ask for what limits or inspects UDP on the way", err
+		return "", breaks, err
 	}
 	after := r.conn.Stats()
 	r.report.MTU = after.MTU
 	if sent := after.Sent - before.Sent; sent > 0 {
 		r.report.Loss = float64(after.Lost-before.Lost) / float64(sent)
 	}
-	found = fmt.Sprintf("%.0f kbit/s to the hub; %.2f %% lost; round trip in %v meanwhile; datagrams of %d bytes pass",
-		r.report.Up, 100*r.report.Loss, r.report.Loaded.Round(10*time.Microsecond), r.report.MTU)
+	found = fmt.Sprintf("%.0f kbit/s to the hub; round trip in %v meanwhile", r.report.Up,
+		r.report.Loaded.Round(10*time.Microsecond))
+	if r.report.Carrier == link.CarrierQUIC {
+		found += fmt.Sprintf("; %.2f %% lost; datagrams of %d bytes pass", 100*r.report.Loss, r.report.MTU)
+	}
 	switch {
-	case r.report.Loss > lossy:
-		advice = "the path loses packets: ask for the line to be measured, and for what shapes traffic on it"
+	case r.report.Loss > lossy && r.report.Loaded < r.report.RTT*3/2: // else it is the queue of a full line
+		advice = "packets are lost on the way; a link makes up for that with several connections"
 	case r.report.Loaded > r.report.RTT+deepQueue:
 		advice = fmt.Sprintf("a deep queue on the way delays everything while the line is full: an uplink budget of about "+
 			"%.0f kbit/s avoids that", 0.9*r.report.Up)
 	case r.report.MTU > 0 && r.report.MTU < usualMTU:
-		advice = "large packets do not pass, as in a tunnel: that works, at a little cost"
+		advice = "large packets do not pass, as in a tunnel: a link works, at a little cost"
 	}
 	return found, advice, nil
 }
 
 // fill sends for so long, and returns what arrived, in kbit/s.
-func (r *pathRun) fill(ctx context.Context) (float64, error) {
-	c, err := r.call(ctx, wire.TestRequest_WHAT_UP, r.For)
+func (r *pathRun) fill(ctx context.Context, conn link.Conn) (float64, error) {
+	c, err := r.call(ctx, conn, wire.TestRequest_WHAT_UP, r.For)
 	if err != nil {
 		return 0, err
 	}
@@ -356,7 +363,7 @@ func (r *pathRun) fill(ctx context.Context) (float64, error) {
 }
 
 func (r *pathRun) down(ctx context.Context) (float64, error) {
-	c, err := r.call(ctx, wire.TestRequest_WHAT_DOWN, r.For)
+	c, err := r.call(ctx, r.conn, wire.TestRequest_WHAT_DOWN, r.For)
 	if err != nil {
 		return 0, err
 	}
@@ -369,6 +376,40 @@ func (r *pathRun) down(ctx context.Context) (float64, error) {
 		return 0, callError(ctx, err)
 	}
 	return kbits(n, took), nil
+}
+
+// many fills the way to the hub over several connections.
+func (r *pathRun) many(ctx context.Context) (found, advice string, err error) {
+	conns := []link.Conn{r.conn}
+	defer func() {
+		for _, c := range conns[1:] {
+			err = errors.Join(err, closeFor(c, nil))
+		}
+	}()
+	for len(conns) < maxMeasuredConns {
+		c, err := r.connect(ctx, r.report.Carrier)
+		if err != nil {
+			break // as many as there are will do
+		}
+		conns = append(conns, c)
+	}
+	rates, errs := make([]float64, len(conns)), make([]error, len(conns))
+	var fills sync.WaitGroup
+	for i, c := range conns {
+		// The hub may still have connections of a test before.
+		fills.Go(func() { rates[i], errs[i] = r.fill(ctx, c) })
+	}
+	fills.Wait()
+	for i, rate := range rates {
+		if errs[i] == nil {
+			r.report.Conns++
+			r.report.Many += rate
+		}
+	}
+	if r.report.Conns == 0 {
+		return "", breaks, errors.Join(errs...)
+	}
+	return fmt.Sprintf("%.0f kbit/s to the hub over %d connections", r.report.Many, r.report.Conns), "", nil
 }
 
 // kbits returns kbit/s.

@@ -42,10 +42,11 @@ func TestPath(t *testing.T) {
 	told := 0
 	test := PathTest{Node: node, Hub: h.addr(), For: 200 * time.Millisecond, Done: func(PathStep) { told++ }}
 	r, err := test.Run(t.Context())
-	if err != nil || steps(r) != "name udp tcp site idle up down" || told != len(r.Steps) {
+	if err != nil || steps(r) != "name udp tcp site idle up down many" || told != len(r.Steps) {
 		t.Fatalf("%q, %v; %d steps told", steps(r), err, told)
 	}
-	if r.Site != "berlin" || r.RTT <= 0 || r.Loaded <= 0 || r.Up < 1000 || r.Down < 1000 || r.MTU < 1200 || r.Loss > 0.5 {
+	if r.Site != "berlin" || r.RTT <= 0 || r.Loaded <= 0 || r.Up < 1000 || r.Down < 1000 || r.MTU < 1200 || r.Loss > 0.5 ||
+		r.Many < 1000 || r.Conns != maxMeasuredConns || r.Clock == 0 || r.Clock.Abs() > wrongClock {
 		t.Errorf("%+v", r)
 	}
 	if !u.State().Up {
@@ -77,7 +78,7 @@ func TestPathBreaks(t *testing.T) {
 		"no address": {PathTest{Hub: "nowhere.invalid:7563"}, "!name", "name server"},
 		"no port":    {PathTest{Hub: "hub"}, "!name", "host:port"},
 		"all is blocked": {PathTest{Hub: h.addr(), ListenPacket: cable.ListenPacket, DialStream: cable.DialStream},
-			"name !udp !tcp", "let UDP go out"},
+			"name !udp !tcp", "let UDP and TCP go out from 127.0.0.1 to"},
 		"another answers": {PathTest{Hub: other.addr()}, "name !udp !tcp", "not the one"},
 		"nobody is there": {PathTest{Hub: "127.0.0.1:9"}, "name !udp !tcp", "is the hub running"},
 	} {
@@ -87,7 +88,7 @@ func TestPathBreaks(t *testing.T) {
 			if err != nil || steps(r) != c.steps || r.Reached {
 				t.Fatalf("%q, reached %v, %v; want %q", steps(r), r.Reached, err, c.steps)
 			}
-			advice := ""
+			advice := strings.Join(r.Ask, "\n")
 			for _, s := range r.Steps {
 				advice += s.Advice + "\n"
 			}
@@ -112,23 +113,29 @@ func TestPathWithoutUDP(t *testing.T) {
 			return (&net.Dialer{}).DialContext(ctx, "tcp", addr)
 		}}
 	r, err := test.Run(t.Context())
-	if err != nil || steps(r) != "name !udp tcp site idle up down" || !r.Reached || r.Carrier != link.CarrierTCP ||
+	if err != nil || steps(r) != "name !udp tcp site idle up down many" || !r.Reached || r.Carrier != link.CarrierTCP ||
 		r.Up < 1000 {
 		t.Errorf("%q, %+v, %v", steps(r), r, err)
 	}
 }
 
-// TestMeasuresAreFew: a site has its path measured once at a time.
+// TestMeasuresAreFew: a site has its path measured over few connections at once.
 func TestMeasuresAreFew(t *testing.T) {
 	var m measured
-	leave, err := m.enter("a")
-	if err != nil {
-		t.Fatal(err)
+	var leaves []func()
+	for range maxMeasuredConns {
+		leave, err := m.enter("a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		leaves = append(leaves, leave)
 	}
 	if _, err := m.enter("a"); !errors.Is(err, branchline.ErrBusy) {
-		t.Errorf("twice at once: %v", err)
+		t.Errorf("one connection more: %v", err)
 	}
-	leave()
+	for _, leave := range leaves {
+		leave()
+	}
 	for i := range maxMeasured {
 		if _, err := m.enter(branchline.SiteID("site" + string(rune('a'+i)))); err != nil {
 			t.Fatal(err)

@@ -64,8 +64,10 @@ type PeersConfig struct {
 	Software string
 	// ListenPacket opens the socket; nil means the system's.
 	ListenPacket func(addr string) (net.PacketConn, error)
-	Clock        clock.Clock
-	Logger       *slog.Logger // nil means none
+	// Qlog, if set, is where links are logged, by their sites' names.
+	Qlog   *link.Qlog
+	Clock  clock.Clock
+	Logger *slog.Logger // nil means none
 
 	most version // that this node speaks; zero: all. For tests.
 }
@@ -117,7 +119,7 @@ func OpenPeers(cfg PeersConfig) (*Peers, error) {
 		enrolling: newPlaces[netip.Prefix](maxEnrolling, maxEnrollingFrom)}
 	l, err := link.Listen(cfg.Addr, link.Options{
 		TLS: cfg.Authority.TLS(), Verify: p.verify, ListenPacket: cfg.ListenPacket, ResetKey: cfg.Authority.ResetKey(),
-		Join: identity.ProtocolJoin, Single: identity.ProtocolEnrol,
+		Join: identity.ProtocolJoin, Single: identity.ProtocolEnrol, Qlog: cfg.Qlog,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("open links to sites: %w", err)
@@ -156,10 +158,7 @@ func (p *Peers) Links() []PeerState {
 	p.mu.Unlock()
 	states := make([]PeerState, 0, len(links))
 	for _, l := range links {
-		states = append(states, PeerState{
-			Site: l.remote.Site(), Addr: l.conn.Peer().Addr, Carrier: l.conn.Peer().Carrier, Since: l.since,
-			Software: l.software, Version: uint32(l.version), Stats: l.conn.Stats(),
-		})
+		states = append(states, l.state())
 	}
 	slices.SortFunc(states, func(a, b PeerState) int { return strings.Compare(string(a.Site), string(b.Site)) })
 	return states

@@ -71,8 +71,10 @@ type UplinkConfig struct {
 	DialStream func(ctx context.Context, addr string) (net.Conn, error)
 	// Uplinks are the ways by which this node reaches the network; none leaves that to the system.
 	Uplinks []link.Uplink
-	Clock   clock.Clock
-	Logger  *slog.Logger // nil means none
+	// Tap, if set, is where the link's connections are logged.
+	Tap    *link.Tap
+	Clock  clock.Clock
+	Logger *slog.Logger // nil means none
 
 	most version // that this node speaks; zero: all. For tests.
 }

@@ -15,7 +15,6 @@ import (
 	"github.com/branchline-video/branchline"
 	"github.com/branchline-video/branchline/federation"
 	"github.com/branchline-video/branchline/federation/identity"
-	"github.com/branchline-video/branchline/federation/link"
 	"github.com/branchline-video/branchline/hub/onward"
 	"github.com/branchline-video/branchline/segstore/index"
 )
@@ -41,13 +40,6 @@ func allowed(yes bool, key string) error {
 		return nil
 	}
 	return fmt.Errorf("the region does not allow it (allow.%s in its configuration): %w", key, branchline.ErrDenied)
-}
-
-// AboveState is how the link to a hub above stands.
-type AboveState struct {
-	Name string
-	federation.UplinkState
-	Stats link.Stats
 }
 
 // uplink is the link to a hub above.
@@ -126,10 +118,10 @@ func (n *Node) runAbove(ctx context.Context, group *errgroup.Group) {
 }
 
 // Above tells how the links to the hubs above stand, in the order of the configuration.
-func (n *Node) Above() []AboveState {
-	all := make([]AboveState, 0, len(n.above))
+func (n *Node) Above() []federation.AboveState {
+	all := make([]federation.AboveState, 0, len(n.above))
 	for _, u := range n.above {
-		all = append(all, AboveState{Name: u.name, UplinkState: u.State(), Stats: u.Stats()})
+		all = append(all, federation.AboveState{Name: u.name, UplinkState: u.State(), Stats: u.Stats()})
 	}
 	return all
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/branchline-video/branchline"
 	"github.com/branchline-video/branchline/federation"
 	"github.com/branchline-video/branchline/federation/identity"
+	"github.com/branchline-video/branchline/federation/link"
 	"github.com/branchline-video/branchline/federation/members"
 	"github.com/branchline-video/branchline/hub/catalog"
 	"github.com/branchline-video/branchline/hub/evidence"
@@ -72,6 +73,7 @@ type Node struct {
 	authority *identity.Authority
 	peers     *federation.Peers // nil without Listen
 	tier      *federation.Tier
+	qlog      *link.Qlog
 	above     []uplink
 	onward    *onward.Log      // nil without hubs above
 	members   *members.Members // nil without Listen
@@ -101,6 +103,7 @@ func Open(cfg Config) (*Node, error) {
 		links: make(map[branchline.SiteID]branchline.Source), linked: make(chan struct{}),
 		feeds: make(map[feedKey]*feed), memory: live.NewBudget(liveBytes),
 	}
+	n.qlog = link.NewQlog(filepath.Join(cfg.Dir, "qlog"), cfg.Clock)
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)
 	}
@@ -185,7 +188,7 @@ func (n *Node) listen() (err error) {
 		Addr: n.cfg.Listen, Authority: n.authority, Software: n.cfg.Software, Members: n.members,
 		ListenPacket: n.cfg.ListenPacket, Clock: n.cfg.Clock, Logger: n.log,
 		Linked: n.linkUp, Copies: n.copyFor, Tier: n.tier, Followed: n.catalog.Followed, Standing: n.cfg.SiteChanged,
-		Denied: n.cfg.Denied,
+		Denied: n.cfg.Denied, Qlog: n.qlog,
 	})
 	return err
 }
@@ -257,6 +260,7 @@ func (n *Node) Close() error {
 	if n.peers != nil {
 		errs = append(errs, n.peers.Close())
 	}
+	errs = append(errs, n.qlog.Close())
 	if n.members != nil {
 		errs = append(errs, n.members.Close())
 	}

@@ -4133,8 +4133,10 @@ func (x *TestRequest) GetMilliseconds() uint32 {
 type TestAnswer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What arrived, and the time from the first byte to the last.
-	Bytes         int64 `protobuf:"varint,1,opt,name=bytes,proto3" json:"bytes,omitempty"`
-	ElapsedNs     int64 `protobuf:"varint,2,opt,name=elapsed_ns,json=elapsedNs,proto3" json:"elapsed_ns,omitempty"`
+	Bytes     int64 `protobuf:"varint,1,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	ElapsedNs int64 `protobuf:"varint,2,opt,name=elapsed_ns,json=elapsedNs,proto3" json:"elapsed_ns,omitempty"`
+	// The time of day here, in nanoseconds since 1970; 0 from a hub that does not tell it.
+	NowUnixNs     int64 `protobuf:"varint,210,opt,name=now_unix_ns,json=nowUnixNs,proto3" json:"now_unix_ns,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4179,6 +4181,13 @@ func (x *TestAnswer) GetBytes() int64 {
 func (x *TestAnswer) GetElapsedNs() int64 {
 	if x != nil {
 		return x.ElapsedNs
+	}
+	return 0
+}
+
+func (x *TestAnswer) GetNowUnixNs() int64 {
+	if x != nil {
+		return x.NowUnixNs
 	}
 	return 0
 }
@@ -4458,12 +4467,13 @@ const file_branchline_proto_rawDesc = "" +
 	"\x10WHAT_UNSPECIFIED\x10\x00\x12\r\n" +
 	"\tWHAT_PING\x10\x01\x12\v\n" +
 	"\aWHAT_UP\x10\x02\x12\r\n" +
-	"\tWHAT_DOWN\x10\x03\"A\n" +
+	"\tWHAT_DOWN\x10\x03\"b\n" +
 	"\n" +
 	"TestAnswer\x12\x14\n" +
 	"\x05bytes\x18\x01 \x01(\x03R\x05bytes\x12\x1d\n" +
 	"\n" +
-	"elapsed_ns\x18\x02 \x01(\x03R\telapsedNs*\xb5\x04\n" +
+	"elapsed_ns\x18\x02 \x01(\x03R\telapsedNs\x12\x1f\n" +
+	"\vnow_unix_ns\x18\xd2\x01 \x01(\x03R\tnowUnixNs*\xb5\x04\n" +
 	"\x04Code\x12\x14\n" +
 	"\x10CODE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10CODE_UNAVAILABLE\x10\x01\x12\r\n" +

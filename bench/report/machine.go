@@ -28,13 +28,13 @@ func Machine() (string, error) {
 	}
 	return fmt.Sprintf("%s, commit %s; %s, %d cores, %s memory; Linux %s; %s; load before it began %s.",
 		time.Now().UTC().Format("2006-01-02 15:04 UTC"), strings.TrimSpace(string(commit)),
-		fieldOf("/proc/cpuinfo", "model name"), runtime.NumCPU(), fieldOf("/proc/meminfo", "MemTotal"),
+		Field("/proc/cpuinfo", "model name"), runtime.NumCPU(), Field("/proc/meminfo", "MemTotal"),
 		unix.ByteSliceToString(uname.Release[:]), runtime.Version(),
 		strings.Join(strings.Fields(string(load))[:1], " ")), nil
 }
 
-// fieldOf returns the value of the first line of a file that has the form name: value.
-func fieldOf(path, name string) string {
+// Field returns the value of the first line of a file that has the form name: value, or "unknown".
+func Field(path, name string) string {
 	f, err := os.Open(path)
 	if err != nil {
 		return "unknown"

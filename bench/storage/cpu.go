@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/branchline-video/branchline/bench/report"
 )
 
 // What is recorded for the processor's time.
@@ -33,21 +35,22 @@ func cpu(ctx context.Context, b *bench) error {
 		return err
 	}
 	defer cams.end(syscall.SIGTERM)
-	shares := figure{what: "edge, processor time for each stream", unit: "% of a core", name: "MediaMTX", limit: 1.0}
-	sizes := figure{what: "edge, bytes recorded", unit: "MB", name: "MediaMTX"}
+	shares := report.Figure{What: "edge, processor time for each stream", Unit: "% of a core", Name: "MediaMTX",
+		Limit: 1.0}
+	sizes := report.Figure{What: "edge, bytes recorded", Unit: "MB", Name: "MediaMTX"}
 	for range b.rounds {
 		got, err := b.recordTogether(ctx, cams, peer)
 		if err != nil {
 			return err
 		}
 		progress("cpu: edge, then MediaMTX if there is one: %.4v", got)
-		shares.got, sizes.got = append(shares.got, got[0].share), append(sizes.got, got[0].bytes)
+		shares.Got, sizes.Got = append(shares.Got, got[0].share), append(sizes.Got, got[0].bytes)
 		if peer != "" {
-			shares.peer, sizes.peer = append(shares.peer, got[1].share), append(sizes.peer, got[1].bytes)
+			shares.Peer, sizes.Peer = append(shares.Peer, got[1].share), append(sizes.Peer, got[1].bytes)
 		}
 	}
 	if peer == "" {
-		shares.limit = 0
+		shares.Limit = 0
 	}
 	b.figures = append(b.figures, shares, sizes)
 	if peer != "" {

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/branchline-video/branchline"
+	"github.com/branchline-video/branchline/bench/report"
 	"github.com/branchline-video/branchline/segstore"
 )
 
@@ -39,8 +40,9 @@ func durable(ctx context.Context, b *bench) error {
 	if err := os.WriteFile(source, flatten(m), 0o644); err != nil {
 		return err
 	}
-	speed := figure{what: "store, against a loop of the same syncs", unit: "MB/s", more: true, limit: 0.8, name: "loop"}
-	dd := figure{what: "store, against dd conv=fsync", unit: "MB/s", more: true, limit: 0.8, name: "dd"}
+	speed := report.Figure{What: "store, against a loop of the same syncs", Unit: "MB/s", More: true, Limit: 0.8,
+		Name: "loop"}
+	dd := report.Figure{What: "store, against dd conv=fsync", Unit: "MB/s", More: true, Limit: 0.8, Name: "dd"}
 	work := filepath.Join(b.dir, "durable")
 	ways := []func() error{
 		func() error { return storeMinutes(work, m) },
@@ -56,8 +58,8 @@ func durable(ctx context.Context, b *bench) error {
 			}
 		}
 		progress("durable: store %.0f, loop %.0f, dd %.0f MB/s", rate[0], rate[1], rate[2])
-		speed.got, speed.peer = append(speed.got, rate[0]), append(speed.peer, rate[1])
-		dd.got, dd.peer = append(dd.got, rate[0]), append(dd.peer, rate[2])
+		speed.Got, speed.Peer = append(speed.Got, rate[0]), append(speed.Peer, rate[1])
+		dd.Got, dd.Peer = append(dd.Got, rate[0]), append(dd.Peer, rate[2])
 	}
 	b.figures = append(b.figures, speed, dd)
 	b.note("%d streams at once, each %d segments of %d fragments of %d KB, written as fast as possible.",

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/branchline-video/branchline"
+	"github.com/branchline-video/branchline/bench/report"
 )
 
 // list runs the store's own benchmark of a year, as an index of seventeen million segments can be made only
@@ -25,7 +26,7 @@ func list(ctx context.Context, b *bench) error {
 	if err != nil {
 		return fmt.Errorf("go test: %w: %s", err, out)
 	}
-	held := figure{what: "Store.Held of a month of one camera", unit: "ms", limit: 5}
+	held := report.Figure{What: "Store.Held of a month of one camera", Unit: "ms", Limit: 5}
 	for line := range bytes.Lines(out) {
 		fields := strings.Fields(string(line))
 		if len(fields) < 4 || fields[3] != "ns/op" || !strings.HasPrefix(fields[0], "BenchmarkYear/held/") {
@@ -35,7 +36,7 @@ func list(ctx context.Context, b *bench) error {
 		if err != nil {
 			return err
 		}
-		held.got = append(held.got, ns/1e6)
+		held.Got = append(held.Got, ns/1e6)
 	}
 	b.figures = append(b.figures, held)
 	b.note("%d days of 32 streams in segments of a minute, %d in all, of which only the index was made. Store.Held is"+

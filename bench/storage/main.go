@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/branchline-video/branchline/bench/report"
 )
 
 // benchmark is one section of the results.
@@ -31,6 +33,12 @@ func benchmarks() []benchmark {
 	}
 }
 
+const preface = `# Storage: what was measured
+
+Made by ` + "`make bench-storage`" + `, see bench/storage. Values are medians of several rounds with the least and the
+most in brackets; peer and project took turns. A ratio is taken in each round.
+`
+
 // bench is one run: its settings, and what it has found so far.
 type bench struct {
 	dir      string // for what is written; on the disk that is measured
@@ -42,7 +50,7 @@ type bench struct {
 	days     int           // of the index that a month is listed of
 	keep     bool          // the large store stays, for the next run
 
-	figures []figure
+	figures []report.Figure
 	notes   []string
 }
 
@@ -112,19 +120,23 @@ func run(ctx context.Context, args []string) error {
 // measure runs one benchmark and writes its section.
 func (b *bench) measure(ctx context.Context, k benchmark) error {
 	b.figures, b.notes = nil, nil
-	where, err := describeMachine(b.dir)
+	where, err := report.Machine()
 	if err != nil {
 		return err
 	}
+	fsType, disk := diskOf(b.dir)
+	where += fmt.Sprintf(" Written to %s on %s.", fsType, disk)
 	fmt.Printf("%s: %s\n", k.name, where)
 	if err := k.run(ctx, b); err != nil {
 		return err
 	}
-	fmt.Print(table(b.figures, b.notes), "\n")
-	if b.out == "" {
-		return nil
+	text := report.Table(b.figures, b.notes)
+	fmt.Print(text, "\n")
+	file := report.File{Path: b.out, Preface: preface}
+	for _, k := range benchmarks() {
+		file.Sections = append(file.Sections, k.about)
 	}
-	return writeSection(b.out, k.about, where+"\n\n"+table(b.figures, b.notes))
+	return file.Write(k.about, where+"\n\n"+text)
 }
 
 // note adds a remark to the section.

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"github.com/branchline-video/branchline/bench/report"
 )
 
 const largeStreams = 16
@@ -34,26 +36,26 @@ func memory(ctx context.Context, b *bench) error {
 		return err
 	}
 	defer cams.end(syscall.SIGTERM)
-	most := figure{what: "edge, memory at its peak (VmHWM)", unit: "MB", limit: 200}
-	mean := figure{what: "edge, memory while it records (VmRSS)", unit: "MB", limit: 200}
-	ready := figure{what: "edge, from its start until it says that it records", unit: "s"}
-	first := figure{what: "edge, from its start until each stream has a fragment", unit: "s"}
+	most := report.Figure{What: "edge, memory at its peak (VmHWM)", Unit: "MB", Limit: 200}
+	mean := report.Figure{What: "edge, memory while it records (VmRSS)", Unit: "MB", Limit: 200}
+	ready := report.Figure{What: "edge, from its start until it says that it records", Unit: "s"}
+	first := report.Figure{What: "edge, from its start until each stream has a fragment", Unit: "s"}
 	for range b.rounds {
 		began := time.Now()
 		e, err := b.edge(dir, cams.urls)
 		if err != nil {
 			return err
 		}
-		ready.got = append(ready.got, time.Since(began).Seconds())
+		ready.Got = append(ready.Got, time.Since(began).Seconds())
 		err = e.recording(ctx, largeStreams)
-		first.got = append(first.got, time.Since(began).Seconds())
+		first.Got = append(first.Got, time.Since(began).Seconds())
 		var rss []float64
 		for end := time.Now().Add(b.seconds); err == nil && time.Now().Before(end); err = wait(ctx, time.Second) {
 			rss = append(rss, memoryOf(e.cmd.Process.Pid, "VmRSS"))
 		}
-		mean.got = append(mean.got, median(rss))
-		most.got = append(most.got, memoryOf(e.cmd.Process.Pid, "VmHWM"))
-		progress("memory: %.0f MB, at most %.0f", mean.got[len(mean.got)-1], most.got[len(most.got)-1])
+		mean.Got = append(mean.Got, report.Median(rss))
+		most.Got = append(most.Got, memoryOf(e.cmd.Process.Pid, "VmHWM"))
+		progress("memory: %.0f MB, at most %.0f", mean.Got[len(mean.Got)-1], most.Got[len(most.Got)-1])
 		e.end(syscall.SIGKILL)
 		if err != nil {
 			return err

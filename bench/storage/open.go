@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/branchline-video/branchline"
+	"github.com/branchline-video/branchline/bench/report"
 	"github.com/branchline-video/branchline/segstore"
 )
 
@@ -41,12 +42,12 @@ func open(ctx context.Context, b *bench) error {
 		if how == "cold" && !cold {
 			continue
 		}
-		rows := []figure{
-			{what: how + ": until it records on all streams", unit: "s", limit: 1},
-			{what: how + ": until it serves segments, bytes and changes", unit: "s", limit: 3},
-			{what: how + ": until Open returns", unit: "s"},
-			{what: how + ": until index and files are compared", unit: "s"},
-			{what: how + ": memory at its peak", unit: "MB"},
+		rows := []report.Figure{
+			{What: how + ": until it records on all streams", Unit: "s", Limit: 1},
+			{What: how + ": until it serves segments, bytes and changes", Unit: "s", Limit: 3},
+			{What: how + ": until Open returns", Unit: "s"},
+			{What: how + ": until index and files are compared", Unit: "s"},
+			{What: how + ": memory at its peak", Unit: "MB"},
 		}
 		for range b.rounds {
 			o, err := b.openKilled(ctx, dir, how == "cold")
@@ -55,7 +56,7 @@ func open(ctx context.Context, b *bench) error {
 			}
 			progress("open %s: %+v", how, o)
 			for i, v := range []float64{o.Recording, o.Serving, o.Opened, o.Settled, o.Peak} {
-				rows[i].got = append(rows[i].got, v)
+				rows[i].Got = append(rows[i].Got, v)
 			}
 		}
 		b.figures = append(b.figures, rows...)

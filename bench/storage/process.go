@@ -16,6 +16,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/branchline-video/branchline/bench/report"
 )
 
 // process is a program under measurement.
@@ -94,7 +96,7 @@ func (p *process) processor() (time.Duration, error) {
 
 // memoryOf returns a field of /proc/PID/status, such as VmRSS, in MB of 2^20 bytes.
 func memoryOf(pid int, field string) float64 {
-	kb, err := strconv.ParseFloat(strings.TrimSuffix(fieldOf(fmt.Sprintf("/proc/%d/status", pid), field), " kB"), 64)
+	kb, err := strconv.ParseFloat(strings.TrimSuffix(report.Field(fmt.Sprintf("/proc/%d/status", pid), field), " kB"), 64)
 	if err != nil {
 		return 0
 	}

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/branchline-video/branchline/bench/report"
 	"github.com/branchline-video/branchline/segstore"
 )
 
@@ -31,9 +32,9 @@ func rebuild(ctx context.Context, b *bench) error {
 		return err
 	}
 	cold := dropCaches()
-	took := figure{what: "index made again while recording", unit: "s", limit: 60}
-	longest := figure{what: "the longest Begin or Put meanwhile", unit: "s", limit: 1}
-	peak := figure{what: "memory at its peak", unit: "MB"}
+	took := report.Figure{What: "index made again while recording", Unit: "s", Limit: 60}
+	longest := report.Figure{What: "the longest Begin or Put meanwhile", Unit: "s", Limit: 1}
+	peak := report.Figure{What: "memory at its peak", Unit: "MB"}
 	for range b.rounds {
 		if err := os.RemoveAll(filepath.Join(l.dir, "index")); err != nil {
 			return err
@@ -49,8 +50,8 @@ func rebuild(ctx context.Context, b *bench) error {
 			return err
 		}
 		progress("rebuild: %.1f s, the longest write %v", seconds, worst)
-		took.got, longest.got = append(took.got, seconds), append(longest.got, worst.Seconds())
-		peak.got = append(peak.got, memoryOf(os.Getpid(), "VmHWM"))
+		took.Got, longest.Got = append(took.Got, seconds), append(longest.Got, worst.Seconds())
+		peak.Got = append(peak.Got, memoryOf(os.Getpid(), "VmHWM"))
 	}
 	b.figures = append(b.figures, took, longest, peak)
 	b.note("%d segments of %d fragments each; %d streams of 4 Mbit/s are recorded meanwhile. Caches dropped before"+

@@ -105,7 +105,7 @@ type edgeFile struct {
 	Allow    allowFile         `yaml:"allow"`
 	Identity *edgeIdentityFile `yaml:"identity"`
 	Hubs     []homeFile        `yaml:"hubs"` // none: one, without a name
-	Uplink   uplinkFile        `yaml:"uplink"`
+	Budget   uplinkFile        `yaml:"budget"`
 	Uplinks  []wayFile         `yaml:"uplinks"`
 	Cameras  []cameraFile      `yaml:"cameras"`
 
@@ -165,7 +165,7 @@ func (c *edgeFile) check() error {
 	if c.uplinks, err = checkUplinks(c.Uplinks); err != nil {
 		return err
 	}
-	if err := c.Uplink.check("$.uplink"); err != nil {
+	if err := c.Budget.check("$.budget"); err != nil {
 		return err
 	}
 	if err := checkHomes("$.hubs", c.Hubs); err != nil {

@@ -56,7 +56,7 @@ func (c *edgeCommand) Run(t *terminal) error {
 	}
 	branch, err := openBranch(branchConfig{
 		dir: file.Dir, storage: storage, cameras: file.cameras(), segment: file.segment,
-		allow: file.Allow.allow(), uplink: file.Uplink, homes: homes, uplinks: file.uplinks, log: t.log,
+		allow: file.Allow.allow(), uplink: file.Budget, homes: homes, uplinks: file.uplinks, log: t.log,
 		organisation: file.Identity.organisation(),
 	})
 	if err != nil {
@@ -66,14 +66,21 @@ func (c *edgeCommand) Run(t *terminal) error {
 		return errors.Join(err, branch.close())
 	}
 	var metrics sync.WaitGroup
+	ctx, cancel := context.WithCancel(t.ctx)
 	if file.Listen != "" {
 		metrics.Go(func() {
-			if err := serveHTTP(t.ctx, file.Listen, edgeHandler(branch)); err != nil {
+			if err := serveHTTP(ctx, file.Listen, edgeHandler(branch)); err != nil {
 				t.log.Error("no metrics; recording goes on", "error", err)
 			}
 		})
 	}
-	err = errors.Join(branch.run(t.ctx), branch.close())
+	metrics.Go(func() {
+		if err := serveSocket(ctx, branch); err != nil {
+			t.log.Error("branchline link qlog does not work; recording goes on", "error", err)
+		}
+	})
+	err = errors.Join(branch.run(ctx), branch.close())
+	cancel()
 	metrics.Wait()
 	return err
 }
@@ -130,6 +137,8 @@ type branch struct {
 	node     *edge.Node
 	budget   *budget.Budget
 	members  *members.Members
+	qlog     *link.Qlog
+	log      *slog.Logger
 	uplinks  []uplink
 }
 
@@ -160,7 +169,8 @@ func openBranch(c branchConfig) (*branch, error) {
 	if err != nil {
 		return nil, errors.Join(err, within.Close(), node.Close())
 	}
-	b := &branch{dir: c.dir, identity: who, node: node, budget: within, members: gossip}
+	b := &branch{dir: c.dir, identity: who, node: node, budget: within, members: gossip, log: c.log}
+	b.qlog = link.NewQlog(filepath.Join(c.dir, "qlog"), clock.Clock{})
 	if b.uplinks, err = openUplinks(b, c); err != nil {
 		return nil, errors.Join(err, b.close())
 	}
@@ -190,7 +200,7 @@ func (b *branch) run(ctx context.Context) error {
 }
 
 func (b *branch) close() error {
-	return errors.Join(b.members.Close(), b.budget.Close(), b.node.Close())
+	return errors.Join(b.members.Close(), b.qlog.Close(), b.budget.Close(), b.node.Close())
 }
 
 // serveHTTP answers at the address until ctx ends.

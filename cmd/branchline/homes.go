@@ -8,8 +8,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/branchline-video/branchline"
 	"github.com/branchline-video/branchline/federation"
 	"github.com/branchline-video/branchline/federation/identity"
@@ -146,7 +144,7 @@ func openUplinks(b *branch, c branchConfig) ([]uplink, error) {
 			Uplink: federation.NewUplink(federation.UplinkConfig{
 				Node: id, Source: b.node, Name: called, Budget: b.budget, Members: b.members, Restore: restorer,
 				Feed: b.node.Store().Head, Hubs: h.hubs, Token: h.token, Software: "branchline " + version,
-				ListenPacket: c.listen, Uplinks: c.uplinks, Logger: log,
+				ListenPacket: c.listen, Uplinks: c.uplinks, Tap: b.qlog.Tap(tapName(h.name)), Logger: log,
 			})})
 	}
 	return all, nil
@@ -190,17 +188,4 @@ func (c *hubFile) called() string {
 		return c.Name
 	}
 	return name
-}
-
-// aboveCollector reads the figures of a hub's links to those above it.
-type aboveCollector struct{ node *hub.Node }
-
-// Describe sends nothing, as the edge's collector.
-func (aboveCollector) Describe(chan<- *prometheus.Desc) {}
-
-// Collect sends the present values.
-func (c aboveCollector) Collect(out chan<- prometheus.Metric) {
-	for _, a := range c.node.Above() {
-		collectLink(out, "branchline_hub_above_", a.Name, a.Up, a.Stats)
-	}
 }

@@ -125,7 +125,7 @@ func openCentre(c centreConfig) (_ *centre, err error) {
 	if err != nil {
 		return nil, err
 	}
-	registry.MustRegister(aboveCollector{h.node})
+	registry.MustRegister(hubLinks{h.node})
 	registry.MustRegister(retained{"hub", h.node.Retention})
 	registry.MustRegister(scrubCollector{"branchline_hub_scrub_", h.node.Store().ScrubStats})
 	if err := h.listen(c); err != nil {
@@ -143,7 +143,7 @@ func openCentre(c centreConfig) (_ *centre, err error) {
 	h.api = api.New(api.Config{
 		Source: h.node, Catalog: h.node.Catalog(), Jobs: h.node.Jobs(), Locks: h.node.Locks(),
 		Authority: h.node.Authority(),
-		Access:    h.access, Feed: feed, Hub: h.node, Addresses: public, Page: web.Page(), Demo: c.demo,
+		Access:    h.access, Feed: feed, Hub: h.node, Links: h.node, Addresses: public, Page: web.Page(), Demo: c.demo,
 		Registry: registry, Logger: c.log,
 	})
 	return h, nil

@@ -25,6 +25,7 @@ var version = "dev"
 const (
 	exitFailure = 1
 	exitUsage   = 2
+	exitPoor    = 3 // of a test: it works, and not as it should
 )
 
 // usageError is an error of the person who started the program.
@@ -53,7 +54,7 @@ type commands struct {
 	Demo demoCommand  `cmd:"" help:"Run a hub, two sites and four synthetic cameras in one process."`
 	Site siteCommands `cmd:"" help:"Add, list, approve and revoke sites; on the hub's machine."`
 
-	Link linkCommands `cmd:"" help:"Test an edge's path to its hub; on the edge's machine."`
+	Link linkCommands `cmd:"" help:"Test, show and log the links of an edge; on its machine."`
 
 	Authority authorityCommands `cmd:"" help:"The authority that issues the sites' certificates; on the hub's machine."`
 
@@ -122,6 +123,9 @@ func report(stderr io.Writer, err error) int {
 	case errors.As(err, new(usageError)):
 		fmt.Fprintln(stderr, "branchline:", err)
 		return exitUsage
+	case errors.Is(err, errPoor):
+		fmt.Fprintln(stderr, "branchline:", err)
+		return exitPoor
 	default:
 		fmt.Fprintln(stderr, "branchline:", err)
 		return exitFailure

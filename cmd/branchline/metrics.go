@@ -9,7 +9,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/branchline-video/branchline/edge"
-	"github.com/branchline-video/branchline/federation/link"
 	"github.com/branchline-video/branchline/internal/clock"
 )
 
@@ -93,35 +92,7 @@ func (c branchCollector) Collect(out chan<- prometheus.Metric) {
 	}
 	collectUplink(c.b, out)
 	for _, u := range c.b.uplinks {
-		collectCarrier(out, u)
-		collectLink(out, "branchline_edge_link_", u.name, u.State().Up, u.Stats())
+		collectUp(out, "branchline_edge_link_", u.name, u.State(), u.Stats())
 	}
-}
-
-// collectCarrier sends what carries an edge's link.
-func collectCarrier(out chan<- prometheus.Metric, u uplink) {
-	desc := prometheus.NewDesc("branchline_edge_link_carrier", "1 for what carries the link.",
-		[]string{"carrier", "hub"}, nil)
-	for _, carrier := range []link.Carrier{link.CarrierQUIC, link.CarrierTCP} {
-		now := truth(u.State().Carrier == carrier)
-		out <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, now, string(carrier), u.name)
-	}
-}
-
-// collectLink sends the values of one link, under the name of its hub if that has one.
-func collectLink(out chan<- prometheus.Metric, prefix, hub string, up bool, link link.Stats) {
-	for _, m := range []struct {
-		name, help string
-		kind       prometheus.ValueType
-		value      float64
-	}{
-		{"up", "1 while the link to the hub is up.", prometheus.GaugeValue, truth(up)},
-		{"rtt_seconds", "Round trip time of the link.", prometheus.GaugeValue, link.RTT.Seconds()},
-		{"sent_bytes", "Bytes sent on the present link.", prometheus.GaugeValue, float64(link.Sent)},
-		{"received_bytes", "Bytes received on the present link.", prometheus.GaugeValue, float64(link.Received)},
-		{"lost_bytes", "Bytes lost on the present link, an estimate.", prometheus.GaugeValue, float64(link.Lost)},
-	} {
-		desc := prometheus.NewDesc(prefix+m.name, m.help, []string{"hub"}, nil)
-		out <- prometheus.MustNewConstMetric(desc, m.kind, m.value, hub)
-	}
+	collectGossip(out, c.b.members)
 }

@@ -37,6 +37,8 @@ type uplinkLink struct {
 	Hub   string      `json:"hub,omitempty"` // its address
 	RTTms float64     `json:"rttMs,omitempty"`
 	Ways  []uplinkWay `json:"ways,omitempty"` // of a link that has several, in the order of the configuration
+
+	linkFigures
 }
 
 // uplinkWay is how one of the edge's uplinks stands.
@@ -61,7 +63,9 @@ func (w uplinkWay) String() string {
 func (l uplinkLink) String() string {
 	s := "down"
 	if l.Up {
-		s = fmt.Sprintf("up, to %s, round trip %.0f ms", l.Hub, l.RTTms)
+		s = fmt.Sprintf("up, to %s, round trip %.0f ms, %s", l.Hub, l.RTTms, l.linkFigures)
+	} else if l.Error != "" {
+		s += ", " + l.Error
 	}
 	if l.Name != "" {
 		s = l.Name + ", " + s
@@ -95,8 +99,9 @@ func (b *branch) report() uplinkReport {
 	}
 	for _, u := range b.uplinks {
 		st := u.State()
-		rtt := float64(u.Stats().RTT) / float64(time.Millisecond)
-		l := uplinkLink{u.name, st.Up, st.Hub, rtt, nil}
+		s := u.Stats()
+		rtt := float64(s.RTT) / float64(time.Millisecond)
+		l := uplinkLink{u.name, st.Up, st.Hub, rtt, nil, figuresOf(st, s)}
 		for _, w := range u.Ways() {
 			l.Ways = append(l.Ways, uplinkWay{w.Name, string(w.Kind), w.Use.String(), w.Up, w.Since, w.Connections})
 		}

@@ -10,29 +10,29 @@ import (
 
 func TestUplinkConfigErrors(t *testing.T) {
 	for _, c := range []struct{ name, text, want string }{
-		{"uplink", "dir: /data\nuplink: {zone: Europe/Berlin, schedule: [{days: mon-fri, hours: 8-18, rate: 2mbit}, " +
+		{"budget", "dir: /data\nbudget: {zone: Europe/Berlin, schedule: [{days: mon-fri, hours: 8-18, rate: 2mbit}, " +
 			"{days: \"sat, sun\", hours: 22-6, rate: 30%}, {rate: none}], quota: {bytes: 50GB, day: 15, then: 256kbit}}\n", ""},
-		{"uplink without a zone", "dir: /data\nuplink:\n  schedule:\n    - {rate: 2mbit}\n",
-			"e.yaml:3: uplink.zone: say in which zone"},
-		{"uplink in no zone", "dir: /data\nuplink:\n  zone: Berlin\n", "e.yaml:3: uplink.zone: \"Berlin\" is no zone"},
-		{"uplink on no day", "dir: /data\nuplink:\n  zone: UTC\n  schedule:\n    - rate: 2mbit\n      days: mo-fr\n",
-			"e.yaml:6: uplink.schedule[0].days: \"mo-fr\" are no days"},
-		{"uplink at no hour", "dir: /data\nuplink: {zone: UTC, schedule: [{hours: 8-25, rate: 2mbit}]}\n",
-			"e.yaml:2: uplink.schedule[0].hours: \"8-25\" are no hours"},
-		{"uplink in bytes", "dir: /data\nuplink: {zone: UTC, schedule: [{rate: 2MB/s}]}\n",
-			"e.yaml:2: uplink.schedule[0].rate: \"2MB/s\" is no rate"},
-		{"uplink without a rate", "dir: /data\nuplink: {zone: UTC, schedule: [{days: mon}]}\n",
-			"e.yaml:2: uplink.schedule[0].rate: say how much"},
-		{"uplink over all", "dir: /data\nuplink: {zone: UTC, schedule: [{rate: 130%}]}\n",
-			"e.yaml:2: uplink.schedule[0].rate: \"130%\" is not a whole number from 1% to 100%"},
-		{"uplink key", "dir: /data\nuplink:\n  zone: UTC\n  rate: 1mbit\n", "e.yaml:4:3: unknown field \"rate\""},
-		{"capacity in percent", "dir: /data\nuplink: {capacity: 10%}\n", "e.yaml:2: uplink.capacity: \"10%\" is no rate"},
-		{"quota without bytes", "dir: /data\nuplink: {zone: UTC, quota: {day: 1}}\n",
-			"e.yaml:2: uplink.quota.bytes: say how much"},
-		{"quota on no day", "dir: /data\nuplink: {zone: UTC, quota: {bytes: 1GB, day: 0}}\n",
-			"e.yaml:2: uplink.quota.day: 0 is not between"},
-		{"quota then what", "dir: /data\nuplink: {zone: UTC, quota: {bytes: 1GB, then: stop}}\n",
-			"e.yaml:2: uplink.quota.then: \"stop\" is none of"},
+		{"budget without a zone", "dir: /data\nbudget:\n  schedule:\n    - {rate: 2mbit}\n",
+			"e.yaml:3: budget.zone: say in which zone"},
+		{"budget in no zone", "dir: /data\nbudget:\n  zone: Berlin\n", "e.yaml:3: budget.zone: \"Berlin\" is no zone"},
+		{"budget on no day", "dir: /data\nbudget:\n  zone: UTC\n  schedule:\n    - rate: 2mbit\n      days: mo-fr\n",
+			"e.yaml:6: budget.schedule[0].days: \"mo-fr\" are no days"},
+		{"budget at no hour", "dir: /data\nbudget: {zone: UTC, schedule: [{hours: 8-25, rate: 2mbit}]}\n",
+			"e.yaml:2: budget.schedule[0].hours: \"8-25\" are no hours"},
+		{"budget in bytes", "dir: /data\nbudget: {zone: UTC, schedule: [{rate: 2MB/s}]}\n",
+			"e.yaml:2: budget.schedule[0].rate: \"2MB/s\" is no rate"},
+		{"budget without a rate", "dir: /data\nbudget: {zone: UTC, schedule: [{days: mon}]}\n",
+			"e.yaml:2: budget.schedule[0].rate: say how much"},
+		{"budget over all", "dir: /data\nbudget: {zone: UTC, schedule: [{rate: 130%}]}\n",
+			"e.yaml:2: budget.schedule[0].rate: \"130%\" is not a whole number from 1% to 100%"},
+		{"budget key", "dir: /data\nbudget:\n  zone: UTC\n  rate: 1mbit\n", "e.yaml:4:3: unknown field \"rate\""},
+		{"capacity in percent", "dir: /data\nbudget: {capacity: 10%}\n", "e.yaml:2: budget.capacity: \"10%\" is no rate"},
+		{"quota without bytes", "dir: /data\nbudget: {zone: UTC, quota: {day: 1}}\n",
+			"e.yaml:2: budget.quota.bytes: say how much"},
+		{"quota on no day", "dir: /data\nbudget: {zone: UTC, quota: {bytes: 1GB, day: 0}}\n",
+			"e.yaml:2: budget.quota.day: 0 is not between"},
+		{"quota then what", "dir: /data\nbudget: {zone: UTC, quota: {bytes: 1GB, then: stop}}\n",
+			"e.yaml:2: budget.quota.then: \"stop\" is none of"},
 	} {
 		var file edgeFile
 		err := parseConfig("e.yaml", []byte(c.text), &file)
@@ -47,7 +47,7 @@ func TestUplinkConfigErrors(t *testing.T) {
 
 func TestUplinkConfigMeans(t *testing.T) {
 	var file edgeFile
-	text := "dir: /data\nuplink:\n  zone: Europe/Berlin\n  capacity: 20 Mbit/s\n  schedule:\n" +
+	text := "dir: /data\nbudget:\n  zone: Europe/Berlin\n  capacity: 20 Mbit/s\n  schedule:\n" +
 		"    - {days: mon-fri, hours: 8-18, rate: 1.5mbit}\n    - {days: \"fri, sun\", hours: 22-6, rate: none}\n" +
 		"    - {rate: 50%}\n  quota: {bytes: 50GB, then: control}\n"
 	if err := parseConfig("e.yaml", []byte(text), &file); err != nil {
@@ -65,12 +65,12 @@ func TestUplinkConfigMeans(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got, _ := file.Uplink.schedule.At(moment); got != want {
+		if got, _ := file.Budget.schedule.At(moment); got != want {
 			t.Errorf("at %s: %+v, want %+v", at, got, want)
 		}
 	}
 	want := budget.Quota{Bytes: 50_000_000_000, Day: 1, Then: budget.Limit{Rate: budget.Nothing}}
-	if file.Uplink.quota != want || file.Uplink.capacity != 20*budget.Megabit {
-		t.Errorf("quota %+v, capacity %v", file.Uplink.quota, file.Uplink.capacity)
+	if file.Budget.quota != want || file.Budget.capacity != 20*budget.Megabit {
+		t.Errorf("quota %+v, capacity %v", file.Budget.quota, file.Budget.capacity)
 	}
 }

@@ -26,8 +26,8 @@ type viewer struct {
 	frames int
 }
 
-// watch begins to watch the first camera.
-func (s *site) watch() *viewer {
+// view begins to watch the first camera.
+func (s *site) view() *viewer {
 	s.t.Helper()
 	dialer := websocket.Dialer{NetDialContext: s.Dial(network.Centre), HandshakeTimeout: 10 * time.Second}
 	url := "ws://127.0.0.1:8480/api/v1/streams/" + network.Site + "." + network.Camera(0) + ".main/live"
@@ -108,7 +108,7 @@ func TestTwoWays(t *testing.T) {
 				Policies: backfill, Uplinks: kinds,
 			})
 			s.linked(20 * time.Second)
-			v := s.watch()
+			v := s.view()
 			s.passes(15 * time.Second)
 			if _, _, frames := v.stall(); frames < 50 {
 				t.Fatalf("%d frames came in 15 s", frames)

@@ -108,6 +108,9 @@ let cutAt = 0
 
 test('cut the link: the page says so and the time line shows the cut', async () => {
   await page.goto(`${demo.http}/#/sites/berlin`)
+  await expect.poll(() => page.getByTestId('link-rates').textContent(), { timeout: 15_000 }).toMatch(/[1-9]\S* [kM]bit\/s/)
+  expect(await page.getByTestId('link-bundle').textContent()).toMatch(/QUIC,\s+[1-9]\d*\s+connection/)
+  await screenshot(page, '03-site')
   await page.getByTestId('site-page').getByTestId('cut-link').click()
   cutAt = Date.now()
   await expect.poll(() => page.getByTestId('site-state').first().textContent(), { timeout: 15_000 }).toMatch(/down/i)

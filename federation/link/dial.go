@@ -173,7 +173,7 @@ func handshake(ctx context.Context, addr *net.UDPAddr, opt Options, w *watchdog)
 func (e *endpoint) dial(ctx context.Context, addr *net.UDPAddr, opt Options, w *watchdog) (*conn, error) {
 	w.e = e
 	conf := config()
-	conf.Tracer, conf.DisablePathMTUDiscovery = w.trace, opt.Small
+	conf.Tracer, conf.DisablePathMTUDiscovery = opt.Tap.tracer(w), opt.Small
 	if !opt.Small {
 		conf.InitialPacketSize = max(packetSize, opt.known)
 	}

@@ -43,7 +43,11 @@ func Listen(addr string, opt Options) (*Listener, error) {
 			}
 			continue
 		}
-		if l.l, err = l.e.t.Listen(opt.TLS, config()); err != nil {
+		conf := config()
+		if opt.Qlog != nil {
+			conf.Tracer = opt.Qlog.tracer
+		}
+		if l.l, err = l.e.t.Listen(opt.TLS, conf); err != nil {
 			return nil, errors.Join(fmt.Errorf("listen on %s: %w", addr, err), l.closeSockets())
 		}
 		l.running.Go(l.accepting)
@@ -94,6 +98,9 @@ func (l *Listener) take(c *quic.Conn) {
 		// Nothing to do about a peer that is gone before it hears why.
 		_ = c.CloseWithError(quic.ApplicationErrorCode(refused.Code), clip(refused.Reason))
 		return
+	}
+	if l.opt.Qlog != nil {
+		l.opt.Qlog.named(c.Context(), string(site))
 	}
 	one := Conn(newConn(c, nil, site))
 	switch protocol := state.NegotiatedProtocol; {

@@ -55,6 +55,9 @@ type Options struct {
 	Uplinks []Uplink
 	// Names, if set, keeps what names stood for, for when no name server can be reached.
 	Names *Names
+	// Tap, if set, is where the connections that are dialled are logged, and Qlog where those that are accepted are.
+	Tap  *Tap
+	Qlog *Qlog
 	// Small keeps what the side that dials sends in packets of 1200 bytes, for a path that has stalled.
 	Small bool
 	known uint16 // bytes of a datagram of which the path is known to let such pass; 0 if that is not known
@@ -119,6 +122,11 @@ func (o Options) endpoint(packets net.PacketConn) *endpoint {
 	t := &quic.Transport{
 		Conn:                packets,
 		VerifySourceAddress: func(net.Addr) bool { return !free.Allow() },
+	}
+	if o.Qlog != nil {
+		t.ConnContext = func(ctx context.Context, _ *quic.ClientInfo) (context.Context, error) {
+			return o.Qlog.context(ctx), nil
+		}
 	}
 	if o.ResetKey != [32]byte{} {
 		key := quic.StatelessResetKey(o.ResetKey)

@@ -29,6 +29,8 @@ const (
 	ActionSiteApprove     Action = "site-approve"
 	ActionSiteRefuse      Action = "site-refuse"
 	ActionSiteDenied      Action = "site-denied" // a site's node asked for what is not its to ask
+	ActionQlogStart       Action = "qlog-start"  // of a site's link
+	ActionQlogStop        Action = "qlog-stop"
 	ActionAuthorityRotate Action = "authority-rotate"
 	ActionRetrievalCreate Action = "retrieval-create"
 	ActionRetrievalCancel Action = "retrieval-cancel"

@@ -169,7 +169,7 @@ func newFixture(t *testing.T) *fixture {
 	t.Cleanup(func() { db.Close() })
 
 	cfg := Config{
-		Source: edgeSource{edge: f.edge, ring: f.ring}, Feed: &Feed{}, Hub: hubFacts{f}, Demo: f.demo,
+		Source: edgeSource{edge: f.edge, ring: f.ring}, Feed: &Feed{}, Hub: hubFacts{f}, Demo: f.demo, Links: newTestLinks(t),
 		Addresses: []string{"hub.example:7563"}, Registry: prometheus.NewRegistry(), Clock: clk, Logger: log,
 		Page: fstest.MapFS{
 			"index.html":         {Data: []byte("<title>Branchline</title>")},

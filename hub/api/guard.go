@@ -33,7 +33,7 @@ func needs(pattern string) access.Role {
 		return public
 	case "GET /api/v1/session", "DELETE /api/v1/session",
 		"GET /api/v1/sites", "GET /api/v1/sites/{site}/uplink",
-		"GET /api/v1/sites/{site}/outages",
+		"GET /api/v1/sites/{site}/outages", "GET /api/v1/sites/{site}/link", "GET /api/v1/above",
 		"GET /api/v1/cameras", "GET /api/v1/cameras/{camera}/timeline",
 		"GET /api/v1/streams/{stream}/play.mp4", "GET /api/v1/streams/{stream}/live",
 		"GET /api/v1/retrievals", "GET /api/v1/retrievals/{retrieval}",

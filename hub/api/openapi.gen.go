@@ -101,6 +101,24 @@ func (e EventType) Valid() bool {
 	}
 }
 
+// Defines values for LinkCarrier.
+const (
+	LinkCarrierQuic LinkCarrier = "quic"
+	LinkCarrierTcp  LinkCarrier = "tcp"
+)
+
+// Valid indicates whether the value is a known member of the LinkCarrier enum.
+func (e LinkCarrier) Valid() bool {
+	switch e {
+	case LinkCarrierQuic:
+		return true
+	case LinkCarrierTcp:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for LiveMessageType.
 const (
 	LiveMessageTypeEnd     LiveMessageType = "end"
@@ -389,6 +407,27 @@ func (e SpanState) Valid() bool {
 	}
 }
 
+// AboveLink defines model for AboveLink.
+type AboveLink struct {
+	// Error Why it is down
+	Error *string `json:"error,omitempty"`
+
+	// Hub The address of the link or of the last attempt
+	Hub *string `json:"hub,omitempty"`
+
+	// Link The figures of a link since it was made. Bytes are those of packets, with QUIC's or TCP's own overhead and without UDP and IP headers
+	Link *Link `json:"link,omitempty"`
+
+	// Name That this hub has for it
+	Name string `json:"name"`
+	Up   bool   `json:"up"`
+}
+
+// AboveList defines model for AboveList.
+type AboveList struct {
+	Hubs []AboveLink `json:"hubs"`
+}
+
 // Alternative defines model for Alternative.
 type Alternative struct {
 	// KeyFrames Key frames only
@@ -530,6 +569,48 @@ type FormerAuthority struct {
 	Until time.Time `json:"until"`
 }
 
+// Link The figures of a link since it was made. Bytes are those of packets, with QUIC's or TCP's own overhead and without UDP and IP headers
+type Link struct {
+	// At When they were taken
+	At      time.Time   `json:"at"`
+	Carrier LinkCarrier `json:"carrier"`
+
+	// Connections Of the bundle now
+	Connections int `json:"connections"`
+
+	// Handshakes Connections made so far
+	Handshakes int64   `json:"handshakes"`
+	LeastRttMs float64 `json:"leastRttMs"`
+
+	// LostBytes Of what was sent, and sent again; an estimate
+	LostBytes int64 `json:"lostBytes"`
+
+	// Mtu Bytes of the largest UDP datagram known to pass
+	Mtu *int64 `json:"mtu,omitempty"`
+
+	// Peer The other side's address
+	Peer          *string `json:"peer,omitempty"`
+	ReceivedBytes int64   `json:"receivedBytes"`
+
+	// RttMs Round trip time now, in milliseconds
+	RttMs float64 `json:"rttMs"`
+
+	// SentBytes By the side that tells
+	SentBytes int64 `json:"sentBytes"`
+
+	// Since When the link was made
+	Since time.Time `json:"since"`
+
+	// Way The name of the way out of this machine; at the side that dials
+	Way *string `json:"way,omitempty"`
+
+	// WindowBytes What may be under way at once
+	WindowBytes *int64 `json:"windowBytes,omitempty"`
+}
+
+// LinkCarrier defines model for Link.Carrier.
+type LinkCarrier string
+
 // LiveMessage defines model for LiveMessage.
 type LiveMessage struct {
 	// Cause end: why the run ended; refused: why, in a sentence
@@ -623,6 +704,15 @@ type NewLock struct {
 	Until *time.Time `json:"until,omitempty"`
 }
 
+// NewQlog defines model for NewQlog.
+type NewQlog struct {
+	// Bytes How much in all, from 100000 to 200000000
+	Bytes int64 `json:"bytes"`
+
+	// Seconds For how long, from 1 to 3600
+	Seconds int `json:"seconds"`
+}
+
 // NewRetrieval defines model for NewRetrieval.
 type NewRetrieval struct {
 	Camera  *string   `json:"camera,omitempty"`
@@ -682,6 +772,22 @@ type PeerState string
 // Policy What of the stream is brought to the hub without being asked for. always: everything; backfill: what was
 // recorded while the site's link was down; never: nothing.
 type Policy string
+
+// Qlog defines model for Qlog.
+type Qlog struct {
+	// Files Paths on the hub's machine, the newest last
+	Files []string `json:"files"`
+
+	// LeftBytes That may still be written
+	LeftBytes *int64 `json:"leftBytes,omitempty"`
+	On        bool   `json:"on"`
+
+	// Problem Why nothing is written, if that is so
+	Problem *string `json:"problem,omitempty"`
+
+	// Until When it ends by itself
+	Until *time.Time `json:"until,omitempty"`
+}
 
 // Quarantine defines model for Quarantine.
 type Quarantine struct {
@@ -1048,11 +1154,17 @@ type AddSiteJSONRequestBody = NewSite
 // ApproveSiteJSONRequestBody defines body for ApproveSite for application/json ContentType.
 type ApproveSiteJSONRequestBody = Approval
 
+// StartQlogJSONRequestBody defines body for StartQlog for application/json ContentType.
+type StartQlogJSONRequestBody = NewQlog
+
 // AddUserJSONRequestBody defines body for AddUser for application/json ContentType.
 type AddUserJSONRequestBody = User
 
 // ServerInterface represents all server handlers.
 type ServerInterface interface {
+	// ListAbove The links to the hubs above this one
+	// (GET /api/v1/above)
+	ListAbove(w http.ResponseWriter, r *http.Request)
 	// ListAudit The newest entries of the audit log, newest first (administrators)
 	// (GET /api/v1/audit)
 	ListAudit(w http.ResponseWriter, r *http.Request, params ListAuditParams)
@@ -1110,9 +1222,21 @@ type ServerInterface interface {
 	// ApproveSite Let a site come back that waits for approval, or one node of a quarantined site
 	// (POST /api/v1/sites/{site}/approve)
 	ApproveSite(w http.ResponseWriter, r *http.Request, site SiteID)
+	// GetLink The figures of the site's present link
+	// (GET /api/v1/sites/{site}/link)
+	GetLink(w http.ResponseWriter, r *http.Request, site SiteID)
 	// ListOutages The outages of a site's link that are on record, newest first
 	// (GET /api/v1/sites/{site}/outages)
 	ListOutages(w http.ResponseWriter, r *http.Request, site SiteID, params ListOutagesParams)
+	// StopQlog Stop logging; the files stay
+	// (DELETE /api/v1/sites/{site}/qlog)
+	StopQlog(w http.ResponseWriter, r *http.Request, site SiteID)
+	// GetQlog Whether the site's link is being logged, and the files of that
+	// (GET /api/v1/sites/{site}/qlog)
+	GetQlog(w http.ResponseWriter, r *http.Request, site SiteID)
+	// StartQlog Log the packets of the site's link for a while
+	// (POST /api/v1/sites/{site}/qlog)
+	StartQlog(w http.ResponseWriter, r *http.Request, site SiteID)
 	// RefuseSite Keep a site out that waits for approval
 	// (POST /api/v1/sites/{site}/refuse)
 	RefuseSite(w http.ResponseWriter, r *http.Request, site SiteID)
@@ -1141,6 +1265,20 @@ type ServerInterfaceWrapper struct {
 }
 
 type MiddlewareFunc func(http.Handler) http.Handler
+
+// ListAbove operation middleware
+func (siw *ServerInterfaceWrapper) ListAbove(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListAbove(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
 
 // ListAudit operation middleware
 func (siw *ServerInterfaceWrapper) ListAudit(w http.ResponseWriter, r *http.Request) {
@@ -1528,6 +1666,32 @@ func (siw *ServerInterfaceWrapper) ApproveSite(w http.ResponseWriter, r *http.Re
 	handler.ServeHTTP(w, r)
 }
 
+// GetLink operation middleware
+func (siw *ServerInterfaceWrapper) GetLink(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "site" -------------
+	var site SiteID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "site", r.PathValue("site"), &site, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "site", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetLink(w, r, site)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // ListOutages operation middleware
 func (siw *ServerInterfaceWrapper) ListOutages(w http.ResponseWriter, r *http.Request) {
 
@@ -1561,6 +1725,84 @@ func (siw *ServerInterfaceWrapper) ListOutages(w http.ResponseWriter, r *http.Re
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.ListOutages(w, r, site, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// StopQlog operation middleware
+func (siw *ServerInterfaceWrapper) StopQlog(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "site" -------------
+	var site SiteID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "site", r.PathValue("site"), &site, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "site", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.StopQlog(w, r, site)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetQlog operation middleware
+func (siw *ServerInterfaceWrapper) GetQlog(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "site" -------------
+	var site SiteID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "site", r.PathValue("site"), &site, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "site", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetQlog(w, r, site)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// StartQlog operation middleware
+func (siw *ServerInterfaceWrapper) StartQlog(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "site" -------------
+	var site SiteID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "site", r.PathValue("site"), &site, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "site", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.StartQlog(w, r, site)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -1834,6 +2076,11 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/authority", wrapper.GetAuthority)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/authority/rotate", wrapper.RotateAuthority)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/sites/{site}/uplink", wrapper.GetUplink)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/sites/{site}/link", wrapper.GetLink)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/above", wrapper.ListAbove)
+	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/api/v1/sites/{site}/qlog", wrapper.StopQlog)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/sites/{site}/qlog", wrapper.GetQlog)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/sites/{site}/qlog", wrapper.StartQlog)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/cameras", wrapper.ListCameras)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/cameras/{camera}/timeline", wrapper.GetTimeline)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/retrievals", wrapper.ListRetrievals)
@@ -1859,6 +2106,48 @@ type ErrorJSONResponse struct {
 	Body Error
 
 	Headers ErrorResponseHeaders
+}
+
+type ListAboveRequestObject struct {
+}
+
+type ListAboveResponseObject interface {
+	VisitListAboveResponse(w http.ResponseWriter) error
+}
+
+type ListAbove200JSONResponse AboveList
+
+func (response ListAbove200JSONResponse) VisitListAboveResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListAbovedefaultJSONResponse struct {
+	Body       Error
+	Headers    ErrorResponseHeaders
+	StatusCode int
+}
+
+func (response ListAbovedefaultJSONResponse) VisitListAboveResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if response.Headers.RetryAfter != nil {
+		w.Header().Set("Retry-After", fmt.Sprint(*response.Headers.RetryAfter))
+	}
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
 }
 
 type ListAuditRequestObject struct {
@@ -2662,6 +2951,57 @@ func (response ApproveSitedefaultJSONResponse) VisitApproveSiteResponse(w http.R
 	return err
 }
 
+type GetLinkRequestObject struct {
+	Site SiteID `json:"site"`
+}
+
+type GetLinkResponseObject interface {
+	VisitGetLinkResponse(w http.ResponseWriter) error
+}
+
+type GetLink200JSONResponse Link
+
+func (response GetLink200JSONResponse) VisitGetLinkResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetLink204Response struct {
+}
+
+func (response GetLink204Response) VisitGetLinkResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type GetLinkdefaultJSONResponse struct {
+	Body       Error
+	Headers    ErrorResponseHeaders
+	StatusCode int
+}
+
+func (response GetLinkdefaultJSONResponse) VisitGetLinkResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if response.Headers.RetryAfter != nil {
+		w.Header().Set("Retry-After", fmt.Sprint(*response.Headers.RetryAfter))
+	}
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ListOutagesRequestObject struct {
 	Site   SiteID `json:"site"`
 	Params ListOutagesParams
@@ -2681,6 +3021,136 @@ func (response ListOutages200JSONResponse) VisitListOutagesResponse(w http.Respo
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type StopQlogRequestObject struct {
+	Site SiteID `json:"site"`
+}
+
+type StopQlogResponseObject interface {
+	VisitStopQlogResponse(w http.ResponseWriter) error
+}
+
+type StopQlog200JSONResponse Qlog
+
+func (response StopQlog200JSONResponse) VisitStopQlogResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type StopQlogdefaultJSONResponse struct {
+	Body       Error
+	Headers    ErrorResponseHeaders
+	StatusCode int
+}
+
+func (response StopQlogdefaultJSONResponse) VisitStopQlogResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if response.Headers.RetryAfter != nil {
+		w.Header().Set("Retry-After", fmt.Sprint(*response.Headers.RetryAfter))
+	}
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetQlogRequestObject struct {
+	Site SiteID `json:"site"`
+}
+
+type GetQlogResponseObject interface {
+	VisitGetQlogResponse(w http.ResponseWriter) error
+}
+
+type GetQlog200JSONResponse Qlog
+
+func (response GetQlog200JSONResponse) VisitGetQlogResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetQlogdefaultJSONResponse struct {
+	Body       Error
+	Headers    ErrorResponseHeaders
+	StatusCode int
+}
+
+func (response GetQlogdefaultJSONResponse) VisitGetQlogResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if response.Headers.RetryAfter != nil {
+		w.Header().Set("Retry-After", fmt.Sprint(*response.Headers.RetryAfter))
+	}
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type StartQlogRequestObject struct {
+	Site SiteID `json:"site"`
+	Body *StartQlogJSONRequestBody
+}
+
+type StartQlogResponseObject interface {
+	VisitStartQlogResponse(w http.ResponseWriter) error
+}
+
+type StartQlog200JSONResponse Qlog
+
+func (response StartQlog200JSONResponse) VisitStartQlogResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type StartQlogdefaultJSONResponse struct {
+	Body       Error
+	Headers    ErrorResponseHeaders
+	StatusCode int
+}
+
+func (response StartQlogdefaultJSONResponse) VisitStartQlogResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if response.Headers.RetryAfter != nil {
+		w.Header().Set("Retry-After", fmt.Sprint(*response.Headers.RetryAfter))
+	}
+	w.WriteHeader(response.StatusCode)
 	_, err := buf.WriteTo(w)
 	return err
 }
@@ -2934,6 +3404,9 @@ func (response RemoveUserdefaultJSONResponse) VisitRemoveUserResponse(w http.Res
 
 // StrictServerInterface represents all server handlers.
 type StrictServerInterface interface {
+	// ListAbove The links to the hubs above this one
+	// (GET /api/v1/above)
+	ListAbove(ctx context.Context, request ListAboveRequestObject) (ListAboveResponseObject, error)
 	// ListAudit The newest entries of the audit log, newest first (administrators)
 	// (GET /api/v1/audit)
 	ListAudit(ctx context.Context, request ListAuditRequestObject) (ListAuditResponseObject, error)
@@ -2991,9 +3464,21 @@ type StrictServerInterface interface {
 	// ApproveSite Let a site come back that waits for approval, or one node of a quarantined site
 	// (POST /api/v1/sites/{site}/approve)
 	ApproveSite(ctx context.Context, request ApproveSiteRequestObject) (ApproveSiteResponseObject, error)
+	// GetLink The figures of the site's present link
+	// (GET /api/v1/sites/{site}/link)
+	GetLink(ctx context.Context, request GetLinkRequestObject) (GetLinkResponseObject, error)
 	// ListOutages The outages of a site's link that are on record, newest first
 	// (GET /api/v1/sites/{site}/outages)
 	ListOutages(ctx context.Context, request ListOutagesRequestObject) (ListOutagesResponseObject, error)
+	// StopQlog Stop logging; the files stay
+	// (DELETE /api/v1/sites/{site}/qlog)
+	StopQlog(ctx context.Context, request StopQlogRequestObject) (StopQlogResponseObject, error)
+	// GetQlog Whether the site's link is being logged, and the files of that
+	// (GET /api/v1/sites/{site}/qlog)
+	GetQlog(ctx context.Context, request GetQlogRequestObject) (GetQlogResponseObject, error)
+	// StartQlog Log the packets of the site's link for a while
+	// (POST /api/v1/sites/{site}/qlog)
+	StartQlog(ctx context.Context, request StartQlogRequestObject) (StartQlogResponseObject, error)
 	// RefuseSite Keep a site out that waits for approval
 	// (POST /api/v1/sites/{site}/refuse)
 	RefuseSite(ctx context.Context, request RefuseSiteRequestObject) (RefuseSiteResponseObject, error)
@@ -3051,6 +3536,30 @@ type strictHandler struct {
 	ssi         StrictServerInterface
 	middlewares []StrictMiddlewareFunc
 	options     StrictHTTPServerOptions
+}
+
+// ListAbove operation middleware
+func (sh *strictHandler) ListAbove(w http.ResponseWriter, r *http.Request) {
+	var request ListAboveRequestObject
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListAbove(ctx, request.(ListAboveRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListAbove")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListAboveResponseObject); ok {
+		if err := validResponse.VisitListAboveResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
 }
 
 // ListAudit operation middleware
@@ -3573,6 +4082,32 @@ func (sh *strictHandler) ApproveSite(w http.ResponseWriter, r *http.Request, sit
 	}
 }
 
+// GetLink operation middleware
+func (sh *strictHandler) GetLink(w http.ResponseWriter, r *http.Request, site SiteID) {
+	var request GetLinkRequestObject
+
+	request.Site = site
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetLink(ctx, request.(GetLinkRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetLink")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetLinkResponseObject); ok {
+		if err := validResponse.VisitGetLinkResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // ListOutages operation middleware
 func (sh *strictHandler) ListOutages(w http.ResponseWriter, r *http.Request, site SiteID, params ListOutagesParams) {
 	var request ListOutagesRequestObject
@@ -3593,6 +4128,91 @@ func (sh *strictHandler) ListOutages(w http.ResponseWriter, r *http.Request, sit
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(ListOutagesResponseObject); ok {
 		if err := validResponse.VisitListOutagesResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// StopQlog operation middleware
+func (sh *strictHandler) StopQlog(w http.ResponseWriter, r *http.Request, site SiteID) {
+	var request StopQlogRequestObject
+
+	request.Site = site
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.StopQlog(ctx, request.(StopQlogRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "StopQlog")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(StopQlogResponseObject); ok {
+		if err := validResponse.VisitStopQlogResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetQlog operation middleware
+func (sh *strictHandler) GetQlog(w http.ResponseWriter, r *http.Request, site SiteID) {
+	var request GetQlogRequestObject
+
+	request.Site = site
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetQlog(ctx, request.(GetQlogRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetQlog")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetQlogResponseObject); ok {
+		if err := validResponse.VisitGetQlogResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// StartQlog operation middleware
+func (sh *strictHandler) StartQlog(w http.ResponseWriter, r *http.Request, site SiteID) {
+	var request StartQlogRequestObject
+
+	request.Site = site
+
+	var body StartQlogJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.StartQlog(ctx, request.(StartQlogRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "StartQlog")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(StartQlogResponseObject); ok {
+		if err := validResponse.VisitStartQlogResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

@@ -20,6 +20,7 @@ import (
 	"github.com/branchline-video/branchline"
 	"github.com/branchline-video/branchline/federation"
 	"github.com/branchline-video/branchline/federation/identity"
+	"github.com/branchline-video/branchline/federation/link"
 	"github.com/branchline-video/branchline/federation/members"
 	"github.com/branchline-video/branchline/hub/access"
 	"github.com/branchline-video/branchline/hub/catalog"
@@ -39,6 +40,7 @@ type Config struct {
 	Access    *access.Store
 	Feed      *Feed // to which the hub tells what changed
 	Hub       Hub
+	Links     Links
 
 	Addresses []string // of the hub, for edges that enrol: host:port
 	Page      fs.FS    // the console; optional
@@ -62,6 +64,18 @@ type Hub interface {
 	Uplink(ctx context.Context, site branchline.SiteID) (federation.UplinkBudget, error)
 	// Health returns why the hub does not work, or nil.
 	Health() error
+}
+
+// Links tells of a hub's links and logs their packets.
+type Links interface {
+	// Link returns how the link of a site stands, and whether it has one.
+	Link(site branchline.SiteID) (federation.PeerState, bool)
+	// Above returns how the links to the hubs above stand.
+	Above() []federation.AboveState
+	// StartQlog, StopQlog and Qlog are those of link.Qlog, for the link of a site.
+	StartQlog(ctx context.Context, site branchline.SiteID, length time.Duration, bytes int64) error
+	StopQlog(site branchline.SiteID)
+	Qlog(site branchline.SiteID) (link.QlogState, error)
 }
 
 // Demo is the switch on each demo site's link.

@@ -185,6 +185,67 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/sites/{site}/link": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                site: components["parameters"]["SiteID"];
+            };
+            cookie?: never;
+        };
+        /** The figures of the site's present link */
+        get: operations["getLink"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/above": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The links to the hubs above this one */
+        get: operations["listAbove"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/sites/{site}/qlog": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                site: components["parameters"]["SiteID"];
+            };
+            cookie?: never;
+        };
+        /** Whether the site's link is being logged, and the files of that */
+        get: operations["getQlog"];
+        put?: never;
+        /**
+         * Log the packets of the site's link for a while
+         * @description The hub writes a file in the qlog format for each connection of the link, into the folder qlog of its
+         *     directory. The link is made anew once, which takes about a second. It ends by itself after the time or the size.
+         */
+        post: operations["startQlog"];
+        /** Stop logging; the files stay */
+        delete: operations["stopQlog"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/cameras": {
         parameters: {
             query?: never;
@@ -616,6 +677,100 @@ export interface components {
             /** @description How many these are */
             viewers: number;
             quota?: components["schemas"]["UplinkQuota"];
+        };
+        /** @description The figures of a link since it was made. Bytes are those of packets, with QUIC's or TCP's own overhead and without UDP and IP headers */
+        Link: {
+            /**
+             * Format: date-time
+             * @description When they were taken
+             */
+            at: string;
+            /**
+             * Format: date-time
+             * @description When the link was made
+             */
+            since: string;
+            /** @enum {string} */
+            carrier: "quic" | "tcp";
+            /** @description The name of the way out of this machine; at the side that dials */
+            way?: string;
+            /** @description The other side's address */
+            peer?: string;
+            /** @description Of the bundle now */
+            connections: number;
+            /**
+             * Format: int64
+             * @description Connections made so far
+             */
+            handshakes: number;
+            /**
+             * Format: double
+             * @description Round trip time now, in milliseconds
+             */
+            rttMs: number;
+            /** Format: double */
+            leastRttMs: number;
+            /**
+             * Format: int64
+             * @description By the side that tells
+             */
+            sentBytes: number;
+            /** Format: int64 */
+            receivedBytes: number;
+            /**
+             * Format: int64
+             * @description Of what was sent, and sent again; an estimate
+             */
+            lostBytes: number;
+            /**
+             * Format: int64
+             * @description Bytes of the largest UDP datagram known to pass
+             */
+            mtu?: number;
+            /**
+             * Format: int64
+             * @description What may be under way at once
+             */
+            windowBytes?: number;
+        };
+        AboveLink: {
+            /** @description That this hub has for it */
+            name: string;
+            up: boolean;
+            /** @description The address of the link or of the last attempt */
+            hub?: string;
+            /** @description Why it is down */
+            error?: string;
+            link?: components["schemas"]["Link"];
+        };
+        AboveList: {
+            hubs: components["schemas"]["AboveLink"][];
+        };
+        NewQlog: {
+            /** @description For how long, from 1 to 3600 */
+            seconds: number;
+            /**
+             * Format: int64
+             * @description How much in all, from 100000 to 200000000
+             */
+            bytes: number;
+        };
+        Qlog: {
+            on: boolean;
+            /**
+             * Format: date-time
+             * @description When it ends by itself
+             */
+            until?: string;
+            /**
+             * Format: int64
+             * @description That may still be written
+             */
+            leftBytes?: number;
+            /** @description Why nothing is written, if that is so */
+            problem?: string;
+            /** @description Paths on the hub's machine, the newest last */
+            files: string[];
         };
         UplinkQuota: {
             /**
@@ -1398,6 +1553,130 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
+            };
+            default: components["responses"]["Error"];
+        };
+    };
+    getLink: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                site: components["parameters"]["SiteID"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The figures, as this hub sees them */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Link"];
+                };
+            };
+            /** @description The site is not linked to this hub */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            default: components["responses"]["Error"];
+        };
+    };
+    listAbove: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description All of the configuration, in its order */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AboveList"];
+                };
+            };
+            default: components["responses"]["Error"];
+        };
+    };
+    getQlog: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                site: components["parameters"]["SiteID"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The log */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Qlog"];
+                };
+            };
+            default: components["responses"]["Error"];
+        };
+    };
+    startQlog: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                site: components["parameters"]["SiteID"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewQlog"];
+            };
+        };
+        responses: {
+            /** @description Logging */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Qlog"];
+                };
+            };
+            default: components["responses"]["Error"];
+        };
+    };
+    stopQlog: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                site: components["parameters"]["SiteID"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Not logging */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Qlog"];
+                };
             };
             default: components["responses"]["Error"];
         };

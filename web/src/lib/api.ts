@@ -19,6 +19,8 @@ export type HubEvent = components['schemas']['Event']
 export type Refusal = components['schemas']['Refusal']
 export type Alternative = components['schemas']['Alternative']
 export type Uplink = components['schemas']['Uplink']
+export type Link = components['schemas']['Link']
+export type AboveLink = components['schemas']['AboveLink']
 export type ErrorCode = components['schemas']['ErrorCode']
 
 export const api = createClient<paths>({ baseUrl: location.origin })
