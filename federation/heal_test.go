@@ -172,7 +172,7 @@ func TestHeal(t *testing.T) {
 	}{{20 * time.Millisecond, 0}, {80 * time.Millisecond, 0.01}, {200 * time.Millisecond, 0.01}} {
 		t.Run(fmt.Sprintf("rtt %v loss %g", c.rtt, c.loss), func(t *testing.T) {
 			var all []time.Duration
-			for seed := range seeds(2) {
+			for seed := range seeds(8) {
 				w := newWeather(uint64(seed), c.rtt/2, 4e6)
 				w.loss = c.loss
 				inWeather(t, w, func(t *testing.T, b *branch) { all = append(all, heals(t, b, 25)...) })

@@ -29,6 +29,11 @@ const (
 	fewPackets = 3 // lost, which say nothing yet
 	joinCost   = 4 << 10
 	joinShare  = 500 * time.Millisecond
+	// burstLoss is the share of what was sent, and burstPackets how many, that are not lost at once by chance.
+	// There is no growth for cutHold after one, as windows are small then and grow by themselves.
+	burstLoss    = 0.1
+	burstPackets = 8
+	cutHold      = 3 * time.Second
 	// mathis is how many packets a window has on average at a loss of one: the square root of 3/2, as in Mathis
 	// et al., The Macroscopic Behavior of the TCP Congestion Avoidance Algorithm, 1997. spare is what the
 	// connections should be able to carry of what the path was seen to bring at most, as that shrinks by topLoss
@@ -152,10 +157,16 @@ func (s sizing) see(past time.Duration, p path) sizing {
 	if !p.limited || p.full {
 		s.hungry = 0
 	}
-	if p.lost > 0 {
+	// A burst is of a path that was cut, and not by chance.
+	burst := p.lost > burstLoss*(p.arrived+p.lost) && p.lost > burstPackets*packetSize
+	switch {
+	case burst:
+		s.hungry, s.hold = 0, max(s.hold, s.now+cutHold)
+	case p.lost > 0:
 		s.lossy = s.now + lossMemory
 	}
-	if !p.full || p.lost <= (worseTimes*s.lossShare()+worseLoss)*p.arrived { // else a queue had no room
+	overflow := p.full && p.lost > (worseTimes*s.lossShare()+worseLoss)*p.arrived
+	if !burst && !overflow {
 		keep := math.Exp(-past.Seconds() / lossTime.Seconds())
 		s.sent, s.lost = s.sent*keep+p.arrived+p.lost, s.lost*keep+p.lost
 	}

@@ -260,6 +260,7 @@ func meaning(err error) error {
 	var closed *quic.ApplicationError
 	var idle *quic.IdleTimeoutError
 	var forgotten *quic.StatelessResetError
+	var transport *quic.TransportError
 	switch {
 	case errors.As(err, &reset):
 		return &Error{Code: Code(reset.ErrorCode), Remote: reset.Remote}
@@ -270,6 +271,8 @@ func meaning(err error) error {
 		return ErrStalled
 	case errors.As(err, &closed):
 		return &Error{Code: Code(closed.ErrorCode), Reason: closed.ErrorMessage, Remote: closed.Remote, Conn: true}
+	case errors.As(err, &transport) && transport.Remote && transport.ErrorCode == quic.ConnectionRefused:
+		return &Error{Code: codeBusy, Reason: "too many connections are being made", Remote: true, Conn: true}
 	case errors.As(err, &forgotten):
 		return fmt.Errorf("%w: it has forgotten the connection", ErrSilent)
 	case errors.As(err, &idle):
