@@ -90,21 +90,29 @@ func (r *qlogRun) write() error {
 			_ = f.f.Close() // what was written is all there is
 		}
 	}()
-	for {
+	for r.left.Load() > 0 {
 		select {
 		case e := <-r.events:
 			if err := r.put(e); err != nil {
 				return err
 			}
-			if r.left.Load() <= 0 {
-				return nil
-			}
 		case <-timer.C:
 			return nil
 		case <-r.stop:
-			return nil
+			return r.rest()
 		}
 	}
+	return nil
+}
+
+// rest writes what was waiting for the disk when the log was ended.
+func (r *qlogRun) rest() error {
+	for range len(r.events) {
+		if err := r.put(<-r.events); err != nil || r.left.Load() <= 0 {
+			return err
+		}
+	}
+	return nil
 }
 
 func (r *qlogRun) put(e qlogEvent) error {
