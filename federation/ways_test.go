@@ -77,12 +77,6 @@ func (f fork) ListenPacket(addr string) (net.PacketConn, error) {
 // cut cuts a way, or heals it.
 func (f fork) cut(way int, cut bool) { f[way].set(func() { f[way].cut = [2]bool{cut, cut} }) }
 
-// took returns how many bytes the edge sent by a way.
-func (f fork) took(way int) (n int) {
-	f[way].set(func() { n = f[way].bytes[0] })
-	return n
-}
-
 // roamer is an edge with several ways, a camera of 25 pictures a second, and a hub that watches it.
 type roamer struct {
 	fork
