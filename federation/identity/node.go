@@ -244,6 +244,9 @@ func (n *Node) parse(c Certificate) (cert, authority *x509.Certificate, err erro
 
 // TLS returns the edge's side of a link's handshake: with its certificate, and only with a hub of its
 // authority. It wraps [ErrNotEnrolled] for a node without one.
+//
+// Each handshake shows the certificate that the node has at that time and trusts the authorities of that time: a link
+// goes on making connections with it long after the first one.
 func (n *Node) TLS() (*tls.Config, error) { return n.tls(ProtocolLink) }
 
 // TestTLS is TLS for a connection that measures the path to the hub, beside a link.
@@ -253,19 +256,21 @@ func (n *Node) tls(protocol string) (*tls.Config, error) {
 	if n.org != nil {
 		return n.org.tls(protocol)
 	}
-	now := n.clock.Now()
-	n.mu.Lock()
-	cert, trusted := n.cert, n.trusted(now)
-	n.mu.Unlock()
-	if cert == nil {
+	if n.Certificate() == nil {
 		return nil, ErrNotEnrolled
 	}
-	own := tls.Certificate{Certificate: [][]byte{cert.Raw}, PrivateKey: n.key, Leaf: cert}
 	t := clientTLS(protocol, func(chain []*x509.Certificate) error {
-		return verifyHubOf(trusted, chain, n.clock.Now())
+		now := n.clock.Now()
+		n.mu.Lock()
+		trusted := n.trusted(now)
+		n.mu.Unlock()
+		return verifyHubOf(trusted, chain, now)
 	})
 	// Whatever authorities the hub asks for: it says itself why it refuses a certificate.
-	t.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &own, nil }
+	t.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		cert := n.Certificate()
+		return &tls.Certificate{Certificate: [][]byte{cert.Raw}, PrivateKey: n.key, Leaf: cert}, nil
+	}
 	return t, nil
 }
 

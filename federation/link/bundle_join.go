@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/subtle"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -221,11 +222,21 @@ func (l *bundles) find(key ticket, peer Peer) *bundle {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	b := l.of[key]
-	if b == nil || b.peer.Site != peer.Site || peer.Leaf == nil || !bytes.Equal(b.peer.Leaf, peer.Leaf) ||
+	if b == nil || b.peer.Site != peer.Site || !sameKey(b.peer.Leaf, peer.Leaf) ||
 		subtle.ConstantTimeCompare(b.key[:], key[:]) != 1 {
 		return nil
 	}
 	return b
+}
+
+// sameKey reports whether two certificates, DER, are of the same key: that of a link may have been renewed since.
+func sameKey(a, b []byte) bool {
+	one, err := x509.ParseCertificate(a)
+	if err != nil {
+		return false
+	}
+	other, err := x509.ParseCertificate(b)
+	return err == nil && bytes.Equal(one.RawSubjectPublicKeyInfo, other.RawSubjectPublicKeyInfo)
 }
 
 // enter adds the connection to the bundle, within the listener's limit.

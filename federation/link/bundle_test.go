@@ -276,6 +276,38 @@ func TestForeignJoin(t *testing.T) {
 	}
 }
 
+// TestJoinAfterRenewal: a link goes on growing after its certificate was renewed.
+func TestJoinAfterRenewal(t *testing.T) {
+	l, opt, a := listenFor(t, nil)
+	berlin := site(t, a, "berlin")
+	first, hub := pair(t, l, opt(berlin))
+	csr, err := berlin.Request()
+	if err != nil {
+		t.Fatal(err)
+	}
+	conf, err := berlin.TLS()
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := berlin.Certificate()
+	c, err := a.Renew("berlin", csr)
+	if err == nil {
+		err = berlin.Renewed(c)
+	}
+	if err != nil || berlin.Certificate().Equal(before) {
+		t.Fatalf("the certificate is not another: %v", err)
+	}
+	if shown, err := conf.GetClientCertificate(nil); err != nil || !shown.Leaf.Equal(berlin.Certificate()) {
+		t.Errorf("the next connection shows the old certificate: %v", err)
+	}
+	if _, err := link.Join(t.Context(), first, 1); err != nil {
+		t.Error(err)
+	}
+	if n := hub.Stats().Connections; n != 2 {
+		t.Errorf("the bundle has %d connections", n)
+	}
+}
+
 // TestFullBundle: a peer gets no more connections than a bundle has.
 func TestFullBundle(t *testing.T) {
 	l, opt, a := listenFor(t, nil)
