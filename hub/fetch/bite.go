@@ -74,12 +74,16 @@ func (b *bite) share(at int64) (before, behind []*part) {
 // running reports whether there is a stream and something to come.
 func (b *bite) running() bool { return b.stop != nil && !b.taken && b.pos < b.end }
 
+// rate returns how fast it comes, in bytes a second. The caller holds the crew's mu, as for left.
+func (b *bite) rate(now time.Time) float64 {
+	return float64(b.pos-b.start) / max(now.Sub(b.since).Seconds(), 0.001)
+}
+
 // left returns how long the rest will take; usual is the rate of other bites, in bytes a second, which counts
 // as long as little is known of this one.
 func (b *bite) left(now time.Time, usual float64) time.Duration {
-	past := now.Sub(b.since)
-	rate := float64(b.pos-b.start) / max(past.Seconds(), 0.001)
-	if past < slowAfter {
+	rate := b.rate(now)
+	if now.Sub(b.since) < slowAfter {
 		rate = max(rate, usual)
 	}
 	return time.Duration(float64(b.end-b.pos) / max(rate, 1) * float64(time.Second))

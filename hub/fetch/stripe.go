@@ -25,7 +25,7 @@ const (
 	leastBite = 64 << 10
 	firstBite = 128 << 10
 	mostBite  = 4 << 20
-	// A bite that will take slowTimes as long as others and began slowAfter ago is taken from its connection.
+	// A bite that began slowAfter ago and is slower than others by slowTimes is taken from its connection.
 	slowTimes = 4
 	slowAfter = time.Second
 	// hireEvery is how often a crew looks whether the link has more connections.
@@ -246,14 +246,24 @@ func (c *crew) slowest() (of *order, slowest *bite, most time.Duration) {
 	return of, slowest, most
 }
 
-// stuck reports whether a bite, which takes so much longer, would better be on another connection. The caller
-// holds mu.
+// stuck reports whether a bite, which takes so much longer, would better be on another connection: others that have
+// gone on as long are faster by far. The caller holds mu.
 func (c *crew) stuck(b *bite, left time.Duration) bool {
-	usual := biteTime
-	if c.rate > 0 {
-		usual = max(usual, time.Duration(float64(b.end-b.pos)/c.rate*float64(time.Second)))
+	now := c.clock.Now()
+	if left < slowTimes*biteTime || now.Sub(b.since) < slowAfter {
+		return false
 	}
-	return c.clock.Now().Sub(b.since) >= slowAfter && left > slowTimes*usual
+	var all float64
+	n := 0
+	for _, o := range c.orders {
+		for _, other := range o.busy {
+			if now.Sub(other.since) >= slowAfter && other.running() {
+				all += other.rate(now)
+				n++
+			}
+		}
+	}
+	return n > 1 && slowTimes*b.rate(now) < all/float64(n)
 }
 
 // finish notes how a bite ended. The caller holds mu.
