@@ -69,15 +69,15 @@ func (j *joined) look(now time.Time) sample {
 	return m
 }
 
-// best returns the least round trip time of the last while. That of the whole connection may be one of another
-// path.
+// best returns the least round trip time of the last while, as that of the whole connection may be one of another
+// path. What a connection tells before its first sample is made up, and less than any that comes.
 func (v *sight) best(now time.Time, s Stats) time.Duration {
 	rtt := cmp.Or(s.Latest, s.RTT)
 	if now.Sub(v.since) >= leastTime {
 		v.least, v.since = [2]time.Duration{rtt, v.least[0]}, now
 	}
 	v.least[0] = min(v.least[0], rtt)
-	return min(v.least[0], cmp.Or(v.least[1], v.least[0]))
+	return max(min(v.least[0], cmp.Or(v.least[1], v.least[0])), s.MinRTT)
 }
 
 // load is how long one more stream would wait for its share of the connection, in some unit.
