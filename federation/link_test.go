@@ -2,6 +2,7 @@ package federation
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -315,6 +316,26 @@ func TestTokensOverTheLink(t *testing.T) {
 	}
 }
 
+// crowd makes so many connections that say nothing, of which the hub has to refuse one as it is busy.
+func (h *hub) crowd(n int, conf *tls.Config) {
+	h.Helper()
+	ended := make(chan error, n)
+	for range n {
+		c, err := link.Dial(h.Context(), h.addr(), link.Options{TLS: conf})
+		if err != nil {
+			h.Fatal(err)
+		}
+		h.Cleanup(func() { c.Close(0, "") })
+		go func() {
+			_, err := c.AcceptStream(h.Context())
+			ended <- err
+		}()
+	}
+	if err := fromLink(<-ended); !errors.Is(err, branchline.ErrBusy) {
+		h.Errorf("one connection too many ended with %v, want busy", err)
+	}
+}
+
 // TestStrangersDisturbNobody fills the places for enrolments with connections that say nothing. Those
 // from one network get few of them, and sites that are enrolled are linked all the same.
 func TestStrangersDisturbNobody(t *testing.T) {
@@ -327,21 +348,7 @@ func TestStrangersDisturbNobody(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ended := make(chan error, maxEnrollingFrom+1)
-	for range maxEnrollingFrom + 1 {
-		c, err := link.Dial(t.Context(), h.addr(), link.Options{TLS: stranger.EnrolTLS(token)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { c.Close(0, "") })
-		go func() {
-			_, err := c.AcceptStream(t.Context())
-			ended <- err
-		}()
-	}
-	if err := fromLink(<-ended); !errors.Is(err, branchline.ErrBusy) {
-		t.Errorf("one connection too many ended with %v, want busy", err)
-	}
+	h.crowd(maxEnrollingFrom+1, stranger.EnrolTLS(token))
 	run(t, NewUplink(UplinkConfig{Node: site, Source: newSource()}).Run)
 	h.wait("berlin")
 }

@@ -1,11 +1,9 @@
 package federation
 
 import (
-	"errors"
 	"testing"
 
 	"github.com/branchline-video/branchline"
-	"github.com/branchline-video/branchline/federation/link"
 )
 
 // TestSilentConnectionsOfASite: one site that makes connections and does not greet on them has only its own places.
@@ -25,21 +23,7 @@ func TestSilentConnectionsOfASite(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ended := make(chan error, maxPendingOf+1)
-	for range maxPendingOf + 1 {
-		c, err := link.Dial(t.Context(), h.addr(), link.Options{TLS: conf})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { c.Close(0, "") })
-		go func() {
-			_, err := c.AcceptStream(t.Context())
-			ended <- err
-		}()
-	}
-	if err := fromLink(<-ended); !errors.Is(err, branchline.ErrBusy) {
-		t.Errorf("one connection too many ended with %v, want busy", err)
-	}
+	h.crowd(maxPendingOf+1, conf)
 	run(t, NewUplink(UplinkConfig{Node: site, Source: newSource()}).Run)
 	h.wait("munich")
 }

@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/branchline-video/branchline"
 	"github.com/branchline-video/branchline/federation/identity"
 	"github.com/branchline-video/branchline/federation/link"
 )
@@ -19,16 +18,7 @@ func TestExpiredComesBackByTCP(t *testing.T) {
 	var mu sync.Mutex
 	var ahead time.Duration
 	clk := later(&mu, &ahead)
-	authority, err := identity.OpenAuthority(t.TempDir(), clk)
-	if err != nil {
-		t.Fatal(err)
-	}
-	h := &hub{TB: t, authority: authority, linked: make(chan *Remote, 10), ended: make(chan branchline.SiteID, 10)}
-	h.peers, err = OpenPeers(PeersConfig{Addr: "127.0.0.1:0", Authority: authority, Linked: h.link, Clock: clk})
-	if err != nil {
-		t.Fatal(err)
-	}
-	run(t, h.peers.Run, h.peers.Close)
+	h := startHubBy(t, clk)
 	node := openIn(t, t.TempDir(), clk)
 	if err := Enrol(t.Context(), node, h.token("berlin"), nil); err != nil {
 		t.Fatal(err)
@@ -51,7 +41,7 @@ func TestExpiredComesBackByTCP(t *testing.T) {
 			break
 		}
 	}
-	if sites, err := authority.Sites(); err != nil || sites[0].Waiting == nil {
+	if sites, err := h.authority.Sites(); err != nil || sites[0].Waiting == nil {
 		t.Errorf("the hub says %+v, %v", sites, err)
 	}
 }

@@ -356,11 +356,9 @@ func TestRotationOverTheLink(t *testing.T) {
 	}
 }
 
-// TestLinkOutlivesItsCertificate lets a link live past the end of the certificate with which it was made.
-func TestLinkOutlivesItsCertificate(t *testing.T) {
-	var mu sync.Mutex
-	var ahead time.Duration
-	clk := later(&mu, &ahead)
+// startHubBy is startHub with a clock of the test's.
+func startHubBy(t *testing.T, clk clock.Clock) *hub {
+	t.Helper()
 	authority, err := identity.OpenAuthority(t.TempDir(), clk)
 	if err != nil {
 		t.Fatal(err)
@@ -371,6 +369,15 @@ func TestLinkOutlivesItsCertificate(t *testing.T) {
 		t.Fatal(err)
 	}
 	run(t, h.peers.Run, h.peers.Close)
+	return h
+}
+
+// TestLinkOutlivesItsCertificate lets a link live past the end of the certificate with which it was made.
+func TestLinkOutlivesItsCertificate(t *testing.T) {
+	var mu sync.Mutex
+	var ahead time.Duration
+	clk := later(&mu, &ahead)
+	h := startHubBy(t, clk)
 	node := openIn(t, t.TempDir(), clk)
 	u := NewUplink(UplinkConfig{Node: node, Source: newSource(), Token: h.token("berlin"), Clock: clk})
 	run(t, u.Run)

@@ -64,7 +64,7 @@ func (v *viewer) run() {
 			continue
 		}
 		if at := box(m, "mdhd"); len(at) > 24 {
-			scale = float64(binary.BigEndian.Uint32(at[12+8*int(at[0]):]))
+			scale = timescale(at)
 		}
 		if at := box(m, "tfdt"); len(at) >= 12 && scale > 0 {
 			v.frame(float64(binary.BigEndian.Uint64(at[4:])) / scale)
