@@ -41,6 +41,7 @@ type bundle struct {
 	changed chan struct{} // has a token after connections have come or gone
 	still   atomic.Bool   // the watch only watches; for tests
 	stalled atomic.Bool   // a connection has: large packets do not pass
+	silent  atomic.Bool   // one has ended because nothing came; the watch has still to look at the others
 	work    sync.WaitGroup
 	once    sync.Once
 	closed  error // set by once
@@ -142,8 +143,11 @@ func (b *bundle) lose(j *joined, err error) {
 			_ = o.conn.Close(e.Code, e.Reason)
 		}
 	}
-	if errors.Is(err, ErrStalled) {
+	switch {
+	case errors.Is(err, ErrStalled):
 		b.stalled.Store(true)
+	case errors.Is(err, ErrSilent):
+		b.silent.Store(true)
 	}
 	b.wake()
 }

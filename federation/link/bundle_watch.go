@@ -150,6 +150,9 @@ func (w *watch) round(now time.Time) {
 	for i, j := range conns {
 		samples[i] = j.look(now)
 	}
+	if w.b.silent.Swap(false) {
+		hush(now, conns)
+	}
 	if w.b.dial == nil || w.b.still.Load() || past <= 0 || len(conns) == 0 {
 		return
 	}
@@ -172,6 +175,16 @@ func (w *watch) round(now time.Time) {
 // to be given up.
 func heard(conns []*joined, now time.Time) bool {
 	return !slices.ContainsFunc(conns, func(j *joined) bool { return now.Sub(j.view.heard) > quiet })
+}
+
+// hush closes the connections of which nothing has come for as long as of one that was closed for that. Their own
+// probes may be many seconds apart: one that was made while the path was dark takes it for a very long one.
+func hush(now time.Time, conns []*joined) {
+	for _, j := range conns {
+		if now.Sub(j.view.heard) >= silentFor {
+			_ = j.conn.Close(CodeStalled, ErrSilent.Error())
+		}
+	}
 }
 
 // replace puts a connection with small packets in the place of all that have large ones: those that have
