@@ -136,7 +136,8 @@ type watch struct {
 
 func (w *watch) round(now time.Time) {
 	w.b.mu.Lock()
-	conns := slices.DeleteFunc(slices.Clone(w.b.conns), func(j *joined) bool { return j.leaving })
+	all := slices.Clone(w.b.conns)
+	conns := slices.DeleteFunc(slices.Clone(all), func(j *joined) bool { return j.leaving })
 	w.b.mu.Unlock()
 	if w.at.IsZero() {
 		w.at = now
@@ -146,12 +147,14 @@ func (w *watch) round(now time.Time) {
 		return // woken between two steps
 	}
 	w.at = now
-	samples := make([]sample, len(conns))
-	for i, j := range conns {
-		samples[i] = j.look(now)
+	samples := make([]sample, 0, len(conns))
+	for _, j := range all {
+		if m := j.look(now); slices.Contains(conns, j) {
+			samples = append(samples, m)
+		}
 	}
 	if w.b.silent.Swap(false) {
-		hush(now, conns)
+		hush(now, all)
 	}
 	if w.b.dial == nil || w.b.still.Load() || past <= 0 || len(conns) == 0 {
 		return
