@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 )
 
 // Cuttable is a cable: the packet connections that it wraps lose every packet, in both directions,
@@ -25,6 +26,7 @@ type Cuttable struct {
 
 	mu     sync.Mutex
 	healed chan struct{} // closed by Heal; nil while the cable is whole
+	ended  []net.Conn    // closed at this end while the cable is cut; the other hears of it when it heals
 }
 
 // Lose makes the cable lose a share of all packets at random, from 0 for none to 1. The n-th packet after
@@ -55,6 +57,20 @@ func (c *Cuttable) Heal() {
 		close(c.healed)
 		c.healed = nil
 	}
+	for _, conn := range c.ended {
+		_ = conn.Close() // nobody asks any more
+	}
+	c.ended = nil
+}
+
+// keep takes a connection that was closed at this end, if the cable is cut.
+func (c *Cuttable) keep(conn net.Conn) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.healed != nil {
+		c.ended = append(c.ended, conn)
+	}
+	return c.healed != nil
 }
 
 // whole waits until the cable is whole; false if stop is closed before.
@@ -110,8 +126,16 @@ func (c *cutStream) Write(b []byte) (int, error) {
 }
 
 func (c *cutStream) Close() error {
-	c.once.Do(func() { close(c.closed) })
-	return c.Conn.Close()
+	err := error(net.ErrClosed)
+	c.once.Do(func() {
+		close(c.closed)
+		if err = nil; c.cable.keep(c.Conn) {
+			err = c.Conn.SetDeadline(time.Unix(1, 0)) // ends what is being read and written
+			return
+		}
+		err = c.Conn.Close()
+	})
+	return err
 }
 
 // IsCut reports whether the cable is cut.
