@@ -126,11 +126,11 @@ func (c *cutStream) Write(b []byte) (int, error) {
 }
 
 func (c *cutStream) Close() error {
-	err := error(net.ErrClosed)
+	err := net.ErrClosed
 	c.once.Do(func() {
 		close(c.closed)
 		if err = nil; c.cable.keep(c.Conn) {
-			err = c.Conn.SetDeadline(time.Unix(1, 0)) // ends what is being read and written
+			err = c.SetDeadline(time.Unix(1, 0)) // ends what is being read and written
 			return
 		}
 		err = c.Conn.Close()
