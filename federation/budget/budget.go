@@ -193,7 +193,10 @@ func (b *Budget) Chunk() int {
 	if b.allow.rate > 0 && (rate == 0 || b.allow.rate < rate) {
 		rate = b.allow.rate
 	}
-	if rate == 0 {
+	switch {
+	case rate == 0 && !b.delay.known:
+		return leastChunk
+	case rate == 0:
 		return MostChunk
 	}
 	return min(max(int(rate*chunkTime.Seconds()), leastChunk), mostPaced)

@@ -1,17 +1,26 @@
 package budget
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
 const (
 	// A rate is looked at anew once a round: an idle round trip, but not more often than shortRound; sooner
 	// when the queue is too long.
 	shortRound = 25 * time.Millisecond
-	// firstRate is that of an uplink of which nothing is known. A rate grows by leastGain to mostGain at a time,
-	// which is every other round, as each step is waited for to be seen. leastRate is always tried, so that a
-	// rate comes back after the worst.
-	firstRate = 2e6 / 8
+	// firstRate is that of an uplink of which nothing is known. It doubles every firstTrips idle round trips and two
+	// shortRound, while it is what limits, until there is a queue of firstShare of what is aimed at: as much again
+	// and more is under way then. Rounds are shorter meanwhile, firstParts in a round trip.
+	firstRate  = 2e6 / 8
+	firstTrips = 1.4
+	firstShare = 1.0 / 3
+	firstParts = 4
+	// Later a rate grows by leastGain to mostGain at a time, and by afterGain at first. That is every other round, as
+	// each step is waited for to be seen. leastRate is always tried, so that a rate comes back after the worst.
 	leastRate = 64e3 / 8
 	leastGain = 0.05
+	afterGain = 0.15
 	mostGain  = 0.35
 	// Delay is aimed at queueShare of the idle round trip time, and never at less than leastQueue: below that
 	// it is the noise of machines. On a path shorter than localPath there is no line of a branch in between:
@@ -37,27 +46,34 @@ const (
 // trip time and what was sent. It is in the spirit of LEDBAT, with a model in place of its gain: how fast the
 // what had been sent a round trip ago has arrived, so the line's own rate is known. It is for one goroutine at a time.
 type delay struct {
-	rate  float64 // bytes a second; 0 while nothing limits
-	gain  float64 // by which it grows next
-	known bool    // rate was set at the first sight of a path
-	began time.Time
-	last  [3]time.Duration // the newest round trip times
-	line  float64          // bytes a second that the line took when its queue was last too long
-	full  float64          // the same when it began to be
-	past  []point          // what was sent by when, of the last moments
-	done  float64          // bytes that had arrived at began
-	took  float64          // bytes a second that the line took in the round before
-	hold  time.Time        // until then the last change of the rate cannot be seen
-	vain  int              // rounds of slowing down one after the other
-	drain time.Time        // when the rate was last halved to see the idle round trip time
-	busy  bool             // the rate was what limited in this round
-	idle  idleTime
+	rate   float64          // bytes a second; 0 while nothing limits
+	gain   float64          // by which it grows next
+	known  bool             // rate was set at the first sight of a path
+	young  bool             // no queue has been seen yet
+	at     time.Time        // of the last sight
+	last   [3]time.Duration // the newest round trip times
+	line   float64          // bytes a second that the line took when its queue was last too long
+	full   float64          // the same when it began to be
+	past   []point          // what was sent by when, of the last moments
+	rounds [2]start         // this one and the one before
+	took   float64          // bytes a second that the line took in the round before
+	hold   time.Time        // until then the last change of the rate cannot be seen
+	vain   int              // rounds of slowing down one after the other
+	drain  time.Time        // when the rate was last halved to see the idle round trip time
+	busy   bool             // the rate was what limited in this round
+	idle   idleTime
 }
 
 // point is how many bytes had been sent at a time.
 type point struct {
 	at   time.Time
 	sent uint64
+}
+
+// start is when a round began, and how many bytes had arrived by then.
+type start struct {
+	at   time.Time
+	done float64
 }
 
 // idleTime is the least round trip time of a while.
@@ -103,14 +119,20 @@ func (d *delay) observe(now time.Time, rtt time.Duration, sent uint64, starved b
 	if !d.known {
 		d.begin(now, rtt)
 	}
+	if d.young && starved {
+		twice := firstTrips*d.idle.least().Seconds() + 2*shortRound.Seconds()
+		d.rate *= math.Exp2(min(now.Sub(d.at).Seconds()/twice, 1))
+	}
+	d.at = now
 	d.busy = d.busy || starved
 	copy(d.last[1:], d.last[:])
 	d.last[0] = rtt
-	took := now.Sub(d.began)
+	took := now.Sub(d.rounds[0].at)
 	last := point{now, sent}
 	if n := len(d.past); n == 0 || sent < d.past[n-1].sent || now.Sub(d.past[n-1].at) > time.Second {
 		d.past = append(d.past[:0], last) // nobody looked: it was idle
 		d.round(now, float64(sent))
+		d.rounds[1] = d.rounds[0]
 		return
 	}
 	if d.past = append(d.past, last); len(d.past) > maxPast {
@@ -118,12 +140,23 @@ func (d *delay) observe(now time.Time, rtt time.Duration, sent uint64, starved b
 	}
 	idle := d.idle.least()
 	urgent := rtt-idle > aim(idle) && !now.Before(d.hold)
-	if took < shortRound || took < idle && !urgent {
+	least := idle
+	if d.young {
+		least = idle / firstParts
+	}
+	if took < shortRound || took < least && !urgent {
 		return
 	}
 	done := d.sentAt(now.Add(-rtt)) // an answer is to what was sent a round trip ago
-	line := max(done-d.done, 0) / took.Seconds()
-	d.adjust(now, max(line, d.took)) // in one round there may have been a pause
+	line := max(done-d.rounds[0].done, 0) / took.Seconds()
+	if took < least { // in a short while it is what senders make of it
+		line = max(done-d.rounds[1].done, 0) / now.Sub(d.rounds[1].at).Seconds()
+	}
+	if d.young {
+		d.leave(now, max(line, d.took), float64(sent)-done)
+	} else {
+		d.adjust(now, max(line, d.took)) // in one round there may have been a pause
+	}
 	d.took = line
 	d.round(now, done)
 }
@@ -132,7 +165,7 @@ func (d *delay) observe(now time.Time, rtt time.Duration, sent uint64, starved b
 func (d *delay) begin(now time.Time, rtt time.Duration) {
 	d.known, d.drain = true, now
 	if d.rate == 0 && rtt >= localPath {
-		d.rate = firstRate
+		d.rate, d.young = firstRate, true
 	}
 	if d.gain == 0 {
 		d.gain = mostGain
@@ -140,7 +173,7 @@ func (d *delay) begin(now time.Time, rtt time.Duration) {
 }
 
 func (d *delay) round(now time.Time, done float64) {
-	d.began, d.done = now, done
+	d.rounds = [2]start{{now, done}, d.rounds[0]}
 	d.busy = false
 }
 
@@ -162,6 +195,23 @@ func (d *delay) adjust(now time.Time, line float64) {
 	case d.rate == 0 || !d.busy:
 	default:
 		d.grow(now, line, float64(queue)/float64(target))
+	}
+	if d.rate > freeRate {
+		d.rate = 0
+	}
+}
+
+// leave ends the first growth if there is a queue. What is under way, in bytes, beyond what the line takes in an idle
+// round trip is going to be one.
+func (d *delay) leave(now time.Time, line, under float64) {
+	idle := d.idle.least()
+	switch queue := min(d.last[0], d.last[1]) - idle; {
+	case float64(queue) > firstShare*float64(aim(idle)) && d.busy:
+		excess := under/max(line, leastRate) - idle.Seconds()
+		d.slow(now, line, max(time.Duration(excess*float64(time.Second)), 0))
+		d.gain = afterGain
+	case queue > aim(idle):
+		d.young = false
 	}
 	if d.rate > freeRate {
 		d.rate = 0
@@ -195,7 +245,7 @@ func (d *delay) slow(now time.Time, line float64, excess time.Duration) {
 	if d.vain == 0 {
 		d.full = line
 	}
-	d.line = line
+	d.line, d.young = line, false
 	d.rate = max(line*(1-share), leastRate)
 	d.gain, d.hold = leastGain, now.Add(d.trip())
 	if d.vain++; d.vain > longerAfter {

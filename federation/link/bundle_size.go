@@ -226,23 +226,26 @@ type path struct {
 func survey(conns []sample) path {
 	var p path
 	limited := 0
-	trips := make([]time.Duration, len(conns))
-	for i, c := range conns {
+	trips := make([]time.Duration, 0, len(conns))
+	for _, c := range conns {
 		p.arrived += max(c.sent-c.lost, 0)
 		p.lost += c.lost
 		if c.limited {
 			limited++
 		}
-		if trips[i] = c.rtt; c.best > 0 && (p.best == 0 || c.best < p.best) {
+		if c.best == 0 {
+			continue // not measured yet
+		}
+		if trips = append(trips, c.rtt); p.best == 0 || c.best < p.best {
 			p.best = c.best
 		}
 	}
-	if len(conns) == 0 {
+	if len(trips) == 0 {
 		return p
 	}
 	slices.Sort(trips)
 	p.rtt = trips[len(trips)/2]
 	p.limited = 2*limited >= len(conns)
-	p.full = p.best > 0 && p.rtt > p.best+max(p.best/fullShare, fullDelay)
+	p.full = p.rtt > p.best+max(p.best/fullShare, fullDelay)
 	return p
 }

@@ -56,9 +56,9 @@ func (j *joined) look(now time.Time) sample {
 	if s.PacketsIn != v.last.PacketsIn || v.at.IsZero() {
 		v.heard = now
 	}
-	m.limited = m.sent*s.RTT.Seconds() >= limitedShare*m.window*past.Seconds() && m.sent > 0
+	m.limited = m.sent*s.RTT.Seconds() >= limitedShare*m.window*past.Seconds() && m.sent > 0 && s.RTT > 0
 	v.last, v.at = s, now
-	cost := max(s.RTT, time.Millisecond).Seconds() / max(m.window, packetSize)
+	cost := max(cmp.Or(s.RTT, madeUpRTT), time.Millisecond).Seconds() / max(m.window, packetSize)
 	if m.lost > 0 {
 		cost *= 1.5 // it is about to send less
 	}
@@ -70,14 +70,17 @@ func (j *joined) look(now time.Time) sample {
 }
 
 // best returns the least round trip time of the last while, as that of the whole connection may be one of another
-// path. What a connection tells before its first sample is made up, and less than any that comes.
+// path; zero as long as it is not known.
 func (v *sight) best(now time.Time, s Stats) time.Duration {
 	rtt := cmp.Or(s.Latest, s.RTT)
+	if rtt == 0 {
+		return 0
+	}
 	if now.Sub(v.since) >= leastTime {
 		v.least, v.since = [2]time.Duration{rtt, v.least[0]}, now
 	}
 	v.least[0] = min(v.least[0], rtt)
-	return max(min(v.least[0], cmp.Or(v.least[1], v.least[0])), s.MinRTT)
+	return min(v.least[0], cmp.Or(v.least[1], v.least[0]))
 }
 
 // load is how long one more stream would wait for its share of the connection, in some unit.

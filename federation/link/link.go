@@ -115,7 +115,7 @@ type Peer struct {
 
 // Stats are the figures of a connection since it was made. Lost is an estimate.
 //
-// Of a bundle they are the sums over its connections, those included that have ended, and RTT and MinRTT are
+// Times are zero as long as nothing is measured. Of a bundle they are the sums over its connections, those included that have ended, and RTT and MinRTT are
 // the best of the present ones.
 type Stats struct {
 	RTT, MinRTT            time.Duration
@@ -125,7 +125,7 @@ type Stats struct {
 	PacketsSent, PacketsIn uint64
 	Connections            int           // at present
 	Handshakes             uint64        // connections made so far
-	Latest                 time.Duration // the newest round trip time; zero where only RTT is known
+	Latest                 time.Duration // the newest round trip time; zero also where only RTT is known
 }
 
 // Code tells the peer why a stream or a connection was ended. Its values are the wire format's.

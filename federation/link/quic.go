@@ -8,6 +8,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/quic-go/quic-go"
 	"golang.org/x/time/rate"
@@ -184,11 +185,18 @@ func (c *conn) AcceptStream(ctx context.Context) (Stream, error) {
 
 func (c *conn) Peer() Peer { return c.peer }
 
+// madeUpRTT is what quic-go tells of a connection before it has measured anything. Over a longer path it would be the
+// least of all for as long as it is remembered.
+const madeUpRTT = 100 * time.Millisecond
+
 func (c *conn) Stats() Stats {
 	s := c.c.ConnectionStats()
 	var mtu uint64
 	if c.mtu != nil {
 		mtu = c.mtu.Load()
+	}
+	if s.MeanDeviation == 0 && s.MinRTT == madeUpRTT {
+		s.SmoothedRTT, s.MinRTT, s.LatestRTT = 0, 0, 0
 	}
 	return Stats{
 		RTT: s.SmoothedRTT, MinRTT: s.MinRTT, Connections: 1, Handshakes: 1, MTU: mtu,
