@@ -209,7 +209,7 @@ func (d *delay) leave(now time.Time, line, under float64) {
 	case float64(queue) > firstShare*float64(aim(idle)) && d.busy:
 		excess := under/max(line, leastRate) - idle.Seconds()
 		d.slow(now, line, max(time.Duration(excess*float64(time.Second)), 0))
-		d.gain = afterGain
+		d.rate, d.gain = max(d.rate, firstRate), afterGain // of the first moments little is known
 	case queue > aim(idle):
 		d.young = false
 	}
