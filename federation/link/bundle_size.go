@@ -18,8 +18,8 @@ const (
 	fullShare = 3
 	// New connections carry what they can settleTime and settleTrips round trips after they were made, which is
 	// waited for so long as joinPatience, for three of four.
-	settleTime   = 250 * time.Millisecond
-	settleTrips  = 4
+	settleTime   = 50 * time.Millisecond
+	settleTrips  = 2
 	joinPatience = 3 * time.Second
 	// A single connection is joined by as many more at first, at a share lost from heavyLoss on so many; but by no
 	// more than so many that their handshakes, of joinCost bytes each, are what the path brings in joinShare.
@@ -34,6 +34,7 @@ const (
 	burstLoss    = 0.1
 	burstPackets = 8
 	cutHold      = 3 * time.Second
+	fullHold     = time.Second
 	// mathis is how many packets a window has on average at a loss of one: the square root of 3/2, as in Mathis
 	// et al., The Macroscopic Behavior of the TCP Congestion Avoidance Algorithm, 1997. spare is what the
 	// connections should be able to carry of what the path was seen to bring at most, as that shrinks by topLoss
@@ -135,7 +136,7 @@ func (s sizing) step(past time.Duration, conns []sample) sizing {
 	}
 	need := s.need(p)
 	switch {
-	case s.more(p) && made:
+	case made && s.more(p, need):
 		s.from, s.before, s.share, s.hungry, s.best = s.want, s.rate, s.lossShare(), 0, 0
 		s.sent, s.lost = s.sent/10, s.lost/10 // from now on it may be another
 		return s.to(s.further(need), p.rtt)
@@ -160,6 +161,8 @@ func (s sizing) see(past time.Duration, p path) sizing {
 	// A burst is of a path that was cut, and not by chance.
 	burst := p.lost > burstLoss*(p.arrived+p.lost) && p.lost > burstPackets*packetSize
 	switch {
+	case burst && p.full: // of the last growth
+		s.hungry, s.hold = 0, max(s.hold, s.now+fullHold)
 	case burst:
 		s.hungry, s.hold = 0, max(s.hold, s.now+cutHold)
 	case p.lost > 0:
@@ -184,19 +187,24 @@ func (s sizing) need(p path) int {
 }
 
 // more reports whether more connections would bring more.
-func (s sizing) more(p path) bool {
-	return p.limited && !p.full && s.now >= s.hold && (s.now < s.lossy || s.hungry >= starvedAfter) &&
-		s.want < MaxConnections
+func (s sizing) more(p path, need int) bool {
+	why := s.hungry >= starvedAfter || s.now < s.lossy && (s.want < need || !s.known())
+	return p.limited && !p.full && s.now >= s.hold && why && s.want < MaxConnections
 }
+
+// known reports whether enough was lost to tell what a connection carries.
+func (s sizing) known() bool { return s.lost > fewPackets*packetSize }
 
 // further is how many connections there are after a growth.
 func (s sizing) further(need int) int {
 	n := 2 * s.want
-	switch heavy := s.lossShare() >= heavyLoss && s.lost > fewPackets*packetSize; {
+	switch heavy := s.known() && s.lossShare() >= heavyLoss; {
 	case heavy && s.want == 1:
 		n = heavyTimes
-	case heavy && s.want < heavyTimes || s.want == 1:
+	case heavy && s.want <= heavyTimes || s.want == 1:
 		n = firstTimes * s.want
+	case s.want > heavyTimes && need > s.want: // it has been seen what the path brings
+		return need
 	}
 	affordable := int(s.top * joinShare.Seconds() / joinCost)
 	return min(max(min(max(n, need), affordable), 2*s.want), MaxConnections)
