@@ -105,6 +105,9 @@ func (a *archive) relink(ctx context.Context) error {
 
 const bulkRate = 100 // Mbit/s
 
+// plainFor is for how long plain connections and loopback are measured at most: they have nothing to find out.
+const plainFor = 8 * time.Second
+
 func bulk(ctx context.Context, b *bench) error {
 	cells := len(b.rtts) * len(b.losses) * b.rounds
 	// At most what the link carries is brought in a measurement.
@@ -122,10 +125,10 @@ func bulk(ctx context.Context, b *bench) error {
 			}
 		}
 	}
-	b.note("Each transfer for %v, %d times. The project's is a retrieval of %d cameras of %d kbit/s by a real hub from a "+
+	b.note("Each transfer for %v, %d times; of one plain connection for %v at most. The project's is a retrieval of %d cameras of %d kbit/s by a real hub from a "+
 		"real edge, counted from the order on, in bytes that are verified and on the hub's disk. TCP is iperf3 -C bbr, one "+
 		"connection; quic-go is one stream of one connection, discarded on arrival. Queue of the link: 100 ms.",
-		b.seconds, b.rounds, bulkCameras, bulkKbits)
+		b.seconds, b.rounds, plainFor, bulkCameras, bulkKbits)
 	return nil
 }
 
@@ -143,13 +146,14 @@ func (b *bench) cell(ctx context.Context, a *archive, rtt time.Duration, loss fl
 	}
 	project := report.Figure{What: name, Unit: "Mbit/s", Name: "TCP BBR", Limit: share, More: true}
 	plain := report.Figure{What: name + ": quic-go, one connection", Unit: "Mbit/s", Name: "TCP BBR", More: true}
+	during := min(b.seconds, plainFor)
 	for range b.rounds {
 		t, err := bbr(ctx, a.Network, b.seconds)
 		if err != nil {
 			return err
 		}
 		hub := net.JoinHostPort(l.Addr(network.Centre).String(), "7900")
-		q, err := plainQUIC(ctx, a.ListenPacket(network.Branch), a.ListenPacket(network.Centre), hub, b.seconds)
+		q, err := plainQUIC(ctx, a.ListenPacket(network.Branch), a.ListenPacket(network.Centre), hub, during)
 		if err != nil {
 			return err
 		}
@@ -171,7 +175,8 @@ func (b *bench) cell(ctx context.Context, a *archive, rtt time.Duration, loss fl
 // loopback compares disk to disk with raw quic-go where nothing but the machine is the limit.
 func loopback(ctx context.Context, b *bench) error {
 	const most = 1500 // Mbit/s that the project may reach
-	need := time.Duration(float64(b.rounds) * b.seconds.Seconds() * most / (bulkCameras * bulkKbits / 1000) *
+	during := min(b.seconds, plainFor)
+	need := time.Duration(float64(b.rounds) * during.Seconds() * most / (bulkCameras * bulkKbits / 1000) *
 		float64(time.Second))
 	a, err := b.record(ctx, need+15*time.Second, network.Plan{Loopback: true})
 	if err != nil {
@@ -184,11 +189,11 @@ func loopback(ctx context.Context, b *bench) error {
 	for range b.rounds {
 		listen := a.ListenPacket(network.Centre)
 		q, err := plainQUIC(ctx, func(string) (net.PacketConn, error) { return listen("127.0.0.1:0") }, listen,
-			"127.0.0.1:7900", b.seconds)
+			"127.0.0.1:7900", during)
 		if err != nil {
 			return err
 		}
-		p, err := a.bring(ctx, b.seconds, most)
+		p, err := a.bring(ctx, during, most)
 		if err != nil {
 			return fmt.Errorf("%w\n%s", err, a.Logs())
 		}

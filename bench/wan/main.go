@@ -69,7 +69,7 @@ func run(ctx context.Context, args []string) error {
 	flags.StringVar(&b.dir, "dir", filepath.Join(os.TempDir(), "branchline-bench-wan"), "where to write")
 	flags.StringVar(&b.binary, "binary", "bin/branchline", "the branchline to measure")
 	flags.IntVar(&b.rounds, "rounds", 3, "how often each figure is taken")
-	flags.DurationVar(&b.seconds, "for", 8*time.Second, "how long each transfer is measured")
+	flags.DurationVar(&b.seconds, "for", 30*time.Second, "how long each transfer is measured")
 	flags.IntVar(&b.edges, "edges", 500, "edges that come back at once")
 	rtts := flags.String("rtt", "20ms,80ms,200ms", "round trip times")
 	losses := flags.String("loss", "0,0.1,1,3", "losses, in percent")

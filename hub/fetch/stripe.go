@@ -14,10 +14,10 @@ import (
 )
 
 const (
-	// A site has at least leastStreams fetches under way, to fill a long link while answers are waited for,
+	// A site has at least leastStreams fetches under way, to fill a long link while answers and windows are waited for,
 	// and half as many more than the link has connections, so that none is idle between two fetches. There are no
 	// more than mostStreams, which an edge answers at once.
-	leastStreams = 4
+	leastStreams = 8
 	mostStreams  = 200
 	// A fetch is of what a stream brings in biteTime, so that a slow connection holds up little, and not of so
 	// little that asking costs more than fetching. It begins with firstBite, as nothing is known.
