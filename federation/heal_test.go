@@ -302,6 +302,31 @@ func TestLossy(t *testing.T) {
 	}
 }
 
+// TestLongPath has a bundle grow over a path that is longer than what quic-go assumes of a new connection: neither end
+// ever tells of a round trip that nobody has measured.
+func TestLongPath(t *testing.T) {
+	const trip = 300 * time.Millisecond
+	w := newWeather(1, trip/2, 20e6)
+	w.loss = 0.01
+	inWeather(t, w, func(t *testing.T, b *branch) {
+		most := 0
+		for range 2000 {
+			<-time.After(10 * time.Millisecond)
+			s := b.uplink.Stats()
+			most = max(most, s.Connections)
+			for _, rtt := range []time.Duration{s.RTT, s.MinRTT, s.Latest} {
+				if rtt != 0 && rtt < trip {
+					t.Fatalf("with %d connections a round trip of %v, %v, %v is told of, want at least %v or none",
+						s.Connections, s.RTT, s.MinRTT, s.Latest, trip)
+				}
+			}
+		}
+		if most < 2 {
+			t.Errorf("%d connections at most: the path did not make the bundle grow", most)
+		}
+	})
+}
+
 // TestIdle counts what an idle link sends.
 func TestIdle(t *testing.T) {
 	w := newWeather(1, 40*time.Millisecond, 4e6)

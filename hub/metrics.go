@@ -22,6 +22,9 @@ func (n *Node) register(reg prometheus.Registerer) error {
 	for _, c := range []prometheus.Collector{
 		counter("branchline_hub_fetched_bytes_total", "Bytes fetched from sites, live streams not counted.",
 			func() float64 { return float64(counters().Bytes) }),
+		counter("branchline_hub_fetch_received_bytes_total",
+			"Bytes that sites sent for fetches, those included that came twice or in vain.",
+			func() float64 { return float64(counters().Came) }),
 		counter("branchline_hub_fetched_fragments_total", "Fragments fetched from sites and stored.",
 			func() float64 { return float64(counters().Fragments) }),
 		counter("branchline_hub_fetch_preemptions_total", "Bulk transfers that made room for a request.",

@@ -142,7 +142,7 @@ func TestResumeWithoutRefetching(t *testing.T) {
 	inWorld(t, nil, func(w *world) {
 		pass(65 * time.Second)
 		span := branchline.TimeRange{Start: w.edge.began, End: w.edge.began.Add(time.Minute)}
-		w.edge.slow.Store(int64(20 * time.Millisecond)) // 1000 bytes each
+		w.edge.slow.Store(int64(40 * time.Millisecond)) // 1000 bytes each
 		job := w.order(span)
 		for n := range 5 {
 			pass(700 * time.Millisecond)
@@ -175,7 +175,7 @@ func TestResumeWithoutRefetching(t *testing.T) {
 				largest = max(largest, f.Length)
 			}
 		}
-		// Each cut costs what was under way: at most a fragment and an init part on each of four streams.
+		// Each cut costs what was under way: no more than four fragments and init parts, of eight streams.
 		if extra, most := w.edge.fetched.Load()-size, 5*4*(largest+2000); extra > most {
 			t.Errorf("fetched %d bytes more than there are, at most %d may be lost in five cuts", extra, most)
 		}

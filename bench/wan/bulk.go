@@ -125,10 +125,10 @@ func bulk(ctx context.Context, b *bench) error {
 			}
 		}
 	}
-	b.note("Each transfer for %v, %d times; of one plain connection for %v at most. The project's is a retrieval of %d cameras of %d kbit/s by a real hub from a "+
-		"real edge, counted from the order on, in bytes that are verified and on the hub's disk. TCP is iperf3 -C bbr, one "+
-		"connection; quic-go is one stream of one connection, discarded on arrival. Queue of the link: 100 ms.",
-		b.seconds, b.rounds, plainFor, bulkCameras, bulkKbits)
+	b.note("Each transfer for %v, %d times; of one plain connection for %v at most. The project's is a retrieval of %d "+
+		"cameras of %d kbit/s by a real hub from a real edge, counted from the order on, in bytes that are verified and on "+
+		"the hub's disk. TCP is iperf3 -C bbr, one connection; quic-go is one stream of one connection, discarded on "+
+		"arrival. Queue of the link: 100 ms.", b.seconds, b.rounds, plainFor, bulkCameras, bulkKbits)
 	return nil
 }
 

@@ -157,8 +157,9 @@ func TestUplinkBudget(t *testing.T) {
 	s.passes(40 * time.Second)
 	s.link.Cut(false)
 	s.linked(20 * time.Second)
-	before := s.bytes()
-	took, err := network.Until(t.Context(), 100*time.Millisecond, time.Minute, func() bool { return s.bytes() > before })
+	before := s.bytes("fetched")
+	more := func() bool { return s.bytes("fetched") > before }
+	took, err := network.Until(t.Context(), 100*time.Millisecond, time.Minute, more)
 	if err != nil {
 		t.Fatalf("no backfill: %v", err)
 	}
@@ -168,7 +169,7 @@ func TestUplinkBudget(t *testing.T) {
 	var busy []time.Duration
 	ctx, cancel = context.WithTimeout(t.Context(), 40*time.Second)
 	defer cancel()
-	fetched := s.bytes()
+	fetched := s.bytes("fetched")
 	work.Go(func() {
 		beside = s.watch(stream(0, "main"), 20*time.Second)
 		full = s.watch(stream(0, "main"), 20*time.Second)
@@ -184,11 +185,11 @@ func TestUplinkBudget(t *testing.T) {
 	work.Wait()
 
 	t.Logf("budget 3 Mbit/s of a line of 8: %.3f Mbit/s left the branch, at most %.3f in any second (at most %.2f); "+
-		"%.1f MB of it were fetched", mean/1e6, second/1e6, 1.05*budget/1e6, (s.bytes()-fetched)/1e6)
+		"%.1f MB of it were fetched", mean/1e6, second/1e6, 1.05*budget/1e6, (s.bytes("fetched")-fetched)/1e6)
 	if second > 1.05*budget || mean < 0.9*budget {
 		t.Errorf("%.3f Mbit/s left the branch, %.3f in the fullest second", mean/1e6, second/1e6)
 	}
-	if fetched == s.bytes() {
+	if fetched == s.bytes("fetched") {
 		t.Error("nothing was fetched beside the viewers")
 	}
 	limit(t, "control calls beside the backfill, p95", share(busy, 95), 2*share(idle, 50))

@@ -47,3 +47,14 @@ func Busiest(c Conn) Conn {
 
 // ErrAlone means that the peer knows nothing of bundles.
 var ErrAlone = errAlone
+
+// MaxWindows bounds the windows of a listener's connections.
+const MaxWindows = maxWindows
+
+// Windows counts what connections have been given of MaxWindows.
+type Windows struct{ windows }
+
+// Allow reports whether a connection, the first of a bundle, may have a window that is so much larger.
+func (w *Windows) Allow(c Conn, more uint64) bool {
+	return w.allow(c.(*bundle).conns[0].conn.(*conn).c, more)
+}

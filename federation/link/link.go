@@ -115,8 +115,8 @@ type Peer struct {
 
 // Stats are the figures of a connection since it was made. Lost is an estimate.
 //
-// Times are zero as long as nothing is measured. Of a bundle they are the sums over its connections, those included that have ended, and RTT and MinRTT are
-// the best of the present ones.
+// Times are zero as long as nothing is measured. Of a bundle they are the sums over its connections, those
+// included that have ended, and RTT and MinRTT are the best of the present ones.
 type Stats struct {
 	RTT, MinRTT            time.Duration
 	Sent, Received, Lost   uint64 // bytes, without UDP headers

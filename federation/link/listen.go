@@ -44,6 +44,7 @@ func Listen(addr string, opt Options) (*Listener, error) {
 			continue
 		}
 		conf := config()
+		conf.AllowConnectionWindowIncrease = new(windows).allow
 		if opt.Qlog != nil {
 			conf.Tracer = opt.Qlog.tracer
 		}

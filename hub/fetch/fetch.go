@@ -40,6 +40,7 @@ type Options struct {
 // Counters are what a fetcher did since it was opened.
 type Counters struct {
 	Bytes     int64 // fetched from sites
+	Came      int64 // bytes that sites sent for that, with what came twice or in vain
 	Fragments int64 // fetched and stored
 	Preempted int64 // bulk transfers that made room for something more urgent
 	Failures  int64 // transfers that failed, to be tried again
@@ -58,7 +59,7 @@ type Fetcher struct {
 	revoked  func(branchline.SiteID) (bool, error)
 	changed  func(Job)
 	moved    func(branchline.StreamID, branchline.TimeRange)
-	counters struct{ bytes, fragments, preempted, failures atomic.Int64 }
+	counters struct{ bytes, came, fragments, preempted, failures atomic.Int64 }
 
 	mu     sync.Mutex
 	jobs   map[string]*Job
@@ -129,7 +130,7 @@ func Open(opt Options) (*Fetcher, error) {
 // Counters returns what the fetcher did so far.
 func (f *Fetcher) Counters() Counters {
 	return Counters{
-		Bytes: f.counters.bytes.Load(), Fragments: f.counters.fragments.Load(),
+		Bytes: f.counters.bytes.Load(), Came: f.counters.came.Load(), Fragments: f.counters.fragments.Load(),
 		Preempted: f.counters.preempted.Load(), Failures: f.counters.failures.Load(),
 	}
 }

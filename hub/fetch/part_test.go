@@ -46,7 +46,7 @@ func TestPartsCostWhatArrives(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			src := &silent{}
-			tk := &task{crew: newCrew(src, clock.Clock{})}
+			tk := &task{crew: newCrew(src, clock.Clock{}, new(atomic.Int64))}
 			st := &segmentTransfer{task: tk, parts: []*part{c.part}}
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/branchline-video/branchline"
@@ -46,6 +47,7 @@ type lanes interface{ Lanes() int }
 type crew struct {
 	src   branchline.Source
 	clock clock.Clock
+	came  *atomic.Int64 // bytes, the fetcher's
 	work  sync.WaitGroup
 
 	mu      sync.Mutex
@@ -56,8 +58,8 @@ type crew struct {
 	rate    float64 // bytes a second that a stream brings; 0: not known
 }
 
-func newCrew(src branchline.Source, clock clock.Clock) *crew {
-	return &crew{src: src, clock: clock, room: memory}
+func newCrew(src branchline.Source, clock clock.Clock, came *atomic.Int64) *crew {
+	return &crew{src: src, clock: clock, came: came, room: memory}
 }
 
 // order is what a task has a crew bring. The crew's mu guards it.

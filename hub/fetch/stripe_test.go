@@ -7,6 +7,7 @@ import (
 	"io"
 	"iter"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -160,7 +161,7 @@ func TestStripe(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t, nil)
 			b := &branch{Store: recorded(t), lanes: c.lanes, life: c.life, wanted: c.wanted, full: make(chan struct{})}
-			tk := &task{stream: door, span: span(0, 100), take: takeWhole, crew: newCrew(b, clock.Clock{})}
+			tk := &task{stream: door, span: span(0, 100), take: takeWhole, crew: newCrew(b, clock.Clock{}, new(atomic.Int64))}
 			if _, err := f.fetcher.bring(t.Context(), tk); err != nil {
 				t.Fatal(err)
 			}
