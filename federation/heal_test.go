@@ -229,7 +229,7 @@ func TestFlapping(t *testing.T) {
 			}
 			<-time.After(20 * time.Second)
 			whole := wire(func() { <-time.After(10 * time.Second) })
-			asked := b.asked
+			_, asked, _ := b.counts()
 			flapping := wire(func() {
 				for range 100 {
 					b.set(func() { b.cut = [2]bool{true, true} })
@@ -239,10 +239,11 @@ func TestFlapping(t *testing.T) {
 				}
 			})
 			resent := flapping/whole - 1
+			links, asked2, _ := b.counts()
 			t.Logf("seed %d: %d links, %d fetches broken, %.2f %% more on the wire than over a whole link",
-				seed, b.links, b.asked-asked, 100*resent)
-			if b.links != 1 || b.asked != asked {
-				t.Errorf("seed %d: %d links and %d broken fetches, want that the first go on", seed, b.links, b.asked-asked)
+				seed, links, asked2-asked, 100*resent)
+			if links != 1 || asked2 != asked {
+				t.Errorf("seed %d: %d links and %d broken fetches, want that the first go on", seed, links, asked2-asked)
 			}
 			if resent > 0.02 {
 				t.Errorf("seed %d: QUIC sent %.2f %% of the bytes again, at most 2 %% allowed", seed, 100*resent)
@@ -251,12 +252,18 @@ func TestFlapping(t *testing.T) {
 	}
 }
 
+// counts returns how many links and fetches were begun, and the bytes of the fetches.
+func (b *branch) counts() (links, asked int, got int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.links, b.asked, b.got
+}
+
 // figures returns how many bytes arrived at the hub, with all headers, and how many of the fetches.
 func (b *branch) figures() (arrived, got int64) {
 	b.set(func() { arrived = int64(b.arrived) })
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return arrived, b.got
+	_, _, got = b.counts()
+	return arrived, got
 }
 
 // TestRebinding restarts the NAT before the edge in the middle of a fetch, again and again: the same
@@ -273,12 +280,13 @@ func TestRebinding(t *testing.T) {
 				b.rebind()
 				worst = max(worst, b.next(t, time.Minute))
 			}
-			t.Logf("seed %d: 5 rebindings, first new byte after %v at most, %d links", seed, worst, b.links)
+			links, _, _ := b.counts()
+			t.Logf("seed %d: 5 rebindings, first new byte after %v at most, %d links", seed, worst, links)
 			if worst > 2*time.Second {
 				t.Errorf("seed %d: the first new byte comes %v after a rebinding", seed, worst)
 			}
-			if b.links != 1 {
-				t.Errorf("seed %d: %d links were made, want that the first goes on", seed, b.links)
+			if links != 1 {
+				t.Errorf("seed %d: %d links were made, want that the first goes on", seed, links)
 			}
 		})
 	}
@@ -293,9 +301,10 @@ func TestLossy(t *testing.T) {
 			inWeather(t, w, func(t *testing.T, b *branch) {
 				const minutes = 2
 				<-time.After(minutes * time.Minute)
-				t.Logf("seed %d, quiet %v: %d links, %.1f MB in %d minutes", seed, quiet, b.links, float64(b.got)/1e6, minutes)
-				if b.links != 1 {
-					t.Errorf("seed %d, quiet %v: %d links at 3 %% loss, want that the first goes on", seed, quiet, b.links)
+				links, _, got := b.counts()
+				t.Logf("seed %d, quiet %v: %d links, %.1f MB in %d minutes", seed, quiet, links, float64(got)/1e6, minutes)
+				if links != 1 {
+					t.Errorf("seed %d, quiet %v: %d links at 3 %% loss, want that the first goes on", seed, quiet, links)
 				}
 			})
 		}
