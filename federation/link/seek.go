@@ -81,8 +81,13 @@ func (s *seeking) seek(ctx context.Context, running *sync.WaitGroup) error {
 	}
 }
 
+// run knocks until the hub answers or ctx ends, also where there is nothing to knock from for a while.
 func (s *seeking) run(ctx context.Context, k *knocking) {
-	k.err = s.knock(ctx)
+	for {
+		if k.err = s.knock(ctx); k.err == nil || !within(ctx, knockEvery) {
+			break
+		}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.round = nil

@@ -3,6 +3,7 @@ package link
 import (
 	"cmp"
 	"context"
+	"errors"
 	"net"
 	"slices"
 	"sync"
@@ -293,6 +294,9 @@ func (w *ways) equip(way int) {
 	}
 }
 
+// errUnreached means that the hub could be asked by no way, as when all interfaces are down.
+var errUnreached = errors.New("no way has a socket that works")
+
 // knock returns when the hub answers by any way, which is then taken to work.
 func (w *ways) knock(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
@@ -314,7 +318,7 @@ func (w *ways) knock(ctx context.Context) error {
 		}
 	}
 	if answered < 0 {
-		return ctx.Err()
+		return cmp.Or(ctx.Err(), errUnreached)
 	}
 	w.works(answered)
 	return nil
