@@ -2,6 +2,7 @@ package link
 
 import (
 	"context"
+	"errors"
 	"net"
 	"slices"
 	"sync"
@@ -53,6 +54,9 @@ func (o Options) outward(addr *net.UDPAddr) (*endpoint, error) {
 	e.seeking, e.outlet = s, out
 	return e, nil
 }
+
+// errUnreached means that the hub could be asked by no way, as when all interfaces are down.
+var errUnreached = errors.New("no way has a socket that works")
 
 // seek returns when the hub has answered a knock; its error is ctx's.
 func (s *seeking) seek(ctx context.Context, running *sync.WaitGroup) error {

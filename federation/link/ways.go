@@ -3,7 +3,6 @@ package link
 import (
 	"cmp"
 	"context"
-	"errors"
 	"net"
 	"slices"
 	"sync"
@@ -293,9 +292,6 @@ func (w *ways) equip(way int) {
 		}
 	}
 }
-
-// errUnreached means that the hub could be asked by no way, as when all interfaces are down.
-var errUnreached = errors.New("no way has a socket that works")
 
 // knock returns when the hub answers by any way, which is then taken to work.
 func (w *ways) knock(ctx context.Context) error {

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/branchline-video/branchline"
-	"github.com/branchline-video/branchline/federation/budget"
 )
 
 // readSize is how much is read of a stream at once, at most.
@@ -152,11 +151,10 @@ func (b *bite) fetch(ctx context.Context, c *crew) error {
 	stream, stop := context.WithCancel(ctx)
 	defer stop()
 	body, err := c.src.Fetch(stream, b.st.seg.ID, c.begin(b, stop))
-	var refusal *budget.Refusal
 	switch {
 	case err == nil:
 		defer body.Close()
-	case errors.Is(err, branchline.ErrBusy) && !errors.As(err, &refusal):
+	case errors.Is(err, branchline.ErrBusy):
 		err = fmt.Errorf("%w: %w", errAway, err)
 	}
 	buf := make([]byte, readSize)
