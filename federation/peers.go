@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
 
 	"github.com/branchline-video/branchline"
 	"github.com/branchline-video/branchline/federation/identity"
@@ -82,9 +83,10 @@ type Peers struct {
 	enrolling *places[netip.Prefix]
 	measured  measured
 
-	mu      sync.Mutex
-	links   map[branchline.SiteID]*peer
-	denials map[branchline.SiteID]*denials
+	mu       sync.Mutex
+	links    map[branchline.SiteID]*peer
+	denials  map[branchline.SiteID]*denials
+	renewals map[branchline.SiteID]*rate.Limiter
 }
 
 type peer struct {
@@ -115,6 +117,7 @@ func OpenPeers(cfg PeersConfig) (*Peers, error) {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	p := &Peers{cfg: cfg, links: make(map[branchline.SiteID]*peer), denials: make(map[branchline.SiteID]*denials),
+		renewals:  make(map[branchline.SiteID]*rate.Limiter),
 		pending:   newPlaces[branchline.SiteID](maxPending, maxPendingOf),
 		enrolling: newPlaces[netip.Prefix](maxEnrolling, maxEnrollingFrom)}
 	l, err := link.Listen(cfg.Addr, link.Options{

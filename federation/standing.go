@@ -24,6 +24,10 @@ const (
 	deniedEvery = 10 * time.Second
 	// refreshAgain is the pause before an edge that was asked to renew is asked again.
 	refreshAgain = time.Minute
+	// renewBurst and renewEvery bound how often a site's certificate is renewed: each time the hub's list of sites is
+	// written as a whole and synced. An edge renews once in weeks, and again when an answer was lost.
+	renewBurst = 10
+	renewEvery = 10 * time.Second
 	// maxDenied bounds the text of a denied call, in bytes.
 	maxDenied = 300
 )
@@ -186,8 +190,12 @@ func claimed(back *wire.ReturnRequest) branchline.SiteID {
 }
 
 // renew gives the linked node a fresh certificate, by which the link is judged from now on: a long-lived link
-// outlives the certificate with which it was made. It gives none to a node that was quarantined just now.
+// outlives the certificate with which it was made. It gives none to a node that was quarantined just now, and to none
+// too often.
 func (p *Peers) renew(l *peer, csr []byte) (identity.Certificate, error) {
+	if !p.mayRenew(l.remote.Site()) {
+		return identity.Certificate{}, fmt.Errorf("renew certificate: asked for too often: %w", branchline.ErrBusy)
+	}
 	if err := p.cfg.Authority.Good(p.leafOf(l), l.instance); err != nil {
 		return identity.Certificate{}, err // the link is about to end
 	}
@@ -198,6 +206,17 @@ func (p *Peers) renew(l *peer, csr []byte) (identity.Certificate, error) {
 		p.mu.Unlock()
 	}
 	return c, err
+}
+
+func (p *Peers) mayRenew(site branchline.SiteID) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	limit := p.renewals[site]
+	if limit == nil {
+		limit = rate.NewLimiter(rate.Every(renewEvery), renewBurst)
+		p.renewals[site] = limit
+	}
+	return limit.AllowN(p.cfg.Clock.Now(), 1)
 }
 
 func (p *Peers) leafOf(l *peer) []byte {

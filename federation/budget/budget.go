@@ -92,6 +92,7 @@ type Budget struct {
 	waiting  [classes][]*waiter
 	alarm    *time.Timer // nil: none is set
 	starved  bool        // something waited for the path since the last look
+	shared   bool        // something waited for nothing but what is allowed since then
 	delay    delay
 	path     bucket // what the line takes without a queue; binds what is less urgent than live
 	allow    bucket // what the schedule and the quota allow; binds all but control
@@ -289,10 +290,9 @@ func (b *Budget) dispatch(now time.Time) {
 func (b *Budget) ready(class Class) time.Duration {
 	wait := b.allow.wait()
 	if class > Live {
-		if path := b.path.wait(); path > 0 {
-			b.starved = true
-			wait = max(wait, path)
-		}
+		path := b.path.wait()
+		b.starved, b.shared = b.starved || path > 0, b.shared || path == 0 && wait > 0
+		wait = max(wait, path)
 	}
 	return wait
 }

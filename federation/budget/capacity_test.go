@@ -30,3 +30,50 @@ func TestShareOfALongFastLine(t *testing.T) {
 			})
 	}
 }
+
+// TestShareOfALineThatRecovers has a share in percent of a line that is bad for a while. When it is good again that is
+// found out, though all that is sent is a share of what it could when it was bad; and the share is kept to meanwhile.
+func TestShareOfALineThatRecovers(t *testing.T) {
+	l := &line{rate: 5e6 / 8, idle: 40 * time.Millisecond, tax: 1}
+	set := func(rate float64) {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.flow()
+		l.rate = rate
+	}
+	world(t, budget.Config{Schedule: always(budget.Limit{Percent: 80})}, l,
+		func(ctx context.Context, b *budget.Budget) {
+			var sent atomic.Int64
+			for range 4 {
+				go passing(ctx, b, l, budget.Backfill, &sent)
+			}
+			rate := func(while time.Duration) float64 {
+				before := l.sample().Sent
+				wait(while)
+				return float64(l.sample().Sent-before) * 8 / while.Seconds()
+			}
+			wait(time.Minute)
+			set(3e6 / 8)
+			wait(25 * time.Minute)
+			if c, got := b.State().Capacity, rate(10*time.Minute); c > 3_300_000 || got > 1.02*0.8*float64(c) {
+				t.Errorf("measured %v of 3 Mbit/s, sent %.2f Mbit/s at 80 %%", c, got/1e6)
+			}
+			set(5e6 / 8)
+			wait(25 * time.Minute)
+			if c, got := b.State().Capacity, rate(time.Minute); c < 4_500_000 || got < 3.6e6 || got > 4.2e6 {
+				t.Errorf("measured %v of 5 Mbit/s again, sent %.1f Mbit/s at 80 %%", c, got/1e6)
+			}
+		})
+}
+
+// TestPacketsCountedAnew has a link of which the system's counter of packets begins again at zero, as it has 32 bits.
+func TestPacketsCountedAnew(t *testing.T) {
+	b := open(t, budget.Config{Quota: budget.Quota{Bytes: 1e12}})
+	s := budget.Sample{Sent: 1000, Packets: 1<<32 - 1}
+	b.Attach(func() budget.Sample { return s })
+	before := b.State().Used
+	s = budget.Sample{Sent: 3000, Packets: 1}
+	if got := b.State(); got.Used-before != 2000 || got.Capacity != 0 {
+		t.Errorf("%d bytes are counted of 2000", got.Used-before)
+	}
+}

@@ -22,6 +22,10 @@ const (
 	settleRounds    = 3 // so many in which it does not grow make the first capacity
 	capacityBucket  = 5 * time.Minute
 	capacityBuckets = 4
+	// Where something has waited for its share of the capacity for doubtAfter, and the line was never full, the line
+	// may be another by now: there is no limit until its capacity has ceased to grow, for at most anewTime.
+	doubtAfter = capacityBuckets * capacityBucket
+	anewTime   = 10 * time.Second
 	// mostBehind is how long the clock may be before the month that is counted.
 	mostBehind = 31 * 24 * time.Hour
 	// newsFrom is by what share the capacity has to change to be kept.
@@ -42,6 +46,7 @@ type count struct {
 	start, end time.Time // of the month
 	used       int64     // in it
 	behind     time.Time // the clock is before that month since then, as it tells itself
+	former     month     // after which the clock has left out one or more; zero: it went from month to month
 
 	full    bool // the line was, since began
 	began   time.Time
@@ -50,6 +55,8 @@ type count struct {
 	steady  int    // measurements since
 	buckets [capacityBuckets]Rate
 	turned  time.Time
+	seen    time.Time // when the line was last full
+	anew    time.Time // since then it is found out what the line can do by now; zero: it is not
 
 	kept record // as in the file
 	when time.Time
@@ -61,6 +68,13 @@ type record struct {
 	Capacity Rate      `json:"capacityBits"`        // bits a second
 	Month    time.Time `json:"month,omitzero"`      // its beginning
 	Used     int64     `json:"usedBytes,omitempty"` // in it; after a crash up to a thousandth of the quota too much
+	Former   month     `json:"former,omitzero"`     // see count
+}
+
+// month is what was sent in one of the quota's.
+type month struct {
+	Start time.Time `json:"month"`
+	Used  int64     `json:"usedBytes"`
 }
 
 // open reads the file and begins to count.
@@ -80,18 +94,24 @@ func (c *count) open(path string, now time.Time) error {
 		return fmt.Errorf("read what the uplink has sent from %s: %w; without the file it counts from zero", path, err)
 	}
 	c.buckets[0], c.turned = c.kept.Capacity, now
-	if c.kept.Month.After(c.start) { // the clock is behind, as of a box without a battery that has just started
+	if !c.kept.Month.IsZero() { // whatever the clock says of a box without a battery that has just started
 		c.start, c.end = c.quota.Month(c.kept.Month, c.zone)
-	}
-	if !c.kept.Month.Before(c.start) && c.kept.Month.Before(c.end) {
-		c.used = c.kept.Used
+		c.used, c.former = c.kept.Used, c.kept.Former
+		c.turn(now)
 	}
 	return nil
 }
 
 // turn begins the next month when it is time. While the clock is before the month it goes on with that, so that a
-// clock that is behind for a while forgets nothing; for at most mostBehind, as the clock may have been ahead.
+// clock that is behind for a while forgets nothing; for at most mostBehind, as the clock may have been ahead. That it
+// was is sure if it had left out a month and is back in the one before: that goes on.
 func (c *count) turn(now time.Time) {
+	if !c.former.Start.IsZero() {
+		if start, end := c.quota.Month(now, c.zone); c.former.Start.Equal(start) {
+			c.start, c.end = start, end
+			c.used, c.former = c.used+c.former.Used, month{}
+		}
+	}
 	switch {
 	case !now.Before(c.start):
 		c.behind = time.Time{}
@@ -101,8 +121,12 @@ func (c *count) turn(now time.Time) {
 	if now.Before(c.end) && (c.behind.IsZero() || now.Sub(c.behind) < mostBehind) {
 		return
 	}
+	before, end := month{c.start, c.used}, c.end
 	c.start, c.end = c.quota.Month(now, c.zone)
-	c.used, c.behind = 0, time.Time{}
+	c.used, c.behind, c.former = 0, time.Time{}, month{}
+	if c.start.After(end) {
+		c.former = before
+	}
 }
 
 // sent counts bytes that were sent.
@@ -148,11 +172,31 @@ func (c *count) measure(now time.Time, full bool) {
 		copy(c.buckets[1:], c.buckets[:])
 		c.buckets[0], c.turned = 0, now
 	}
-	c.began, c.at = now, c.total
-	if c.capacity() == 0 && !c.settled(rate) {
+	c.began, c.at, c.seen = now, c.total, now
+	switch {
+	case !c.anew.IsZero():
+		if c.settled(rate) {
+			c.anew = time.Time{}
+		}
+	case c.capacity() == 0 && !c.settled(rate):
 		return
 	}
 	c.buckets[0] = max(c.buckets[0], rate)
+}
+
+// doubt has it found out anew what the line can do, if that was not seen for long because something waits for nothing
+// but its share of what the line once could.
+func (c *count) doubt(now time.Time, shared bool) {
+	switch {
+	case c.seen.IsZero():
+		c.seen = now
+	case !c.anew.IsZero():
+		if now.Sub(c.anew) >= anewTime {
+			c.anew, c.seen = time.Time{}, now
+		}
+	case shared && c.capacity() > 0 && now.Sub(c.seen) >= doubtAfter:
+		c.anew, c.best, c.steady = now, 0, 0
+	}
 }
 
 // settled reports whether the rate has ceased to grow. Before that it is not the line's: a share of it would be the
@@ -178,7 +222,7 @@ func (c *count) due(now time.Time, last bool) (record, bool) {
 	r := record{Capacity: c.capacity()}
 	changed := float64(max(r.Capacity, c.kept.Capacity)) > (1+newsFrom)*float64(min(r.Capacity, c.kept.Capacity))
 	if c.quota.Bytes > 0 {
-		r.Month, r.Used = c.start, c.used
+		r.Month, r.Used, r.Former = c.start, c.used, c.former
 		lately := max(c.used-c.then, 0) // since the last look, a second ago
 		if !last {
 			r.Used += max(c.quota.Bytes/keepShare, 4*lately)

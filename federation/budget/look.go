@@ -24,7 +24,10 @@ func (b *Budget) lookNow(now time.Time) {
 		if s.Sent < t.last.Sent { // another look was later
 			continue
 		}
-		bytes := s.Sent - t.last.Sent + packetCost*(s.Packets-t.last.Packets)
+		bytes := s.Sent - t.last.Sent
+		if s.Packets > t.last.Packets { // the system counts those of TCP in 32 bits
+			bytes += packetCost * (s.Packets - t.last.Packets)
+		}
 		if b.count.sent(now, bytes); s.RTT > 0 && bytes >= most {
 			rtt, most = s.RTT, bytes
 		}
@@ -32,7 +35,8 @@ func (b *Budget) lookNow(now time.Time) {
 	}
 	b.delay.observe(now, rtt, b.count.total, b.starved)
 	b.count.measure(now, b.starved && b.path.rate > 0)
-	b.starved = false
+	b.count.doubt(now, b.shared && b.limit.Percent > 0 && b.cfg.Capacity == 0)
+	b.starved, b.shared = false, false
 	b.settle(now)
 	b.setRates(now)
 	b.dispatch(now)
@@ -61,6 +65,9 @@ func (b *Budget) setRates(now time.Time) {
 	b.allow.fill(now)
 	b.path.rate = b.delay.now(now)
 	rate := b.rate()
+	if !b.count.anew.IsZero() && b.limit.Percent > 0 && !b.count.spent() {
+		rate = Unlimited
+	}
 	b.allow.rate = max(rate.bytes(), 0)
 	b.free.Store(rate == Unlimited && b.path.rate == 0 && b.delay.known && !b.count.spent())
 }

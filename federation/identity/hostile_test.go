@@ -77,6 +77,32 @@ func TestQuarantineIsWrittenSeldom(t *testing.T) {
 	}
 }
 
+// TestQuarantineIsReadSeldom: as long as there is nothing to write down of a quarantined node that comes again, the
+// list is not locked for it either, which others need.
+func TestQuarantineIsReadSeldom(t *testing.T) {
+	s := newStage(t)
+	leaf := s.node.Certificate().Raw
+	s.want("the first", s.greet(leaf, 1, 5, false), nil)
+	s.want("its copy", s.greet(leaf, 2, 5, true), branchline.ErrBusy)
+	s.want("the copy again", s.greet(leaf, 2, 5, true), ErrQuarantined)
+	unlock, err := lock(s.a.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	greeted := make(chan error)
+	go func() { greeted <- s.greet(leaf, 2, 5, true) }()
+	select {
+	case err := <-greeted:
+		s.want("while the list is locked", err, ErrQuarantined)
+	case <-time.After(10 * time.Second):
+		t.Error("a quarantined node waits for the lock of the list")
+		defer func() { <-greeted }()
+	}
+	if err := unlock(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestWaitingIsWrittenSeldom does the same with one that waits for approval.
 func TestWaitingIsWrittenSeldom(t *testing.T) {
 	s := newStage(t)

@@ -119,11 +119,11 @@ func (a *Authority) Greet(g Greeting) error {
 	}
 	switch q := r.Quarantine; {
 	case q != nil && q.Ended.IsZero():
-		return a.held(site, s, ErrQuarantined)
+		return a.held(r, s, ErrQuarantined)
 	case q.lets(s.Instance):
 		return a.remember(site, seen, s)
 	case older(c, r):
-		return a.held(site, s, ErrSuperseded)
+		return a.held(r, s, ErrSuperseded)
 	}
 	if s.Instance == 0 && seen.Instance != 0 && g.Linked && bytes.Equal(seen.Key, s.Key) {
 		return fmt.Errorf("site %s: another node of it is linked, and this one does not tell which it is: %w", site,
@@ -204,26 +204,35 @@ func host(addr string) string {
 	return addr
 }
 
-// held notes that the node was there, for the operator who has to choose, and returns why.
-func (a *Authority) held(site branchline.SiteID, s sighting, why error) error {
-	err := a.change(site, func(r *record) error {
-		if r.Quarantine == nil {
-			return errUnchanged
+// held notes that the node was there, for the operator who has to choose, and returns why. r is the site's entry as
+// last read: whoever comes again and again has the file read and locked as seldom as written.
+func (a *Authority) held(r record, s sighting, why error) error {
+	if r.Quarantine.notes(s) {
+		err := a.change(r.Name, func(r *record) error {
+			if !r.Quarantine.notes(s) {
+				return errUnchanged
+			}
+			r.Quarantine = r.Quarantine.note(s)
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("note node of site %s: %w", r.Name, err)
 		}
-		i := slices.IndexFunc(r.Quarantine.Nodes, func(o sighting) bool { return o.Instance == s.Instance })
-		if i >= 0 && host(r.Quarantine.Nodes[i].Addr) == host(s.Addr) && s.At.Sub(r.Quarantine.Nodes[i].At) < seenAgain {
-			return errUnchanged
-		}
-		if since := s.At.Sub(r.Quarantine.Nodes[0].At); i < 0 && since >= 0 && since < noteEvery {
-			return errUnchanged
-		}
-		r.Quarantine = r.Quarantine.note(s)
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("note node of site %s: %w", site, err)
 	}
-	return fmt.Errorf("site %s: %w", site, why)
+	return fmt.Errorf("site %s: %w", r.Name, why)
+}
+
+// notes reports whether it is to be written down that the node has come; q may be nil.
+func (q *quarantine) notes(s sighting) bool {
+	if q == nil {
+		return false
+	}
+	i := slices.IndexFunc(q.Nodes, func(o sighting) bool { return o.Instance == s.Instance })
+	if i >= 0 {
+		return host(q.Nodes[i].Addr) != host(s.Addr) || s.At.Sub(q.Nodes[i].At) >= seenAgain
+	}
+	since := s.At.Sub(q.Nodes[0].At)
+	return since < 0 || since >= noteEvery
 }
 
 // lastSeen returns the node of the site that was last let in.

@@ -12,6 +12,8 @@ import (
 	"io"
 	"sync"
 	"time"
+
+	"github.com/branchline-video/branchline"
 )
 
 // A connection joins a bundle with a stream of kind join, which is the first on it: the ticket and the
@@ -36,6 +38,9 @@ const (
 	// maxJoined bounds the connections of all bundles of a listener beyond the first of each: 64 sites in
 	// full transfer at a high loss. Each costs some tens of kilobytes, and what is under way on it.
 	maxJoined = 4096
+	// maxJoinedOf bounds those of one site, so that it takes nobody's place: of its link, and of one that has not been
+	// noticed to be gone.
+	maxJoinedOf = 2 * MaxConnections
 	// The reasons to refuse, as in the wire format.
 	codeDenied Code = 4
 	codeBusy   Code = 7
@@ -140,9 +145,10 @@ type bundles struct {
 	joins joins
 	work  sync.WaitGroup
 
-	mu     sync.Mutex
-	of     map[ticket]*bundle
-	joined int
+	mu       sync.Mutex
+	of       map[ticket]*bundle
+	joined   int
+	joinedOf map[branchline.SiteID]int
 }
 
 // found makes the first connection of a peer a bundle.
@@ -239,15 +245,19 @@ func sameKey(a, b []byte) bool {
 	return err == nil && bytes.Equal(one.RawSubjectPublicKeyInfo, other.RawSubjectPublicKeyInfo)
 }
 
-// enter adds the connection to the bundle, within the listener's limit.
+// enter adds the connection to the bundle, within the listener's limits.
 func (l *bundles) enter(b *bundle, j *joined) error {
-	if !l.room() {
-		return fmt.Errorf("the hub has %d connections: %w", maxJoined, errNoRoom)
+	site := b.peer.Site
+	if !l.room(site) {
+		return fmt.Errorf("the hub has %d connections, or %d of this site: %w", maxJoined, maxJoinedOf, errNoRoom)
 	}
 	left := func() {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		l.joined--
+		if l.joinedOf[site]--; l.joinedOf[site] == 0 {
+			delete(l.joinedOf, site)
+		}
 	}
 	j.conn = &counted{Conn: j.conn, left: left}
 	err := b.add(j)
@@ -259,13 +269,17 @@ func (l *bundles) enter(b *bundle, j *joined) error {
 	return nil
 }
 
-func (l *bundles) room() bool {
+func (l *bundles) room(site branchline.SiteID) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.joined >= maxJoined {
+	if l.joined >= maxJoined || l.joinedOf[site] >= maxJoinedOf {
 		return false
 	}
+	if l.joinedOf == nil {
+		l.joinedOf = make(map[branchline.SiteID]int)
+	}
 	l.joined++
+	l.joinedOf[site]++
 	return true
 }
 

@@ -141,8 +141,8 @@ func (l *Listener) Close() error {
 	l.once.Do(func() {
 		close(l.closing)
 		l.end = errors.Join(l.l.Close(), l.closeSockets())
+		l.running.Wait() // what was just being accepted is the bundles' by then
 		l.bundles.close()
-		l.running.Wait()
 	})
 	return l.end
 }

@@ -2,6 +2,7 @@ package link
 
 import (
 	"context"
+	"errors"
 	"net"
 	"slices"
 	"sync"
@@ -54,6 +55,9 @@ func (o Options) outward(addr *net.UDPAddr) (*endpoint, error) {
 	return e, nil
 }
 
+// errUnreached means that the hub could be asked by no way, as when all interfaces are down.
+var errUnreached = errors.New("no way has a socket that works")
+
 // seek returns when the hub has answered a knock; its error is ctx's.
 func (s *seeking) seek(ctx context.Context, running *sync.WaitGroup) error {
 	s.mu.Lock()
@@ -81,8 +85,13 @@ func (s *seeking) seek(ctx context.Context, running *sync.WaitGroup) error {
 	}
 }
 
+// run knocks until the hub answers or ctx ends, also where there is nothing to knock from for a while.
 func (s *seeking) run(ctx context.Context, k *knocking) {
-	k.err = s.knock(ctx)
+	for {
+		if k.err = s.knock(ctx); k.err == nil || !within(ctx, knockEvery) {
+			break
+		}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.round = nil

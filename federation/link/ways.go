@@ -314,7 +314,7 @@ func (w *ways) knock(ctx context.Context) error {
 		}
 	}
 	if answered < 0 {
-		return ctx.Err()
+		return cmp.Or(ctx.Err(), errUnreached)
 	}
 	w.works(answered)
 	return nil

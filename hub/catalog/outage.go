@@ -3,6 +3,7 @@ package catalog
 import (
 	"bytes"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -14,6 +15,9 @@ import (
 // MaxOutages bounds the outages that are remembered of a site, beside [Memory]: a link that comes and goes
 // every few seconds makes some 10,000 a day. The oldest go first.
 const MaxOutages = 10_000
+
+// clockSlack is how long before a link came up its site may have been heard of last.
+const clockSlack = time.Minute
 
 // Outage is time in which a site was not linked. An open one goes on; its End is then the present.
 type Outage struct {
@@ -78,7 +82,12 @@ func (c *Catalog) linkUp(tx *index.Tx, site branchline.SiteID, at time.Time) err
 	if err != nil {
 		return err
 	}
-	if last.Open {
+	switch {
+	case last.Open && last.Start.After(at): // the clock was ahead then
+		if err := remove(tx, prefix, last); err != nil {
+			return err
+		}
+	case last.Open:
 		last.Open, last.End = false, later(last.Start, at)
 		if why := whyOf(last.Cause); why.State == undecided {
 			why.State = linkDownState
@@ -112,7 +121,10 @@ func (c *Catalog) LinkDown(site branchline.SiteID, at time.Time, why Why) error 
 		if err := load(tx, tableSite+string(site), &rec); err != nil || !rec.Linked {
 			return ignoreNotFound(err)
 		}
-		return c.linkDown(tx, site, later(rec.Since, at), why)
+		if rec.Since.Sub(at) < clockSlack { // else the clock was ahead when the link came
+			at = later(rec.Since, at)
+		}
+		return c.linkDown(tx, site, at, why)
 	})
 	if err != nil {
 		return fmt.Errorf("record link down of %s: %w", site, err)
@@ -128,6 +140,11 @@ func (c *Catalog) linkDown(tx *index.Tx, site branchline.SiteID, at time.Time, w
 	}
 	prefix := rangePrefix(tableOutage, string(site))
 	if err := forget(tx, prefix, at.Add(-Memory)); err != nil {
+		return err
+	}
+	// What the clock recorded while it was ahead would stand behind this one, and hide that it goes on.
+	ahead := branchline.TimeRange{Start: later(at, c.clock.Now()), End: time.Unix(0, math.MaxInt64)}
+	if err := cut(tx, prefix, ahead); err != nil {
 		return err
 	}
 	outage := entry{TimeRange: branchline.TimeRange{Start: at, End: at}, Open: true, Cause: why.cause()}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -92,27 +93,50 @@ func (b *bite) left(now time.Time, usual float64) time.Duration {
 // bring brings the bite, asking anew for the rest, from the byte on at which it stopped, when a connection
 // ends and the link goes on, and after a while if the site is busy.
 func (b *bite) bring(ctx context.Context, c *crew) error {
-	for try := 1; ; try++ {
+	for try, away := 1, 0; ; try++ {
 		from := b.pos
 		err := b.fetch(ctx, c)
 		if b.pos-from >= leastBite {
 			try = 1
 		}
+		if b.pos > from {
+			away = 0
+		}
 		switch {
 		case err == nil:
+			c.another()
 			return nil
 		case ctx.Err() != nil || errors.Is(err, errStore):
 			return err
-		case errors.Is(err, branchline.ErrBusy) && c.tooMany():
+		case errors.Is(err, errAway) && away < maxAway && c.tooMany():
 			select {
 			case <-time.After(busyPause):
-				try--
+				try, away = try-1, away+1
 			case <-ctx.Done():
 				return ctx.Err()
 			}
 		case !errors.Is(err, branchline.ErrUnavailable) || try >= tries:
 			return err
 		}
+	}
+}
+
+// maxAway bounds how often a bite is sent away, one time after the other: ten seconds' worth.
+const maxAway = 100
+
+// errAway is wrapped by the error of a site that does not take a fetch because it has too many. One that it has taken
+// and that it gives nothing of, as its uplink's budget is used up, is no such: it is left alone for a while.
+var errAway = errors.New("the site takes no more fetches")
+
+// another lets there be one stream more, after each has brought a bite, where the site has once sent some away.
+func (c *crew) another() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.most > 0 && rand.IntN(c.most) == 0 {
+		c.most++
+	}
+	if c.most >= mostStreams {
+		c.most = 0
 	}
 }
 
@@ -127,8 +151,11 @@ func (b *bite) fetch(ctx context.Context, c *crew) error {
 	stream, stop := context.WithCancel(ctx)
 	defer stop()
 	body, err := c.src.Fetch(stream, b.st.seg.ID, c.begin(b, stop))
-	if err == nil {
+	switch {
+	case err == nil:
 		defer body.Close()
+	case errors.Is(err, branchline.ErrBusy):
+		err = fmt.Errorf("%w: %w", errAway, err)
 	}
 	buf := make([]byte, readSize)
 	for {
