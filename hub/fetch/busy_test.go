@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/branchline-video/branchline"
-	"github.com/branchline-video/branchline/internal/clock"
 )
 
 // refusing is a branch that takes no more than most fetches at once, or gives nothing of those that it has taken, as
@@ -73,7 +72,7 @@ func TestRefusal(t *testing.T) {
 				began := time.Now()
 				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 				defer cancel()
-				tk := &task{stream: door, span: span(0, 100), take: takeWhole, crew: newCrew(site, clock.Clock{})}
+				tk := aTask(site)
 				_, err := f.fetcher.bring(ctx, tk)
 				tk.crew.work.Wait()
 				if took := time.Since(began); !errors.Is(err, branchline.ErrBusy) || took > 30*time.Second {
@@ -97,7 +96,7 @@ func TestFewAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, nil)
 		site := &refusing{branch: &branch{Store: recorded(t), lanes: 100}, takes: 8}
-		tk := &task{stream: door, span: span(0, 100), take: takeWhole, crew: newCrew(site, clock.Clock{})}
+		tk := aTask(site)
 		if _, err := f.fetcher.bring(t.Context(), tk); err != nil {
 			t.Fatal(err)
 		}

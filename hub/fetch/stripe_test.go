@@ -145,6 +145,13 @@ func recorded(t *testing.T) *segstore.Store {
 	return s
 }
 
+// aTask is one for the first 100 s of a camera, with a crew of its own at the site.
+func aTask(src branchline.Source) *task {
+	return &task{
+		stream: door, span: span(0, 100), take: takeWhole, crew: newCrew(src, clock.Clock{}, new(atomic.Int64)),
+	}
+}
+
 // TestStripe brings one large segment over as many streams as the link carries, while their connections
 // keep dying, and hardly a byte twice.
 func TestStripe(t *testing.T) {
@@ -161,7 +168,7 @@ func TestStripe(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t, nil)
 			b := &branch{Store: recorded(t), lanes: c.lanes, life: c.life, wanted: c.wanted, full: make(chan struct{})}
-			tk := &task{stream: door, span: span(0, 100), take: takeWhole, crew: newCrew(b, clock.Clock{}, new(atomic.Int64))}
+			tk := aTask(b)
 			if _, err := f.fetcher.bring(t.Context(), tk); err != nil {
 				t.Fatal(err)
 			}
