@@ -49,7 +49,7 @@ const briefLife = time.Second
 // errBrief means that no connection is dialled for a while.
 var errBrief = errors.New("the peer has closed connections again that had just joined")
 
-// brief notes connections that the peer takes in and closes at once, as one that was never taken in would not be dialled
+// brief notes connections that the peer takes in and closes at once: one that was never taken in would not be dialled
 // again at once either. The zero value has seen none.
 type brief struct {
 	until time.Time     // no connection before
