@@ -2,6 +2,7 @@ package link
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,9 +16,10 @@ func TestHubThatTakesAndCloses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		first, far := Pipe("berlin", "")
 		b := newBundle(first, ticket{1}, false, nil)
-		dials, keeps := 0, false
+		var dials atomic.Int64
+		var keeps atomic.Bool
 		b.dial = b.patient(func(ctx context.Context, _ bool) (Conn, error) {
-			dials++
+			dials.Add(1)
 			c, far := Pipe("berlin", "")
 			go func() {
 				s, err := far.AcceptStream(ctx)
@@ -26,7 +28,7 @@ func TestHubThatTakesAndCloses(t *testing.T) {
 				}
 				_, _ = s.Read(make([]byte, 1+ticketSize+4))
 				_, _ = s.Write([]byte{joinedAnswer})
-				if <-time.After(100 * time.Millisecond); !keeps {
+				if <-time.After(100 * time.Millisecond); !keeps.Load() {
 					_ = far.Close(CodeLeft, "")
 				}
 			}()
@@ -43,10 +45,10 @@ func TestHubThatTakesAndCloses(t *testing.T) {
 			}
 		}
 		pass(10 * time.Minute)
-		if dials > 20*want {
+		if dials := dials.Load(); dials > 20*want {
 			t.Errorf("%d connections were made in ten minutes to a hub that closes them", dials)
 		}
-		keeps = true
+		keeps.Store(true)
 		pass(2 * maxJoinPause)
 		if has := b.Stats().Connections; has != 1+want {
 			t.Errorf("%d connections with a hub that keeps them, want %d", has, 1+want)
