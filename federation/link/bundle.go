@@ -53,6 +53,7 @@ type bundle struct {
 	stop  bool      // Close was called
 	past  Stats     // of the connections that have ended
 	made  uint64    // connections so far
+	brief brief     // of the connections that were dialled
 	turn  int       // of the next stream among connections that are equally good
 }
 
@@ -63,7 +64,8 @@ type joined struct {
 	small   bool   // it keeps its packets small
 	control Stream // what it joined with; nil for the first
 	open    atomic.Int64
-	leaving bool // takes no new streams; the bundle's mu guards it
+	since   time.Time // it is the bundle's
+	leaving bool      // takes no new streams; the bundle's mu guards it
 	view    sight
 }
 
@@ -86,7 +88,8 @@ var errNoRoom = errors.New("the bundle is over or has all its connections")
 
 // add takes a connection in. It is the bundle's from then on; after an error it stays the caller's.
 func (b *bundle) add(j *joined) error {
-	j.look(clock.Clock{}.Now())
+	j.since = clock.Clock{}.Now()
+	j.look(j.since)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.stop || len(b.conns) == 0 || len(b.conns) >= MaxConnections {
@@ -121,9 +124,13 @@ func (b *bundle) pump(j *joined) {
 // lose notes that a connection has ended.
 func (b *bundle) lose(j *joined, err error) {
 	var e *Error
-	whole := errors.As(err, &e) && e.Conn && e.Remote && e.Code != CodeLeft // the peer has closed the bundle
-	_ = j.conn.Close(0, "")                                                 // it has ended; this gives it back
+	closed := errors.As(err, &e) && e.Conn && e.Remote
+	whole := closed && e.Code != CodeLeft // the peer has closed the bundle
+	_ = j.conn.Close(0, "")               // it has ended; this gives it back
 	b.mu.Lock()
+	if closed && !j.leaving && j.control != nil {
+		b.brief.ended(clock.Clock{}.Now(), j.since)
+	}
 	b.past = sum(b.past, j.conn.Stats())
 	b.conns = slices.DeleteFunc(b.conns, func(o *joined) bool { return o == j })
 	if b.end == nil && (whole || len(b.conns) == 0) {

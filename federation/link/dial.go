@@ -212,7 +212,7 @@ func dialled(c *conn, e *endpoint, addr *net.UDPAddr, opt Options) (*bundle, err
 	more := opt
 	more.TLS = opt.TLS.Clone()
 	more.TLS.NextProtos = []string{opt.Join}
-	b.dial = func(ctx context.Context, small bool) (Conn, error) {
+	b.dial = b.patient(func(ctx context.Context, small bool) (Conn, error) {
 		more := more
 		more.Small, more.known = small || opt.Small, b.passes()
 		by := e
@@ -231,7 +231,7 @@ func dialled(c *conn, e *endpoint, addr *net.UDPAddr, opt Options) (*bundle, err
 			return nil, err
 		}
 		return c, nil
-	}
+	})
 	b.work.Go(b.watch)
 	if b.ways != nil {
 		b.work.Go(func() {
