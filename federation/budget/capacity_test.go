@@ -77,3 +77,31 @@ func TestPacketsCountedAnew(t *testing.T) {
 		t.Errorf("%d bytes are counted of 2000", got.Used-before)
 	}
 }
+
+// TestLineThatBecomesSlowerThanTheLimit: what limits is the schedule, far below what the line takes without a queue,
+// until the line becomes slower than that. Bulk fills it, and its queue stays short.
+func TestLineThatBecomesSlowerThanTheLimit(t *testing.T) {
+	for _, slower := range []float64{3e6, 2e6, 1.5e6, 1e6} {
+		l := &line{rate: 5e6 / 8, idle: 40 * time.Millisecond, tax: 1}
+		world(t, budget.Config{Schedule: always(budget.Limit{Percent: 50})}, l,
+			func(ctx context.Context, b *budget.Budget) {
+				var sent atomic.Int64
+				for range 4 {
+					go passing(ctx, b, l, budget.Backfill, &sent)
+				}
+				wait(time.Minute)
+				l.mu.Lock()
+				l.flow()
+				l.rate = slower / 8
+				l.mu.Unlock()
+				wait(time.Minute)
+				l.longest()
+				before := l.sample().Sent
+				wait(time.Minute)
+				rate := float64(l.sample().Sent-before) * 8 / 60
+				if rtt := l.longest(); rtt > 120*time.Millisecond || rate < 0.9*min(slower, 2.5e6) {
+					t.Errorf("%.1f Mbit/s: a round trip takes %v at most, sent %.2f Mbit/s", slower/1e6, rtt, rate/1e6)
+				}
+			})
+	}
+}

@@ -187,7 +187,11 @@ func (d *delay) adjust(now time.Time, line float64) {
 	}
 	switch {
 	case queue > target && !d.busy && line < d.rate/2 || queue > target && line < leastRate:
-		// It is the queue of others: nothing was sent that could be less.
+		// It is the queue of others: nothing was sent that could be less. Unless it is what another limit let through,
+		// on a line that is slower by now: then this one is to bind again.
+		if line >= leastRate {
+			d.rate = 2 * line
+		}
 	case queue > target:
 		d.slow(now, line, queue-target/2)
 	case d.vain > 0: // the queue is gone
