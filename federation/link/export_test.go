@@ -48,10 +48,10 @@ func Busiest(c Conn) Conn {
 // ErrAlone means that the peer knows nothing of bundles.
 var ErrAlone = errAlone
 
-// MaxWindows bounds the windows of a listener's connections.
-const MaxWindows = maxWindows
+// MaxWindowsOf bounds the windows of a site's connections.
+const MaxWindowsOf = maxWindowsOf
 
-// Windows counts what connections have been given of MaxWindows.
+// Windows counts what connections have been given.
 type Windows struct{ windows }
 
 // Allow reports whether a connection, the first of a bundle, may have a window that is so much larger.

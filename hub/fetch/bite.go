@@ -178,7 +178,7 @@ func (b *bite) fetch(ctx context.Context, c *crew) error {
 		}
 		var n int
 		n, err = body.Read(buf[:min(left, readSize)])
-		c.came.Add(int64(n))
+		c.all.came.Add(int64(n))
 		c.took(b, buf[:n])
 	}
 }

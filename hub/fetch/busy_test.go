@@ -95,7 +95,7 @@ func TestRefusal(t *testing.T) {
 func TestFewAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, nil)
-		site := &refusing{branch: &branch{Store: recorded(t), lanes: 100}, takes: 8}
+		site := &refusing{branch: &branch{Store: recorded(t), lanes: 100}, takes: 2 * leastStreams}
 		tk := aTask(site)
 		if _, err := f.fetcher.bring(t.Context(), tk); err != nil {
 			t.Fatal(err)
@@ -106,8 +106,8 @@ func TestFewAtOnce(t *testing.T) {
 		}
 		c := tk.crew
 		c.work.Wait()
-		if c.most == 0 || c.most > 40 {
-			t.Errorf("%d streams at most are asked for at once of a site that takes 8", c.most)
+		if c.most == 0 || c.most > 5*leastStreams {
+			t.Errorf("%d streams at most are asked for at once of a site that takes %d", c.most, site.takes)
 		}
 		rounds := 0
 		for ; c.most > 0 && rounds < 1000; rounds++ { // each stream brings a bite

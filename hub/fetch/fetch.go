@@ -59,7 +59,8 @@ type Fetcher struct {
 	revoked  func(branchline.SiteID) (bool, error)
 	changed  func(Job)
 	moved    func(branchline.StreamID, branchline.TimeRange)
-	counters struct{ bytes, came, fragments, preempted, failures atomic.Int64 }
+	counters struct{ bytes, fragments, preempted, failures atomic.Int64 }
+	all      tally
 
 	mu     sync.Mutex
 	jobs   map[string]*Job
@@ -130,7 +131,7 @@ func Open(opt Options) (*Fetcher, error) {
 // Counters returns what the fetcher did so far.
 func (f *Fetcher) Counters() Counters {
 	return Counters{
-		Bytes: f.counters.bytes.Load(), Came: f.counters.came.Load(), Fragments: f.counters.fragments.Load(),
+		Bytes: f.counters.bytes.Load(), Came: f.all.came.Load(), Fragments: f.counters.fragments.Load(),
 		Preempted: f.counters.preempted.Load(), Failures: f.counters.failures.Load(),
 	}
 }

@@ -46,7 +46,7 @@ func TestPartsCostWhatArrives(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			src := &silent{}
-			tk := &task{crew: newCrew(src, clock.Clock{}, new(atomic.Int64))}
+			tk := &task{crew: newCrew(src, clock.Clock{}, new(tally))}
 			st := &segmentTransfer{task: tk, parts: []*part{c.part}}
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)
@@ -63,5 +63,39 @@ func TestPartsCostWhatArrives(t *testing.T) {
 				t.Errorf("%d bytes of memory are not given back", memory-tk.crew.room)
 			}
 		})
+	}
+}
+
+// TestRoomOfAll: sites that hold much leave each other one at least something, and all is given back.
+func TestRoomOfAll(t *testing.T) {
+	var all tally
+	crews := make([]*crew, 2*memoryOfAll/memory)
+	for i := range crews {
+		crews[i] = newCrew(nil, clock.Clock{}, &all)
+	}
+	const size = memory / 4
+	taken := 0
+	for range 8 {
+		for _, c := range crews {
+			if c.reserve(size) {
+				taken++
+			}
+		}
+	}
+	for i, c := range crews {
+		if c.room == memory || c.room < 0 {
+			t.Errorf("site %d has %d bytes of %d left", i, c.room, memory)
+		}
+	}
+	if got := all.room.Load(); got != int64(taken*size) || got > memoryOfAll+int64(len(crews)*size) {
+		t.Errorf("%d bytes are taken, and counted are %d of %d", taken*size, got, memoryOfAll)
+	}
+	for _, c := range crews {
+		for c.room < memory {
+			c.release(&part{begun: true, bytes: branchline.ByteRange{End: size}})
+		}
+	}
+	if got := all.room.Load(); got != 0 {
+		t.Errorf("%d bytes are not given back", got)
 	}
 }

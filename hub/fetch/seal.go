@@ -165,7 +165,7 @@ func (f *Fetcher) fetchFooter(
 		return false, fmt.Errorf("fetch footer: %w", err)
 	}
 	f.counters.bytes.Add(int64(len(footer)))
-	f.counters.came.Add(int64(len(footer)))
+	f.all.came.Add(int64(len(footer)))
 	parsed, err := segstore.ParseFooter(footer)
 	if err != nil {
 		return false, nil

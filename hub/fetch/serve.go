@@ -67,7 +67,7 @@ func (f *Fetcher) Serve(ctx context.Context, id branchline.SiteID, src branchlin
 		sealed:  make(chan struct{}, 1),
 		told:    make(map[branchline.StreamID]told),
 		held:    make(chan placed, 1),
-		crew:    newCrew(src, f.clock, &f.counters.came),
+		crew:    newCrew(src, f.clock, &f.all),
 		wakened: true,
 	}
 	if err := l.begin(); err != nil {

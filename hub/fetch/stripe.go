@@ -47,7 +47,7 @@ type lanes interface{ Lanes() int }
 type crew struct {
 	src   branchline.Source
 	clock clock.Clock
-	came  *atomic.Int64 // bytes, the fetcher's
+	all   *tally
 	work  sync.WaitGroup
 
 	mu      sync.Mutex
@@ -58,8 +58,14 @@ type crew struct {
 	rate    float64 // bytes a second that a stream brings; 0: not known
 }
 
-func newCrew(src branchline.Source, clock clock.Clock, came *atomic.Int64) *crew {
-	return &crew{src: src, clock: clock, came: came, room: memory}
+// tally is what the crews of all sites count together.
+type tally struct {
+	came atomic.Int64 // bytes of fetches, with what came twice or in vain
+	room atomic.Int64 // bytes taken of memoryOfAll
+}
+
+func newCrew(src branchline.Source, clock clock.Clock, all *tally) *crew {
+	return &crew{src: src, clock: clock, all: all, room: memory}
 }
 
 // order is what a task has a crew bring. The crew's mu guards it.
@@ -211,10 +217,9 @@ func (c *crew) cut(o *order) *bite {
 	at := b.start
 	for _, p := range b.parts {
 		if !p.begun {
-			if c.room < p.size() {
+			if !c.reserve(p.size()) {
 				break
 			}
-			c.room -= p.size()
 			p.begun = true
 		}
 		if at = p.bytes.End; at-b.start >= size {
@@ -232,6 +237,20 @@ func (c *crew) cut(o *order) *bite {
 		return b
 	}
 	return b.split(at)
+}
+
+// reserve takes room for a part, if there is any. A site that has none yet gets some whatever others have. The caller
+// holds mu.
+func (c *crew) reserve(size int64) bool {
+	if c.room < size {
+		return false
+	}
+	if c.all.room.Add(size) > memoryOfAll && c.room < memory {
+		c.all.room.Add(-size)
+		return false
+	}
+	c.room -= size
+	return true
 }
 
 // slowest returns the bite that takes longest of those that somebody is at, nil if there is none, and for how long
@@ -306,6 +325,7 @@ func (c *crew) giveUp(st *segmentTransfer) {
 func (c *crew) release(p *part) {
 	if p.begun && !p.ended {
 		c.room += p.size()
+		c.all.room.Add(-p.size())
 		p.ended, p.pieces = true, nil
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"io"
 	"iter"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -148,7 +147,7 @@ func recorded(t *testing.T) *segstore.Store {
 // aTask is one for the first 100 s of a camera, with a crew of its own at the site.
 func aTask(src branchline.Source) *task {
 	return &task{
-		stream: door, span: span(0, 100), take: takeWhole, crew: newCrew(src, clock.Clock{}, new(atomic.Int64)),
+		stream: door, span: span(0, 100), take: takeWhole, crew: newCrew(src, clock.Clock{}, new(tally)),
 	}
 }
 

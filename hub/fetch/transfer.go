@@ -22,6 +22,8 @@ const (
 	// memory bounds the bytes of all pieces of one site that are read at the same time: sixteen usual
 	// fragments of its fastest cameras, and more than the largest that the store takes.
 	memory = 64 << 20
+	// memoryOfAll bounds those of all sites together, but for the first of each.
+	memoryOfAll = 512 << 20
 	// firstRead is how much room a piece is given before its bytes arrive; it grows with them.
 	firstRead = 1 << 20
 )
