@@ -16,9 +16,9 @@ import (
 const (
 	// While a link is carried by TCP the pause between two attempts to carry it by QUIC grows from firstProbe
 	// to maxProbe: the site is well served, and a firewall changes seldom.
-	firstProbe = 30 * time.Second
+	firstProbe = 5 * time.Second
 	maxProbe   = 5 * time.Minute
-	// steadyLink is how long a link over QUIC lives before it counts as working: some networks let UDP begin
+	// steadyLink is how long a link lives before it counts as working: some networks let UDP begin
 	// and then throttle it.
 	steadyLink = time.Minute
 )
@@ -48,12 +48,14 @@ func (u *Uplink) options(conf *tls.Config) link.Options {
 	return opt
 }
 
-// remember notes how a link went for the next attempt.
+// remember notes how a link went for the next attempt. A short one says nothing: on a path that has just healed
+// either carrier may be the first.
 func (u *Uplink) remember(carrier link.Carrier, lived time.Duration) {
 	switch {
-	case carrier == link.CarrierTCP:
+	case lived < steadyLink:
+	case carrier == link.CarrierTCP: // all attempts to get back to QUIC were in vain
 		u.carrier = carrier
-	case lived >= steadyLink:
+	default:
 		u.carrier = ""
 		u.probe.Reset()
 	}

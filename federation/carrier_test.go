@@ -138,7 +138,8 @@ func TestRemembersCarrier(t *testing.T) {
 	}{
 		{nil, ""},
 		{[]lived{{link.CarrierQUIC, time.Second}}, ""},
-		{[]lived{{link.CarrierTCP, time.Second}}, link.CarrierTCP},
+		{[]lived{{link.CarrierTCP, time.Second}}, ""},
+		{[]lived{{link.CarrierTCP, steadyLink}}, link.CarrierTCP},
 		{[]lived{{link.CarrierTCP, time.Hour}, {link.CarrierQUIC, time.Second}}, link.CarrierTCP},
 		{[]lived{{link.CarrierTCP, time.Hour}, {link.CarrierQUIC, steadyLink}}, ""},
 	} {

@@ -13,6 +13,13 @@ import (
 // of 1280 bytes, over IPv6 too. Linux does not look for smaller ones when large ones vanish in silence.
 const segment = 1220
 
+// tcpRTOMax is TCP_RTO_MAX_MS of linux/tcp.h, which Linux has since 6.15, and longestRTO the longest time between two
+// attempts to send what is not acknowledged, the least that it takes: a path that has healed is in use again so soon.
+const (
+	tcpRTOMax  = 44
+	longestRTO = time.Second
+)
+
 // prepare sets what has to be set before a TCP socket connects or listens. What the system does not have
 // is done without.
 func prepare(network, _ string, c syscall.RawConn) error {
@@ -23,6 +30,7 @@ func prepare(network, _ string, c syscall.RawConn) error {
 		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_MAXSEG, segment)
 		// As QUIC, it is to hold its rate on a path that loses packets.
 		_ = unix.SetsockoptString(int(fd), unix.IPPROTO_TCP, unix.TCP_CONGESTION, "bbr")
+		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, tcpRTOMax, int(longestRTO.Milliseconds()))
 	})
 }
 
