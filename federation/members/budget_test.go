@@ -25,7 +25,8 @@ func TestBudget(t *testing.T) {
 		for i, name := range all {
 			edges = append(edges, newSite(t, name, uint64(i), 0, hub))
 		}
-		pause(2 * time.Minute)
+		// Each tells each of those that came: at 500 sites that takes some minutes, and tens of kilobits a second.
+		pause(2*time.Minute + time.Duration(sites)*time.Second)
 		if n := hub.m.Alive(); n != sites+1 {
 			t.Errorf("hub sees %d members alive, want %d", n, sites+1)
 		}
