@@ -9,6 +9,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/branchline-video/branchline"
@@ -108,7 +109,8 @@ func (b *bite) bring(ctx context.Context, c *crew) error {
 			return nil
 		case ctx.Err() != nil || errors.Is(err, errStore):
 			return err
-		case errors.Is(err, errAway) && away < maxAway && c.tooMany():
+		case errors.Is(err, errAway) && away < maxAway:
+			c.tooMany()
 			select {
 			case <-time.After(busyPause):
 				try, away = try-1, away+1
@@ -148,12 +150,17 @@ var errOver = errors.New("the segment is given up")
 
 // fetch asks for what is still to come and takes it, as long as nobody else brings it.
 func (b *bite) fetch(ctx context.Context, c *crew) error {
+	if p, _ := c.next(b); p == nil {
+		return nil
+	}
 	stream, stop := context.WithCancel(ctx)
 	defer stop()
 	body, err := c.src.Fetch(stream, b.st.seg.ID, c.begin(b, stop))
+	end := func() {}
 	switch {
 	case err == nil:
-		defer body.Close()
+		end = sync.OnceFunc(func() { _ = body.Close() })
+		defer end()
 	case errors.Is(err, branchline.ErrBusy):
 		err = fmt.Errorf("%w: %w", errAway, err)
 	}
@@ -164,8 +171,16 @@ func (b *bite) fetch(ctx context.Context, c *crew) error {
 		case p == nil:
 			return nil
 		case left == 0:
+			waits := !p.init && b.st.waits()
+			if waits { // for the segment's first part, which may be waiting for this one's place at the site
+				stop()
+				end()
+			}
 			if err := b.hand(ctx, c, p); err != nil {
 				return err
+			}
+			if waits {
+				return b.fetch(ctx, c)
 			}
 			continue
 		case errors.Is(err, io.EOF) && ctx.Err() == nil:

@@ -357,16 +357,15 @@ func (c *crew) settle(o *order) {
 	close(o.done)
 }
 
-// tooMany notes that the site has too many fetches, and reports whether there can be fewer.
-func (c *crew) tooMany() bool {
+// tooMany notes that the site has too many fetches: there are to be fewer, as far as that goes.
+func (c *crew) tooMany() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.working <= leastStreams {
-		return false
+		return
 	}
 	if c.most == 0 {
 		c.most = c.working
 	}
 	c.most = max(c.most-1, leastStreams)
-	return true
 }

@@ -341,6 +341,16 @@ func (st *segmentTransfer) begun(ctx context.Context) error {
 	return nil
 }
 
+// waits reports whether begun would wait.
+func (st *segmentTransfer) waits() bool {
+	select {
+	case <-st.ready:
+		return false
+	default:
+		return true
+	}
+}
+
 // over reports whether nothing more of the segment is to be fetched.
 func (st *segmentTransfer) over() bool {
 	st.mu.Lock()
