@@ -63,6 +63,21 @@ func (l *line) longest() time.Duration {
 	return worst
 }
 
+// become has the line take another rate from now on, in bits a second.
+func (l *line) become(rate float64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.flow()
+	l.rate = rate / 8
+}
+
+// average returns at what rate is sent in the time from now on, in bits a second.
+func (l *line) average(while time.Duration) float64 {
+	before := l.sample().Sent
+	wait(while)
+	return float64(l.sample().Sent-before) * 8 / while.Seconds()
+}
+
 // full reports whether so much is under way that a connection would wait.
 func (l *line) full() bool {
 	l.mu.Lock()
@@ -141,9 +156,7 @@ func TestTheScheduleBindsAllThatIsSent(t *testing.T) {
 					go passing(ctx, b, l, class, &sent)
 				}
 				wait(5 * time.Second)
-				before := l.sample().Sent
-				wait(20 * time.Second)
-				if got := float64(l.sample().Sent-before) * 8 / 20; got > 2.02e6 || got < 1.9e6 {
+				if got := l.average(20 * time.Second); got > 2.02e6 || got < 1.9e6 {
 					t.Errorf("%v: %.2f Mbit/s went over the network, allowed are 2", class, got/1e6)
 				}
 			})
@@ -189,9 +202,7 @@ func TestBulkYieldsAndFillsTheLine(t *testing.T) {
 		}
 		wait(10 * time.Second)
 		l.longest()
-		before := l.sample().Sent
-		wait(30 * time.Second)
-		used := float64(l.sample().Sent-before) / (30 * l.rate)
+		used := l.average(30*time.Second) / (8 * l.rate)
 		go func() { // 4 Mbit/s of pictures
 			for b.Wait(ctx, budget.Live, 20_000) == nil {
 				l.send(20_000)

@@ -21,9 +21,7 @@ func TestShareOfALongFastLine(t *testing.T) {
 					go passing(ctx, b, l, budget.Backfill, &sent)
 				}
 				wait(time.Minute)
-				before := l.sample().Sent
-				wait(20 * time.Second)
-				rate := float64(l.sample().Sent-before) * 8 / 20
+				rate := l.average(20 * time.Second)
 				if c := b.State().Capacity; c < 90*budget.Megabit || c > 110*budget.Megabit || rate < 40e6 || rate > 55e6 {
 					t.Errorf("%v: measured %v of 100 Mbit/s, sent %.1f Mbit/s at 50 %%", idle, c, rate/1e6)
 				}
@@ -35,32 +33,21 @@ func TestShareOfALongFastLine(t *testing.T) {
 // found out, though all that is sent is a share of what it could when it was bad; and the share is kept to meanwhile.
 func TestShareOfALineThatRecovers(t *testing.T) {
 	l := &line{rate: 5e6 / 8, idle: 40 * time.Millisecond, tax: 1}
-	set := func(rate float64) {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		l.flow()
-		l.rate = rate
-	}
 	world(t, budget.Config{Schedule: always(budget.Limit{Percent: 80})}, l,
 		func(ctx context.Context, b *budget.Budget) {
 			var sent atomic.Int64
 			for range 4 {
 				go passing(ctx, b, l, budget.Backfill, &sent)
 			}
-			rate := func(while time.Duration) float64 {
-				before := l.sample().Sent
-				wait(while)
-				return float64(l.sample().Sent-before) * 8 / while.Seconds()
-			}
 			wait(time.Minute)
-			set(3e6 / 8)
+			l.become(3e6)
 			wait(25 * time.Minute)
-			if c, got := b.State().Capacity, rate(10*time.Minute); c > 3_300_000 || got > 1.02*0.8*float64(c) {
+			if c, got := b.State().Capacity, l.average(10*time.Minute); c > 3_300_000 || got > 1.02*0.8*float64(c) {
 				t.Errorf("measured %v of 3 Mbit/s, sent %.2f Mbit/s at 80 %%", c, got/1e6)
 			}
-			set(5e6 / 8)
+			l.become(5e6)
 			wait(25 * time.Minute)
-			if c, got := b.State().Capacity, rate(time.Minute); c < 4_500_000 || got < 3.6e6 || got > 4.2e6 {
+			if c, got := b.State().Capacity, l.average(time.Minute); c < 4_500_000 || got < 3.6e6 || got > 4.2e6 {
 				t.Errorf("measured %v of 5 Mbit/s again, sent %.1f Mbit/s at 80 %%", c, got/1e6)
 			}
 		})
@@ -90,15 +77,10 @@ func TestLineThatBecomesSlowerThanTheLimit(t *testing.T) {
 					go passing(ctx, b, l, budget.Backfill, &sent)
 				}
 				wait(time.Minute)
-				l.mu.Lock()
-				l.flow()
-				l.rate = slower / 8
-				l.mu.Unlock()
+				l.become(slower)
 				wait(time.Minute)
 				l.longest()
-				before := l.sample().Sent
-				wait(time.Minute)
-				rate := float64(l.sample().Sent-before) * 8 / 60
+				rate := l.average(time.Minute)
 				if rtt := l.longest(); rtt > 120*time.Millisecond || rate < 0.9*min(slower, 2.5e6) {
 					t.Errorf("%.1f Mbit/s: a round trip takes %v at most, sent %.2f Mbit/s", slower/1e6, rtt, rate/1e6)
 				}

@@ -49,10 +49,7 @@ func TestSilentNode(t *testing.T) {
 // each time and as a new node each time, and the list is not written each time.
 func TestQuarantineIsWrittenSeldom(t *testing.T) {
 	s := newStage(t)
-	leaf := s.node.Certificate().Raw
-	s.want("the first", s.greet(leaf, 1, 5, false), nil)
-	s.want("its copy", s.greet(leaf, 2, 5, true), branchline.ErrBusy)
-	s.want("the copy again", s.greet(leaf, 2, 5, true), ErrQuarantined)
+	leaf := s.copied()
 	writes := func(instance func(i int) uint64) (n int) {
 		before := s.a.read
 		for i := range 100 {
@@ -81,10 +78,7 @@ func TestQuarantineIsWrittenSeldom(t *testing.T) {
 // list is not locked for it either, which others need.
 func TestQuarantineIsReadSeldom(t *testing.T) {
 	s := newStage(t)
-	leaf := s.node.Certificate().Raw
-	s.want("the first", s.greet(leaf, 1, 5, false), nil)
-	s.want("its copy", s.greet(leaf, 2, 5, true), branchline.ErrBusy)
-	s.want("the copy again", s.greet(leaf, 2, 5, true), ErrQuarantined)
+	leaf := s.copied()
 	unlock, err := lock(s.a.dir)
 	if err != nil {
 		t.Fatal(err)

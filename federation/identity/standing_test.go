@@ -112,14 +112,21 @@ func (s *stage) renew() {
 	}
 }
 
+// copied has two nodes come with one identity, as instances 1 and 2, and returns their certificate, which is in
+// quarantine.
+func (s *stage) copied() []byte {
+	leaf := s.node.Certificate().Raw
+	s.want("the first", s.greet(leaf, 1, 5, false), nil)
+	s.want("its copy", s.greet(leaf, 2, 5, true), branchline.ErrBusy)
+	s.want("the copy again", s.greet(leaf, 2, 5, true), ErrQuarantined)
+	return leaf
+}
+
 // TestClone lets two nodes come with one identity, has the second one approved, and shows that the first is
 // refused for good while the approved one restarts and renews as it likes.
 func TestClone(t *testing.T) {
 	s := newStage(t)
-	shared := s.node.Certificate().Raw
-	s.want("the first", s.greet(shared, 1, 5, false), nil)
-	s.want("its copy", s.greet(shared, 2, 5, true), branchline.ErrBusy)
-	s.want("the copy again", s.greet(shared, 2, 5, true), ErrQuarantined)
+	shared := s.copied()
 	s.want("the first's link", s.a.Good(shared, 1), ErrQuarantined)
 	s.w.add(seenAgain)
 	s.want("the first again", s.greet(shared, 1, 5, false), ErrQuarantined)

@@ -188,7 +188,7 @@ func heard(conns []*joined, now time.Time) bool {
 func hush(now time.Time, conns []*joined) {
 	for _, j := range conns {
 		if now.Sub(j.view.heard) >= silentFor {
-			_ = j.conn.Close(CodeStalled, ErrSilent.Error())
+			_ = j.conn.Close(CodeStalled, ErrSilent.Error()) // it may have ended meanwhile
 		}
 	}
 }
