@@ -57,12 +57,12 @@ type World struct {
 const edgeMetrics = "127.0.0.1:9100"
 
 // OpenWorld makes a network and starts everything; the edge is enrolling when it returns.
-func OpenWorld(p Plan) (w *World, err error) {
+func OpenWorld(p Plan) (_ *World, err error) {
 	n, err := Open(max(p.Links, 1), p.Seed)
 	if err != nil {
 		return nil, err
 	}
-	w = &World{Network: n, Plan: p}
+	w := &World{Network: n, Plan: p}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, w.Close())
