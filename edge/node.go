@@ -10,8 +10,8 @@ import (
 	"sync"
 
 	"github.com/branchline-video/branchline"
+	"github.com/branchline-video/branchline/internal/buffer"
 	"github.com/branchline-video/branchline/internal/live"
-	"github.com/branchline-video/branchline/internal/media"
 	"github.com/branchline-video/branchline/segstore"
 )
 
@@ -20,7 +20,7 @@ type Node struct {
 	cfg     Config
 	store   *segstore.Store
 	ledger  *ledger
-	buffers media.Buffers
+	buffers buffer.Pool
 	budget  *live.Budget // of the streams' rings
 	streams []*stream    // sorted by ID
 }

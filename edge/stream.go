@@ -12,6 +12,7 @@ import (
 	"github.com/branchline-video/branchline"
 	"github.com/branchline-video/branchline/edge/ingest"
 	"github.com/branchline-video/branchline/internal/backoff"
+	"github.com/branchline-video/branchline/internal/buffer"
 	"github.com/branchline-video/branchline/internal/live"
 	"github.com/branchline-video/branchline/internal/media"
 	"github.com/branchline-video/branchline/internal/record"
@@ -33,7 +34,7 @@ type stream struct {
 	ledger *ledger
 	logger *slog.Logger
 	ring   *live.Ring
-	lent   *media.Buffers
+	lent   *buffer.Pool
 	feed   *media.Feed // used only by run
 	gaps   gaps        // used only by run
 	// endSegment asks run for a new segment; set by record.

@@ -6,6 +6,7 @@ import (
 	"io"
 
 	"github.com/branchline-video/branchline"
+	"github.com/branchline-video/branchline/internal/buffer"
 )
 
 // content gives the fragments of one open segment file, each verified by its row before any of its
@@ -16,6 +17,7 @@ type content struct {
 	end  *ending // of a sealed file: where each fragment is; nil: at its offset
 	open *cipher // nil: in plain
 
+	lent *buffer.Pool        // nil: the memory is its own
 	row  branchline.Fragment // what data is; zero for nothing
 	raw  []byte              // as it stands in the file
 	data []byte              // in plain; in plain files raw
@@ -40,7 +42,8 @@ func (c *content) fragment(row branchline.Fragment) ([]byte, error) {
 		}
 	}
 	if int64(cap(c.raw)) < row.Length {
-		c.raw = make([]byte, row.Length)
+		c.lent.Return(c.raw)
+		c.raw = c.lent.Get(int(row.Length))
 	}
 	c.raw = c.raw[:row.Length]
 	if _, err := c.file.ReadAt(c.raw, at); err != nil {
@@ -59,6 +62,13 @@ func (c *content) fragment(row branchline.Fragment) ([]byte, error) {
 	}
 	c.row = row
 	return c.data, nil
+}
+
+// giveBack returns what was lent. Of what calls returned nothing is used any more.
+func (c *content) giveBack() {
+	c.lent.Return(c.raw)
+	c.lent.Return(c.room)
+	c.row, c.raw, c.data, c.room = branchline.Fragment{}, nil, nil, nil
 }
 
 // forget makes the next call read the file anew.

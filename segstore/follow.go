@@ -44,7 +44,7 @@ func (r *reader) openPartial(p *partial) (err error) {
 	if r.f, err = os.Open(p.where()); err != nil {
 		return err
 	}
-	r.p, r.init, r.content = p, p.init, content{file: r.f, open: p.cipher}
+	r.p, r.init, r.content = p, p.init, content{file: r.f, open: p.cipher, lent: &r.s.lent}
 	if err = r.checkRange(); err != nil {
 		r.f.Close()
 		r.p = nil
@@ -204,6 +204,7 @@ func (r *reader) ready() (int64, <-chan struct{}, error) {
 		if r.p == nil && r.content.row.Length > 0 {
 			r.s.brake.good()
 		}
+		r.content.giveBack() // and not in Close, as that may come while somebody reads
 		return 0, nil, io.EOF
 	}
 	if r.p == nil {

@@ -424,7 +424,9 @@ func (r *reader) tryOpen(seg branchline.Segment) error {
 	if r.sealed, err = r.s.endingOf(r.f, seg); err == nil {
 		r.init, r.box, err = r.sealed.frame(r.f)
 	}
-	r.content = content{file: r.f, end: &r.sealed, open: r.sealed.cipher(r.s.keys)}
+	r.content = content{
+		file: r.f, end: &r.sealed, open: r.sealed.cipher(r.s.keys), lent: &r.s.lent,
+	}
 	if err != nil {
 		forgetPages(r.f)
 		r.f.Close()

@@ -275,6 +275,9 @@ func (p *partial) writeFooter() error {
 	if err := f.Sync(); err != nil {
 		return p.breakOff(err)
 	}
+	if r, ok := f.(*os.File); ok && !p.origin {
+		forgetPages(r) // a copy is seldom read soon, and memory that is used for the first time is slow
+	}
 	return nil
 }
 

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/branchline-video/branchline"
+	"github.com/branchline-video/branchline/internal/buffer"
 	"github.com/branchline-video/branchline/internal/clock"
 	"github.com/branchline-video/branchline/segstore/crypt"
 	"github.com/branchline-video/branchline/segstore/index"
@@ -83,6 +84,7 @@ type Store struct {
 	lock   func() error
 	ix     *index.DB
 	feed   bell
+	lent   buffer.Pool // for what is read
 
 	retention *retention
 

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/branchline-video/branchline"
+	"github.com/branchline-video/branchline/internal/buffer"
 	"github.com/branchline-video/branchline/internal/media"
 	"github.com/branchline-video/branchline/internal/testcam"
 	"github.com/branchline-video/branchline/segstore"
@@ -156,7 +157,7 @@ func (l library) fill(ctx context.Context, stream branchline.StreamID, start tim
 	if err != nil {
 		return err
 	}
-	w := writer{dir: l.dir, asm: media.Assembler{Buffers: new(media.Buffers)}}
+	w := writer{dir: l.dir, asm: media.Assembler{Buffers: new(buffer.Pool)}}
 	key, other := [][]byte{film.SPS(), film.PPS(), {0x65, 1, 2, 3}}, [][]byte{{0x41, 1, 2, 3}}
 	for n := range count * l.fragments {
 		au := media.AccessUnit{Track: 1, PTS: time.Duration(n) * step, Data: other}

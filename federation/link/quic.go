@@ -120,6 +120,9 @@ func (o Options) listenPacket(addr string) (net.PacketConn, error) {
 // endpoint makes an endpoint of a socket, which is the endpoint's from then on.
 func (o Options) endpoint(packets net.PacketConn) *endpoint {
 	free := rate.NewLimiter(freeHandshakes, freeHandshakesBurst)
+	if c, ok := packets.(*net.UDPConn); ok {
+		packets = withGRO(c)
+	}
 	t := &quic.Transport{
 		Conn:                packets,
 		VerifySourceAddress: func(net.Addr) bool { return !free.Allow() },

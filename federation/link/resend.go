@@ -136,16 +136,16 @@ func (r *resend) take(small bool) (all [][]byte) {
 func (r *resend) noted(c net.PacketConn) net.PacketConn {
 	switch c := c.(type) {
 	case *net.UDPConn:
-		return &notedUDP{c, r}
+		return &notedUDP{withGRO(c), r}
 	case buffered:
 		return &notedSocket{c, r}
 	}
 	return &notedPackets{c, r}
 }
 
-// notedUDP has all that a [net.UDPConn] has, for packets in batches.
+// notedUDP has all that its socket has.
 type notedUDP struct {
-	*net.UDPConn
+	*groSocket
 	r *resend
 }
 
@@ -153,14 +153,14 @@ func (c *notedUDP) WriteTo(b []byte, to net.Addr) (int, error) {
 	if c.r.note(b) {
 		return len(b), nil
 	}
-	return c.UDPConn.WriteTo(b, to)
+	return c.groSocket.WriteTo(b, to)
 }
 
 func (c *notedUDP) WriteMsgUDP(b, oob []byte, to *net.UDPAddr) (n, oobn int, err error) {
 	if c.r.note(b) {
 		return len(b), len(oob), nil
 	}
-	return c.UDPConn.WriteMsgUDP(b, oob, to)
+	return c.groSocket.WriteMsgUDP(b, oob, to)
 }
 
 // buffered is what quic-go asks of a socket that it cannot read in batches.

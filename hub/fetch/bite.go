@@ -1,7 +1,6 @@
 package fetch
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -21,21 +20,13 @@ const readSize = 64 << 10
 // bite is a range of consecutive bytes of a segment that one stream brings, with the parts that it touches.
 // The crew's mu guards what is below it while somebody is at the bite.
 type bite struct {
-	st   *segmentTransfer
-	data bytes.Buffer // what came of the part at pos
-
+	st       *segmentTransfer
 	start    int64
 	parts    []*part // from pos on
 	pos, end int64   // what is still to come; the end may be taken away
 	since    time.Time
 	stop     context.CancelFunc // ends the stream; nil: there is none
 	taken    bool               // somebody else brings the rest
-}
-
-// piece is what a bite has brought of a part.
-type piece struct {
-	at   int64 // in the segment
-	data []byte
 }
 
 func newBite(st *segmentTransfer, parts []*part) *bite {
@@ -188,9 +179,6 @@ func (b *bite) fetch(ctx context.Context, c *crew) error {
 		case err != nil:
 			return bySite(ctx, err)
 		}
-		if b.data.Len() == 0 {
-			b.data.Grow(int(min(left, firstRead)))
-		}
 		var n int
 		n, err = body.Read(buf[:min(left, readSize)])
 		c.all.came.Add(int64(n))
@@ -198,14 +186,13 @@ func (b *bite) fetch(ctx context.Context, c *crew) error {
 	}
 }
 
-// hand gives what came of a part to it, and stores the part once it is whole.
+// hand ends what the bite brings of a part, and stores the part once it is whole.
 func (b *bite) hand(ctx context.Context, c *crew, p *part) error {
-	data := b.data.Bytes()
-	b.data = bytes.Buffer{}
-	whole := c.put(b, p, data)
+	whole := c.leave(b, p)
 	if whole == nil {
 		return nil
 	}
+	defer c.all.lent.Return(whole)
 	if !p.init {
 		if err := b.st.begun(ctx); err != nil {
 			return err
@@ -246,27 +233,22 @@ func (c *crew) took(b *bite, data []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	data = data[:min(int64(len(data)), b.end-b.pos)]
-	b.data.Write(data)
+	if len(data) > 0 {
+		b.parts[0].place(b.pos-b.parts[0].bytes.Start, data, &c.all.lent)
+	}
 	b.pos += int64(len(data))
 }
 
-// put gives the part a piece, and returns all of it if nothing is missing any more.
-func (c *crew) put(b *bite, p *part, data []byte) []byte {
+// leave has the bite go on behind the part, of which it has brought its share, and returns all of the part if nothing
+// is missing any more and nobody has it yet.
+func (c *crew) leave(b *bite, p *part) []byte {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	b.parts = b.parts[1:]
-	p.pieces, p.came = append(p.pieces, piece{b.pos - int64(len(data)), data}), p.came+int64(len(data))
-	if len(data) == 0 || p.came < p.size() {
+	if p.came < p.size() {
 		return nil
 	}
-	slices.SortFunc(p.pieces, func(a, b piece) int { return cmp.Compare(a.at, b.at) })
-	if whole := p.pieces[len(p.pieces)-1].data; int64(len(whole)) == p.size() {
-		return whole
-	}
-	whole := make([]byte, 0, p.size())
-	for _, piece := range p.pieces {
-		whole = append(whole, piece.data...)
-	}
-	p.pieces = nil
+	whole := p.data
+	p.data = nil
 	return whole
 }

@@ -56,7 +56,7 @@ func TestPartsCostWhatArrives(t *testing.T) {
 			if !errors.Is(err, c.err) || src.asked.Load() < c.asked || c.asked == 0 && src.asked.Load() > 0 {
 				t.Errorf("asked %d times, %v", src.asked.Load(), err)
 			}
-			if grown := after.TotalAlloc - before.TotalAlloc; grown > 4*firstRead {
+			if grown := after.TotalAlloc - before.TotalAlloc; grown > 4*firstRoom {
 				t.Errorf("%d bytes allocated", grown)
 			}
 			if tk.crew.room != memory {

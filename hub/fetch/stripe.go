@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/branchline-video/branchline"
+	"github.com/branchline-video/branchline/internal/buffer"
 	"github.com/branchline-video/branchline/internal/clock"
 )
 
@@ -62,6 +63,7 @@ type crew struct {
 type tally struct {
 	came atomic.Int64 // bytes of fetches, with what came twice or in vain
 	room atomic.Int64 // bytes taken of memoryOfAll
+	lent buffer.Pool  // for parts
 }
 
 func newCrew(src branchline.Source, clock clock.Clock, all *tally) *crew {
@@ -223,8 +225,8 @@ func (c *crew) cut(o *order) *bite {
 			p.begun = true
 		}
 		if at = p.bytes.End; at-b.start >= size {
-			if most := b.start + size; at-most >= leastBite {
-				at = most
+			if most := b.start + size; at-most >= max(size/2, leastBite) {
+				at = most // a part that two bites bring is read twice at the site
 			}
 			break
 		}
@@ -326,7 +328,8 @@ func (c *crew) release(p *part) {
 	if p.begun && !p.ended {
 		c.room += p.size()
 		c.all.room.Add(-p.size())
-		p.ended, p.pieces = true, nil
+		c.all.lent.Return(p.data)
+		p.ended, p.data = true, nil
 	}
 }
 

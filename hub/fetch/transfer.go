@@ -12,6 +12,7 @@ import (
 
 	"github.com/branchline-video/branchline"
 	"github.com/branchline-video/branchline/hub/policy"
+	"github.com/branchline-video/branchline/internal/buffer"
 	"github.com/branchline-video/branchline/segstore"
 )
 
@@ -24,8 +25,8 @@ const (
 	memory = 64 << 20
 	// memoryOfAll bounds those of all sites together, but for the first of each.
 	memoryOfAll = 512 << 20
-	// firstRead is how much room a piece is given before its bytes arrive; it grows with them.
-	firstRead = 1 << 20
+	// firstRoom is how much memory a part takes before more of its bytes than that arrive: it is that of usual fragments.
+	firstRoom = 2 << 20
 )
 
 // taking says which fragments of the listed segments a task brings.
@@ -229,9 +230,23 @@ type part struct {
 	fragment     branchline.Fragment
 
 	// Of the crew that brings it, whose mu guards them.
-	begun, ended bool // room was taken for it; and given back
-	pieces       []piece
-	came         int64 // bytes of all pieces
+	begun, ended bool   // room was taken for it; and given back
+	data         []byte // what came, each byte in its place; nil before that, and once somebody has all of it
+	came         int64  // bytes
+}
+
+// place takes in bytes that come at an offset of the part.
+func (p *part) place(at int64, b []byte, lent *buffer.Pool) {
+	need := at + int64(len(b))
+	if need > int64(len(p.data)) {
+		room := min(max(2*int64(len(p.data)), firstRoom, need), p.size())
+		data := lent.Get(int(room))[:room]
+		copy(data, p.data)
+		lent.Return(p.data)
+		p.data = data
+	}
+	copy(p.data[at:], b)
+	p.came += int64(len(b))
 }
 
 func (p *part) size() int64 { return p.bytes.End - p.bytes.Start }

@@ -8,12 +8,13 @@ import (
 	"github.com/bluenviron/mediacommon/v2/pkg/formats/fmp4/seekablebuffer"
 
 	"github.com/branchline-video/branchline"
+	"github.com/branchline-video/branchline/internal/buffer"
 )
 
 // Assembler puts the exact bytes of fragments together from a stream's items. The zero value is ready;
 // it is not safe for concurrent use.
 type Assembler struct {
-	Buffers *Buffers // to which whoever is done with a fragment's bytes may return them
+	Buffers *buffer.Pool // to which whoever is done with a fragment's bytes may return them
 
 	frames [MaxTracks][][]byte
 	size   int
@@ -56,7 +57,7 @@ func (a *Assembler) bytes(end *branchline.FragmentEnd) []byte {
 	if a.lost || int64(size) != end.Fragment.Length {
 		return nil
 	}
-	out := append(a.Buffers.get(size), end.Head...)
+	out := append(a.Buffers.Get(size), end.Head...)
 	for _, track := range a.frames {
 		for _, data := range track {
 			out = append(out, data...)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/branchline-video/branchline"
+	"github.com/branchline-video/branchline/internal/buffer"
 	"github.com/branchline-video/branchline/internal/media"
 )
 
@@ -32,7 +33,7 @@ type Config struct {
 	// lasts, at most once in retryEvery.
 	EndSegment func()
 	// Buffers, if set, lends the memory for fragments; recorders of one node share it.
-	Buffers *media.Buffers
+	Buffers *buffer.Pool
 	// Wrote, if set, is told the size of each fragment written.
 	Wrote func(bytes int)
 }
