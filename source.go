@@ -25,7 +25,9 @@ type Source interface {
 	// Fetch returns a segment's bytes in the range, the same bytes every time. A range without an end
 	// goes on, on a growing segment, until the segment is sealed. It wraps [ErrNotFound] for an
 	// unknown segment, [ErrGone] for a removed one, [ErrInvalid] for a range outside it, and on a
-	// partly held segment [ErrUnavailable] for bytes that are not held. The caller closes the reader.
+	// partly held segment [ErrUnavailable] for bytes that are not held. Each fragment is verified by its
+	// hash before any of its bytes is given out, or by its checksum alone with [WithVerifier]. The caller
+	// closes the reader.
 	Fetch(ctx context.Context, id SegmentID, bytes ByteRange) (io.ReadCloser, error)
 	// Live yields the stream's items from the newest key fragment on, first the SegmentStart of the
 	// segment that it is in, until ctx ends or an error is yielded, which is the last thing yielded.

@@ -40,13 +40,16 @@ func Playback(ctx context.Context) branchline.StreamID {
 
 // asked returns the context with which to ask a source for what a peer asks for: one that is a hub passes on to
 // its site how urgent that is and what it is for.
-func asked(a *answer, keyFrames bool, playback branchline.StreamID) context.Context {
+func asked(a *answer, keyFrames bool, playback branchline.StreamID, verifies bool) context.Context {
 	ctx := WithPriority(a.ctx, a.priority)
 	if keyFrames {
 		ctx = WithKeyFrames(ctx)
 	}
 	if playback != "" {
 		ctx = WithPlayback(ctx, playback)
+	}
+	if verifies {
+		ctx = branchline.WithVerifier(ctx)
 	}
 	return ctx
 }

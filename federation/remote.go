@@ -187,6 +187,7 @@ func (r *Remote) Fetch(ctx context.Context, id branchline.SegmentID, bytes branc
 ) {
 	req := &wire.Request{Call: &wire.Request_Fetch{Fetch: &wire.FetchRequest{
 		Segment: id[:], Start: bytes.Start, End: bytes.End, Watched: playbackOf(ctx),
+		Verifies: branchline.Verifies(ctx),
 	}}}
 	c, err := ask(ctx, r.conn, link.KindFetch, req)
 	if err != nil {

@@ -350,7 +350,7 @@ func (s *server) live(a *answer, r *wire.LiveRequest) error {
 		return err
 	}
 	defer leave()
-	a.ctx = asked(a, r.GetKeyFramesOnly(), "")
+	a.ctx = asked(a, r.GetKeyFramesOnly(), "", false)
 	out := &sender{w: s.paced(a, class)}
 	if s.version.speaks(version2) && !r.GetKeyFramesOnly() {
 		a.out = out
@@ -388,7 +388,7 @@ func (s *server) fetch(a *answer, r *wire.FetchRequest,
 		return err
 	}
 	defer leave()
-	body, err := from(asked(a, false, branchline.StreamID(r.GetWatched())), id, want)
+	body, err := from(asked(a, false, branchline.StreamID(r.GetWatched()), r.GetVerifies()), id, want)
 	if err != nil {
 		return err
 	}

@@ -343,7 +343,7 @@ func TestRequestForWhatIsGone(t *testing.T) {
 func TestWrongBytes(t *testing.T) {
 	inWorld(t, nil, func(w *world) {
 		pass(15 * time.Second)
-		w.edge.wrong.Store(2)
+		w.edge.wrong.Store(4) // each is asked for once more, so that the site looks itself
 		span := branchline.TimeRange{Start: w.edge.began, End: w.edge.began.Add(5 * time.Second)}
 		id := w.order(span).ID
 		w.wait(5*time.Second, "the job did not recover", func() bool { return w.job(id).State == fetch.Done })

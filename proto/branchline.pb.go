@@ -1556,7 +1556,9 @@ type FetchRequest struct {
 	Start int64 `protobuf:"varint,2,opt,name=start,proto3" json:"start,omitempty"`
 	End   int64 `protobuf:"varint,3,opt,name=end,proto3" json:"end,omitempty"`
 	// The stream that the segment is of, if somebody watches it as it comes: it is let in by what that takes.
-	Watched       string `protobuf:"bytes,160,opt,name=watched,proto3" json:"watched,omitempty"`
+	Watched string `protobuf:"bytes,160,opt,name=watched,proto3" json:"watched,omitempty"`
+	// Whoever asks verifies each fragment by its hash, so that the site need not.
+	Verifies      bool `protobuf:"varint,161,opt,name=verifies,proto3" json:"verifies,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1617,6 +1619,13 @@ func (x *FetchRequest) GetWatched() string {
 		return x.Watched
 	}
 	return ""
+}
+
+func (x *FetchRequest) GetVerifies() bool {
+	if x != nil {
+		return x.Verifies
+	}
+	return false
 }
 
 type FetchAnswer struct {
@@ -4281,12 +4290,13 @@ const file_branchline_proto_rawDesc = "" +
 	"\x06stream\x18\x01 \x01(\tR\x06stream\x12,\n" +
 	"\x04span\x18\x02 \x01(\v2\x18.branchline.v1.TimeRangeR\x04span\"?\n" +
 	"\x0eChangesRequest\x12-\n" +
-	"\x05after\x18\x01 \x01(\v2\x17.branchline.v1.PositionR\x05after\"k\n" +
+	"\x05after\x18\x01 \x01(\v2\x17.branchline.v1.PositionR\x05after\"\x88\x01\n" +
 	"\fFetchRequest\x12\x18\n" +
 	"\asegment\x18\x01 \x01(\fR\asegment\x12\x14\n" +
 	"\x05start\x18\x02 \x01(\x03R\x05start\x12\x10\n" +
 	"\x03end\x18\x03 \x01(\x03R\x03end\x12\x19\n" +
-	"\awatched\x18\xa0\x01 \x01(\tR\awatched\"\r\n" +
+	"\awatched\x18\xa0\x01 \x01(\tR\awatched\x12\x1b\n" +
+	"\bverifies\x18\xa1\x01 \x01(\bR\bverifies\"\r\n" +
 	"\vFetchAnswer\"~\n" +
 	"\vLiveRequest\x12\x16\n" +
 	"\x06stream\x18\x01 \x01(\tR\x06stream\x12'\n" +

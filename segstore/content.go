@@ -11,11 +11,12 @@ import (
 
 // content gives the fragments of one open segment file, each verified by its row before any of its
 // bytes is given out. It is the only way to them. It keeps the fragment that was read last, so that who
-// reads on inside that one reads and hashes it once. It is not safe for concurrent use.
+// reads on inside that one reads and verifies it once. It is not safe for concurrent use.
 type content struct {
 	file io.ReaderAt
 	end  *ending // of a sealed file: where each fragment is; nil: at its offset
 	open *cipher // nil: in plain
+	sums bool    // the checksum is enough, as who gets the bytes verifies the hash
 
 	lent *buffer.Pool        // nil: the memory is its own
 	row  branchline.Fragment // what data is; zero for nothing
@@ -56,7 +57,11 @@ func (c *content) fragment(row branchline.Fragment) ([]byte, error) {
 	if c.open != nil {
 		c.room = c.data
 	}
-	if got := branchline.Hash(sha256.Sum256(c.data)); got != row.Hash {
+	if c.sums {
+		if !checksumHolds(c.data) {
+			return nil, fmt.Errorf("fragment at %d: its checksum does not hold: %w", row.Offset, branchline.ErrMismatch)
+		}
+	} else if got := branchline.Hash(sha256.Sum256(c.data)); got != row.Hash {
 		return nil, fmt.Errorf("fragment at %d: hash is %v and should be %v: %w", row.Offset, got, row.Hash,
 			branchline.ErrMismatch)
 	}

@@ -44,7 +44,8 @@ func (r *reader) openPartial(p *partial) (err error) {
 	if r.f, err = os.Open(p.where()); err != nil {
 		return err
 	}
-	r.p, r.init, r.content = p, p.init, content{file: r.f, open: p.cipher, lent: &r.s.lent}
+	r.p, r.init = p, p.init
+	r.content = content{file: r.f, open: p.cipher, lent: &r.s.lent, sums: branchline.Verifies(r.ctx)}
 	if err = r.checkRange(); err != nil {
 		r.f.Close()
 		r.p = nil

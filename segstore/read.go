@@ -426,6 +426,7 @@ func (r *reader) tryOpen(seg branchline.Segment) error {
 	}
 	r.content = content{
 		file: r.f, end: &r.sealed, open: r.sealed.cipher(r.s.keys), lent: &r.s.lent,
+		sums: branchline.Verifies(r.ctx),
 	}
 	if err != nil {
 		forgetPages(r.f)

@@ -146,7 +146,7 @@ func (b *bite) fetch(ctx context.Context, c *crew) error {
 	}
 	stream, stop := context.WithCancel(ctx)
 	defer stop()
-	body, err := c.src.Fetch(stream, b.st.seg.ID, c.begin(b, stop))
+	body, err := c.src.Fetch(branchline.WithVerifier(stream), b.st.seg.ID, c.begin(b, stop))
 	end := func() {}
 	switch {
 	case err == nil:
@@ -198,7 +198,7 @@ func (b *bite) hand(ctx context.Context, c *crew, p *part) error {
 			return err
 		}
 	}
-	if err := b.st.stored(p, whole); err != nil {
+	if err := b.st.stored(ctx, p, whole); err != nil {
 		return fmt.Errorf("%w: %w", errStore, err)
 	}
 	c.mu.Lock()

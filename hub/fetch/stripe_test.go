@@ -87,10 +87,12 @@ func (d *dying) Close() error {
 }
 
 // recorded returns a store with one sealed segment of 24 MB.
-func recorded(t *testing.T) *segstore.Store {
+func recorded(t *testing.T) *segstore.Store { return recordedIn(t, t.TempDir()) }
+
+func recordedIn(t *testing.T, dir string) *segstore.Store {
 	t.Helper()
 	key := ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))
-	s, err := segstore.Open(t.TempDir(), segstore.Options{Signer: key})
+	s, err := segstore.Open(dir, segstore.Options{Signer: key})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -397,7 +398,7 @@ func (st *segmentTransfer) open() {
 }
 
 // stored stores one part, and with the last of all the footer.
-func (st *segmentTransfer) stored(p *part, data []byte) error {
+func (st *segmentTransfer) stored(ctx context.Context, p *part, data []byte) error {
 	err := error(nil)
 	if p.footer {
 		st.count(data)
@@ -411,6 +412,7 @@ func (st *segmentTransfer) stored(p *part, data []byte) error {
 		st.mu.Lock()
 		st.damaged = err // of this fragment; the others may be good
 		st.mu.Unlock()
+		st.doubt(ctx, p)
 		err = nil
 	}
 	if err != nil {
@@ -431,6 +433,16 @@ func (st *segmentTransfer) stored(p *part, data []byte) error {
 		return nil
 	}
 	return st.seal(footer)
+}
+
+// doubt has the site itself verify what it has sent of a part, so that it finds its damage, and tells of it.
+func (st *segmentTransfer) doubt(ctx context.Context, p *part) {
+	body, err := st.task.crew.src.Fetch(ctx, st.seg.ID, p.bytes)
+	if err != nil {
+		return
+	}
+	_, _ = io.Copy(io.Discard, body)
+	_ = body.Close()
 }
 
 func (st *segmentTransfer) count(data []byte) {
