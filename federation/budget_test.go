@@ -230,6 +230,14 @@ func refusalCrosses(t *testing.T) {
 	if _, err := r.Fetch(playing, id, branchline.ByteRange{End: 10}); !errors.As(err, &refusal) {
 		t.Errorf("playback: %v", err)
 	}
+	nothing := WithPlayback(t.Context(), "entrance.sub")
+	if _, err := r.Fetch(nothing, branchline.SegmentID{9}, branchline.ByteRange{}); !errors.Is(err, branchline.ErrNotFound) {
+		t.Errorf("playback of what does not exist: %v", err)
+	}
+	synctest.Wait()
+	if s := b.State(); len(s.Viewers) != 0 {
+		t.Errorf("playback of nothing has a place: %v", s.Viewers)
+	}
 	if body, err := r.Fetch(t.Context(), id, branchline.ByteRange{End: 10}); err != nil {
 		t.Errorf("what nobody watches: %v", err)
 	} else {

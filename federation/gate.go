@@ -134,9 +134,9 @@ func (s *server) urgency(a *answer, stream branchline.StreamID) func() budget.Cl
 
 // playback lets in whoever watches what a fetch brings. Between the fetches of one playback its place is kept
 // for a while, so that nobody else takes it.
-func (s *server) playback(stream branchline.StreamID) (release func(), err error) {
+func (s *server) playback(stream branchline.StreamID) (release func(after time.Duration), err error) {
 	if stream == "" || s.budget == nil {
-		return func() {}, nil
+		return func(time.Duration) {}, nil
 	}
 	if err := stream.Check(); err != nil {
 		return nil, err
@@ -145,7 +145,7 @@ func (s *server) playback(stream branchline.StreamID) (release func(), err error
 	if err != nil {
 		return nil, err
 	}
-	return func() { time.AfterFunc(playbackPause, leave) }, nil
+	return func(after time.Duration) { time.AfterFunc(after, leave) }, nil
 }
 
 // playbackPause is how long a playback may take from one fetch to the next without losing its place.

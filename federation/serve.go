@@ -387,11 +387,12 @@ func (s *server) fetch(a *answer, r *wire.FetchRequest,
 	if err != nil {
 		return err
 	}
-	defer leave()
 	body, err := from(asked(a, false, branchline.StreamID(r.GetWatched()), r.GetVerifies()), id, want)
 	if err != nil {
+		leave(0) // nothing is played back
 		return err
 	}
+	defer leave(playbackPause)
 	if err := a.send(&wire.Answer{Body: &wire.Answer_Fetch{Fetch: &wire.FetchAnswer{}}}); err != nil {
 		return errors.Join(err, body.Close())
 	}

@@ -143,7 +143,7 @@ func TestUplinkBudget(t *testing.T) {
 	const budget, roundTrip = 3_000_000, 80 * time.Millisecond
 	s := newSiteOf(t, network.Plan{
 		Link: "rate=8mbit delay=40ms", Cameras: 4, Kbits: 500, Sub: true, Segment: 5 * time.Second, Policies: backfill,
-		Edge: "uplink:\n  zone: UTC\n  schedule:\n    - {days: mon-sun, hours: 0-24, rate: 3mbit}\n",
+		Edge: "budget:\n  zone: UTC\n  schedule:\n    - {days: mon-sun, hours: 0-24, rate: 3mbit}\n",
 	})
 	s.linked(20 * time.Second)
 	stream := func(i int, name string) string { return network.Site + "." + network.Camera(i) + "." + name }

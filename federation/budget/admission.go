@@ -25,8 +25,12 @@ type Asked struct {
 	Playback  bool // recorded, at the speed at which it was; else live
 }
 
-// maxAdmitted bounds who watches at one site at once: every stream of a large one, live and played back.
-const maxAdmitted = 1024
+// maxAdmitted bounds what is watched at one site at once, and maxOfHub how much of that by one hub: every stream of a
+// large site, live and played back.
+const (
+	maxAdmitted = 2048
+	maxOfHub    = 1024
+)
 
 // admission is somebody who was let in.
 type admission struct {
@@ -50,9 +54,13 @@ func (b *Budget) Admit(a Asked) (release func(), err error) {
 		b.mu.Lock()
 	}
 	defer b.mu.Unlock()
+	same := 0
 	for other := range b.admitted {
 		if other.Asked == a {
 			return b.enter(other), nil
+		}
+		if other.Hub == a.Hub {
+			same++
 		}
 	}
 	class := Live
@@ -60,7 +68,7 @@ func (b *Budget) Admit(a Asked) (release func(), err error) {
 		class = Request
 	}
 	now := b.cfg.Clock.Now()
-	if len(b.admitted) >= maxAdmitted {
+	if same >= maxOfHub || len(b.admitted) >= maxAdmitted {
 		return nil, fmt.Errorf("admit %s: %d are watching: %w", a.Stream, len(b.admitted), branchline.ErrBusy)
 	}
 	if err := b.barred(class, now); err != nil {

@@ -2,6 +2,7 @@ package budget_test
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 
 	"github.com/branchline-video/branchline"
@@ -41,5 +42,35 @@ func TestTwoAtOnce(t *testing.T) {
 	var r *budget.Refusal
 	if first != nil || !errors.As(second, &r) || r.Used != 1_700_000 || r.Viewers != 2 {
 		t.Errorf("the one: %v, the other: %v", first, second)
+	}
+}
+
+// TestOneHubTakesNotAll has one hub watch as much as it may. Another is let in all the same, until all places are taken.
+func TestOneHubTakesNotAll(t *testing.T) {
+	b := open(t, budget.Config{Schedule: always(budget.Limit{Rate: budget.Megabit})})
+	watch := func(hub string) (n int, leave func()) {
+		for {
+			stream := branchline.StreamID(fmt.Sprintf("cam-%d.main", n))
+			out, err := b.Admit(budget.Asked{Hub: hub, Stream: stream, Playback: true})
+			if err != nil {
+				if !errors.Is(err, branchline.ErrBusy) {
+					t.Fatal(err)
+				}
+				return n, leave
+			}
+			n, leave = n+1, out
+		}
+	}
+	one, leave := watch("one")
+	two, _ := watch("two")
+	if one != 1024 || two != 1024 {
+		t.Errorf("one has %d places, the other %d", one, two)
+	}
+	if three, _ := watch("three"); three != 0 {
+		t.Errorf("a third has %d", three)
+	}
+	leave()
+	if three, _ := watch("three"); three != 1 {
+		t.Errorf("when one has left a third has %d", three)
 	}
 }

@@ -182,6 +182,7 @@ func (e *endpoint) dial(ctx context.Context, addr *net.UDPAddr, opt Options, w *
 		return nil, quicHandshakeError(meaning(err))
 	}
 	w.watch(c)
+	e.seeking.linked.Store(true)
 	made := newConn(c, nil, "")
 	made.via, made.mtu, made.peer.Uplink = e, &w.mtu, opt.Local.Name
 	return made, nil

@@ -1,6 +1,7 @@
 package link
 
 import (
+	"errors"
 	"net"
 	"slices"
 	"sync"
@@ -36,6 +37,7 @@ type resend struct {
 	in      atomic.Int64 // packets that came, on all connections
 	holding atomic.Int32 // connections that probe, and of which nothing comes
 	closing atomic.Int32 // connections that are being closed
+	linked  atomic.Bool  // there was a handshake
 
 	mu    sync.Mutex
 	last  time.Time // that all was sent again
@@ -83,6 +85,22 @@ func (r *resend) note(b []byte) (hold bool) {
 		k.end = slices.Clone(b)
 	default:
 		k.small = append(k.small[:0], b...)
+	}
+	return false
+}
+
+// lost reports whether a packet of a link that was not sent for this error is to be taken for one that the path has
+// lost: there is no route while an address changes or a cable is out, and quic-go would give its connection up.
+func (r *resend) lost(err error) bool {
+	if err == nil || !r.linked.Load() {
+		return false
+	}
+	for _, e := range []error{
+		syscall.ENETUNREACH, syscall.EHOSTUNREACH, syscall.ENETDOWN, syscall.EADDRNOTAVAIL, syscall.EPERM, syscall.ENOBUFS,
+	} {
+		if errors.Is(err, e) {
+			return true
+		}
 	}
 	return false
 }
@@ -153,14 +171,22 @@ func (c *notedUDP) WriteTo(b []byte, to net.Addr) (int, error) {
 	if c.r.note(b) {
 		return len(b), nil
 	}
-	return c.groSocket.WriteTo(b, to)
+	n, err := c.groSocket.WriteTo(b, to)
+	if c.r.lost(err) {
+		return len(b), nil
+	}
+	return n, err
 }
 
 func (c *notedUDP) WriteMsgUDP(b, oob []byte, to *net.UDPAddr) (n, oobn int, err error) {
 	if c.r.note(b) {
 		return len(b), len(oob), nil
 	}
-	return c.groSocket.WriteMsgUDP(b, oob, to)
+	n, oobn, err = c.groSocket.WriteMsgUDP(b, oob, to)
+	if c.r.lost(err) {
+		return len(b), len(oob), nil
+	}
+	return n, oobn, err
 }
 
 // buffered is what quic-go asks of a socket that it cannot read in batches.
