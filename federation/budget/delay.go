@@ -119,6 +119,9 @@ func (d *delay) observe(now time.Time, rtt time.Duration, sent uint64, starved b
 	if !d.known {
 		d.begin(now, rtt)
 	}
+	if d.young && d.idle.least() < localPath { // the first sight was of a busy machine
+		d.young, d.rate = false, 0
+	}
 	if d.young && starved {
 		twice := firstTrips*d.idle.least().Seconds() + 2*shortRound.Seconds()
 		d.rate *= math.Exp2(min(now.Sub(d.at).Seconds()/twice, 1))
