@@ -231,7 +231,8 @@ func refusalCrosses(t *testing.T) {
 		t.Errorf("playback: %v", err)
 	}
 	nothing := WithPlayback(t.Context(), "entrance.sub")
-	if _, err := r.Fetch(nothing, branchline.SegmentID{9}, branchline.ByteRange{}); !errors.Is(err, branchline.ErrNotFound) {
+	_, err := r.Fetch(nothing, branchline.SegmentID{9}, branchline.ByteRange{})
+	if !errors.Is(err, branchline.ErrNotFound) {
 		t.Errorf("playback of what does not exist: %v", err)
 	}
 	synctest.Wait()

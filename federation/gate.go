@@ -133,7 +133,7 @@ func (s *server) urgency(a *answer, stream branchline.StreamID) func() budget.Cl
 }
 
 // playback lets in whoever watches what a fetch brings. Between the fetches of one playback its place is kept
-// for a while, so that nobody else takes it.
+// for a while, so that nobody else takes it: release gives it back after so long.
 func (s *server) playback(stream branchline.StreamID) (release func(after time.Duration), err error) {
 	if stream == "" || s.budget == nil {
 		return func(time.Duration) {}, nil

@@ -57,16 +57,27 @@ func (c *content) fragment(row branchline.Fragment) ([]byte, error) {
 	if c.open != nil {
 		c.room = c.data
 	}
-	if c.sums {
-		if !checksumHolds(c.data) {
-			return nil, fmt.Errorf("fragment at %d: its checksum does not hold: %w", row.Offset, branchline.ErrMismatch)
-		}
-	} else if got := branchline.Hash(sha256.Sum256(c.data)); got != row.Hash {
-		return nil, fmt.Errorf("fragment at %d: hash is %v and should be %v: %w", row.Offset, got, row.Hash,
-			branchline.ErrMismatch)
+	if err := c.check(row); err != nil {
+		return nil, fmt.Errorf("fragment at %d: %w", row.Offset, err)
 	}
 	c.row = row
 	return c.data, nil
+}
+
+// check verifies the data as the fragment that row describes.
+func (c *content) check(row branchline.Fragment) error {
+	switch {
+	case c.sums && c.open != nil: // decrypting has verified it
+	case c.sums:
+		if !checksumHolds(c.data) {
+			return fmt.Errorf("its checksum does not hold: %w", branchline.ErrMismatch)
+		}
+	default:
+		if got := branchline.Hash(sha256.Sum256(c.data)); got != row.Hash {
+			return fmt.Errorf("hash is %v and should be %v: %w", got, row.Hash, branchline.ErrMismatch)
+		}
+	}
+	return nil
 }
 
 // giveBack returns what was lent. Of what calls returned nothing is used any more.

@@ -276,7 +276,7 @@ func (p *partial) writeFooter() error {
 		return p.breakOff(err)
 	}
 	if r, ok := f.(*os.File); ok && !p.origin {
-		forgetPages(r) // a copy is seldom read soon, and memory that is used for the first time is slow
+		forgetPages(r) // it is seldom read soon, would push out what is, and fresh memory is slower than used one
 	}
 	return nil
 }

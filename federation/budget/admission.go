@@ -69,7 +69,8 @@ func (b *Budget) Admit(a Asked) (release func(), err error) {
 	}
 	now := b.cfg.Clock.Now()
 	if same >= maxOfHub || len(b.admitted) >= maxAdmitted {
-		return nil, fmt.Errorf("admit %s: %d are watching: %w", a.Stream, len(b.admitted), branchline.ErrBusy)
+		return nil, fmt.Errorf("admit %s: %d are watching, %d of this hub: %w", a.Stream, len(b.admitted), same,
+			branchline.ErrBusy)
 	}
 	if err := b.barred(class, now); err != nil {
 		return nil, fmt.Errorf("admit %s: %w", a.Stream, err)

@@ -45,7 +45,8 @@ func TestTwoAtOnce(t *testing.T) {
 	}
 }
 
-// TestOneHubTakesNotAll has one hub watch as much as it may. Another is let in all the same, until all places are taken.
+// TestOneHubTakesNotAll has one hub watch as much as it may. Another is let in all the same, until all places are
+// taken.
 func TestOneHubTakesNotAll(t *testing.T) {
 	b := open(t, budget.Config{Schedule: always(budget.Limit{Rate: budget.Megabit})})
 	watch := func(hub string) (n int, leave func()) {

@@ -120,8 +120,10 @@ func (o Options) listenPacket(addr string) (net.PacketConn, error) {
 // endpoint makes an endpoint of a socket, which is the endpoint's from then on.
 func (o Options) endpoint(packets net.PacketConn) *endpoint {
 	free := rate.NewLimiter(freeHandshakes, freeHandshakesBurst)
-	if c, ok := packets.(*net.UDPConn); ok {
-		packets = withGRO(c)
+	if c, ok := packets.(*net.UDPConn); ok { // of a hub: for others it is noted what they send
+		r := new(resend)
+		r.linked.Store(true)
+		packets = &notedUDP{withGRO(c), r}
 	}
 	t := &quic.Transport{
 		Conn:                packets,

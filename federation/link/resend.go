@@ -37,7 +37,7 @@ type resend struct {
 	in      atomic.Int64 // packets that came, on all connections
 	holding atomic.Int32 // connections that probe, and of which nothing comes
 	closing atomic.Int32 // connections that are being closed
-	linked  atomic.Bool  // there was a handshake
+	linked  atomic.Bool  // there was a handshake, or it is a hub's socket
 
 	mu    sync.Mutex
 	last  time.Time // that all was sent again
@@ -90,7 +90,8 @@ func (r *resend) note(b []byte) (hold bool) {
 }
 
 // lost reports whether a packet of a link that was not sent for this error is to be taken for one that the path has
-// lost: there is no route while an address changes or a cable is out, and quic-go would give its connection up.
+// lost: there is no route while an address changes or a cable is out, and quic-go would give its connection up. If
+// there never is one again the link ends by its silence.
 func (r *resend) lost(err error) bool {
 	if err == nil || !r.linked.Load() {
 		return false

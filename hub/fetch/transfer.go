@@ -28,6 +28,8 @@ const (
 	memoryOfAll = 512 << 20
 	// firstRoom is how much memory a part takes before more of its bytes than that arrive: it is that of usual fragments.
 	firstRoom = 2 << 20
+	// doubtTime is how long a site may take to look at a fragment that is not what it has listed.
+	doubtTime = 10 * time.Second
 )
 
 // taking says which fragments of the listed segments a task brings.
@@ -435,13 +437,18 @@ func (st *segmentTransfer) stored(ctx context.Context, p *part, data []byte) err
 	return st.seal(footer)
 }
 
-// doubt has the site itself verify what it has sent of a part, so that it finds its damage, and tells of it.
+// doubt has the site itself verify a fragment that it has sent, so that it finds its damage, and tells of it. For one
+// byte it reads all of it.
 func (st *segmentTransfer) doubt(ctx context.Context, p *part) {
-	body, err := st.task.crew.src.Fetch(ctx, st.seg.ID, p.bytes)
+	ctx, stop := context.WithTimeout(ctx, doubtTime)
+	defer stop()
+	crew := st.task.crew
+	body, err := crew.src.Fetch(ctx, st.seg.ID, branchline.ByteRange{Start: p.bytes.Start, End: p.bytes.Start + 1})
 	if err != nil {
 		return
 	}
-	_, _ = io.Copy(io.Discard, body)
+	n, _ := io.Copy(io.Discard, body)
+	crew.all.came.Add(n)
 	_ = body.Close()
 }
 
