@@ -199,7 +199,7 @@ func (d *delay) adjust(now time.Time, line float64) {
 		d.slow(now, line, queue-target/2)
 	case d.vain > 0: // the queue is gone
 		d.vain, d.rate = 0, max(d.rate, d.line*0.97)
-	case d.rate == 0 || !d.busy:
+	case d.rate == 0 || !d.busy || d.drained(now):
 	default:
 		d.grow(now, line, float64(queue)/float64(target))
 	}
@@ -273,6 +273,12 @@ func (d *delay) sentAt(t time.Time) float64 {
 		return float64(from.sent) + share*float64(to.sent-from.sent)
 	}
 	return float64(d.past[0].sent)
+}
+
+// drained reports whether what is seen is of a rate that was halved, which says nothing of the whole one.
+func (d *delay) drained(now time.Time) bool {
+	since := now.Sub(d.drain)
+	return d.gain < mostGain && (since >= drainEvery || since < d.trip()+shortRound)
 }
 
 // now returns the rate to send at, in bytes a second; 0: nothing limits.
