@@ -19,8 +19,8 @@
 //     footer against its hash, its signature and all fragments held before anything is sealed. What a replica
 //     held in part since before the store was opened, or left to the disk, is read again before it is sealed.
 //   - Nothing unverified is given out: a fragment is read whole and held against its hash before any of its
-//     bytes leave. One that is damaged in a sealed file makes that file so; one that a replica holds in
-//     part is held no longer, and may be put again.
+//     bytes leave, or against its checksum alone if who gets it verifies the hash. One that is damaged in a
+//     sealed file makes that file so; one that a replica holds in part is held no longer, and may be put again.
 //   - A store may encrypt what it keeps (Options.Keys). That is between it and the disk: what is put and
 //     fetched is in plain, and has one hash for its whole life. A missing key is no damage, and needed only
 //     for the fragments, not to find, seal or rebuild.

@@ -330,7 +330,8 @@ func (s *Store) Stats() Stats {
 	return t
 }
 
-// Fetch returns a segment's bytes in the range, each fragment verified before any of it. A range without
+// Fetch returns a segment's bytes in the range, each fragment verified before any of it, by its hash, or by its
+// checksum alone with [branchline.WithVerifier]. A range without
 // an end goes on, on a segment that still grows, until it is sealed, and includes the footer. It wraps
 // [branchline.ErrNotFound], [branchline.ErrGone] for a segment that was removed or whose file is found
 // damaged, as Segments does, [branchline.ErrInvalid] for a range outside it, [branchline.ErrUnavailable]

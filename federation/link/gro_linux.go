@@ -32,7 +32,7 @@ type groSocket struct {
 // withGRO has a socket's packets joined, where the kernel can.
 func withGRO(c *net.UDPConn) *groSocket {
 	if raw, err := c.SyscallConn(); err == nil {
-		_ = raw.Control(func(fd uintptr) {
+		_ = raw.Control(func(fd uintptr) { // without it packets come singly
 			_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_UDP, unix.UDP_GRO, 1)
 		})
 	}

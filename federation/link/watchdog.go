@@ -34,7 +34,7 @@ const (
 // watchdog closes a connection of which nothing arrives at the peer although the peer's packets arrive
 // here. QUIC counts its probe timeouts since the last acknowledgement and tells that count in a
 // connection's trace, to which the watchdog listens. The side that dials has one: it sends the video,
-// and it can dial anew. A trace is not free: some tenth of the highest rate over loopback.
+// and it can dial anew. A trace is not free: some 3 % of the highest rate over loopback.
 type watchdog struct {
 	e    *endpoint   // the connection's, which waits for what runs here
 	came atomic.Bool // anything, from the peer

@@ -449,7 +449,7 @@ func (st *segmentTransfer) doubt(ctx context.Context, p *part) {
 	}
 	n, _ := io.Copy(io.Discard, body)
 	crew.all.came.Add(n)
-	_ = body.Close()
+	_ = body.Close() // what the site answers is told by its feed
 }
 
 func (st *segmentTransfer) count(data []byte) {
