@@ -344,6 +344,7 @@ func stopEncrypted(t *testing.T, k int, opt Options, digits string, seg testSegm
 	must(t, s.Close())
 	s = openEncrypted(t, dir, "1", Options{Signer: opt.Signer})
 	defer s.Close()
+	<-s.Settled() // until then a removal that was stopped is not ended
 	list, err := s.Segments(t.Context(), testStream, day(0, 9))
 	if err != nil && !errors.Is(err, branchline.ErrNotFound) {
 		t.Errorf("stopped at %d: %v", k, err)

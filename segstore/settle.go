@@ -31,7 +31,8 @@ const (
 
 // Settled returns a channel that is closed when what Open does in the background is done: the index is
 // verified, and was made again if it was damaged; it agrees with the files; nothing is left in trash/. All
-// methods work before, only that a segment of which the index has lost its entry is not known yet.
+// methods work before, only that a segment of which the index has lost its entry is not known yet, and one
+// whose removal was under way when the process ended still passes for sealed, though it cannot be fetched.
 func (s *Store) Settled() <-chan struct{} { return s.settled }
 
 // settle does the background work of opening, and again what is needed when damage is found, or a volume
