@@ -1,6 +1,7 @@
 package link
 
 import (
+	"bufio"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -18,6 +19,8 @@ const (
 	closeTime = 500 * time.Millisecond
 	// silence is how long nothing comes from the peer before the connection ends, as over QUIC.
 	silence = KeepAlive + IdleTimeout
+	// readAhead is how much is taken from the kernel at once: several TLS records, as a call costs more than a copy.
+	readAhead = 64 << 10
 )
 
 // tcpConn is a connection over TCP and TLS. One goroutine reads what comes into the streams' buffers and
@@ -35,6 +38,7 @@ type tcpConn struct {
 	silent   *time.Timer // ends the connection unless something comes
 	beat     *time.Timer // pings; nil on the side that accepted
 	stalled  stallWatch  // beat's
+	pieces   sync.Pool   // of *piece; what waits in streams
 
 	mu       sync.Mutex
 	ready    *sync.Cond              // there is something to send, or the connection has ended
@@ -72,6 +76,7 @@ func newTCP(conn net.Conn, on *socket, peer Peer, dialled bool) *tcpConn {
 	}
 	c.ready = sync.NewCond(&c.mu)
 	c.silent = time.AfterFunc(silence, func() { c.fail(fmt.Errorf("%w for %v", ErrSilent, silence)) })
+	on.in = bufio.NewReaderSize(on.Conn, readAhead)
 	on.heard = func() { c.silent.Reset(silence) }
 	c.running.Add(2)
 	go func() {

@@ -1,7 +1,6 @@
 package link
 
 import (
-	"bufio"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -12,7 +11,7 @@ const maxCredit = 1 << 30
 
 // receiving takes what comes until the connection ends, and returns why it does.
 func (c *tcpConn) receiving() error {
-	in, body := bufio.NewReaderSize(c.conn, maxFrame+frameHeader), make([]byte, maxFrame)
+	in, body := c.conn, make([]byte, maxFrame)
 	for {
 		var head [frameHeader]byte
 		if _, err := io.ReadFull(in, head[:]); err != nil {

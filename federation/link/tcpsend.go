@@ -1,7 +1,6 @@
 package link
 
 import (
-	"bytes"
 	"slices"
 	"time"
 )
@@ -27,7 +26,11 @@ func (c *tcpConn) sending() {
 		b, last := c.batch(buf[:0], size)
 		began := c.clock.Now()
 		if len(b) > 0 {
-			if _, err := c.conn.Write(b); err != nil {
+			err := c.socket.together(func() error {
+				_, err := c.conn.Write(b)
+				return err
+			})
+			if err != nil {
 				c.fail(lost(err))
 				return
 			}
@@ -124,8 +127,8 @@ func (c *tcpConn) appendData(b []byte, most int) []byte {
 		q := &c.queues[u]
 		for len(*q) > 0 {
 			s := (*q)[0]
-			n := min(s.out.Len(), s.credit, c.credit, maxFrame, most)
-			if n == 0 && s.out.Len() > 0 {
+			n := min(s.out.size, s.credit, c.credit, maxFrame, most)
+			if n == 0 && s.out.size > 0 {
 				if s.credit > 0 {
 					return b // nobody may send
 				}
@@ -148,17 +151,15 @@ func (s *tcpStream) appendData(b []byte, n int) []byte {
 		c.streams[s.id] = s
 	}
 	kind := frameData
-	if s.closed && n == s.out.Len() {
+	if s.closed && n == s.out.size {
 		kind, s.endSent = frameEnd, true
 	}
-	b = append(appendFrame(b, kind, s.id, n), s.out.Next(n)...)
+	b = appendFrame(b, kind, s.id, n)
+	b = b[:len(b)+s.out.read(&c.pieces, b[len(b):len(b)+n])]
 	s.credit -= n
 	c.credit -= n
-	if s.out.Len() == 0 {
+	if s.out.size == 0 {
 		c.unqueue(s)
-		if s.out.Cap() > sendBuffer {
-			s.out = bytes.Buffer{}
-		}
 	}
 	s.writeable.Broadcast()
 	b = s.appendControl(b)
@@ -168,7 +169,7 @@ func (s *tcpStream) appendData(b []byte, n int) []byte {
 
 // queue lets the stream send what it has.
 func (c *tcpConn) queue(s *tcpStream) {
-	if s.queued || s.writeErr != nil || s.endSent || s.out.Len() == 0 && !s.closed {
+	if s.queued || s.writeErr != nil || s.endSent || s.out.size == 0 && !s.closed {
 		return
 	}
 	s.queued = true

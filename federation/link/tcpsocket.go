@@ -1,8 +1,11 @@
 package link
 
 import (
+	"bufio"
 	"errors"
+	"io"
 	"net"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -10,15 +13,50 @@ import (
 // socket is a TCP socket, or what stands for one, below TLS.
 type socket struct {
 	net.Conn
-	heard func() // called when bytes have come; nil for nobody
+	heard func()        // called when bytes have come; nil for nobody
+	in    *bufio.Reader // of Conn, from when several records are read at a time; nil: one by one
+
+	mu   sync.Mutex
+	hold bool   // what is written waits
+	held []byte // until then
 }
 
 func (s *socket) Read(b []byte) (int, error) {
-	n, err := s.Conn.Read(b)
+	from := io.Reader(s.Conn)
+	if s.in != nil {
+		from = s.in
+	}
+	n, err := from.Read(b)
 	if n > 0 && s.heard != nil {
 		s.heard()
 	}
 	return n, err
+}
+
+func (s *socket) Write(b []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.hold {
+		s.held = append(s.held, b...)
+		return len(b), nil
+	}
+	return s.Conn.Write(b)
+}
+
+// together calls write and gives the kernel at once what that writes, in several records.
+func (s *socket) together(write func() error) error {
+	s.mu.Lock()
+	s.hold = true
+	s.mu.Unlock()
+	err := write()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.hold = false
+	if err == nil {
+		_, err = s.Conn.Write(s.held)
+	}
+	s.held = s.held[:0]
+	return err
 }
 
 // abort closes the socket at once: what it has not sent is lost, and the kernel does not try for minutes.

@@ -1,7 +1,6 @@
 package link
 
 import (
-	"bytes"
 	"io"
 	"sync"
 )
@@ -19,7 +18,7 @@ type tcpStream struct {
 	gone bool   // both directions are over, and the connection has forgotten it
 
 	readable  *sync.Cond
-	in        bytes.Buffer
+	in        fifo
 	ended     bool // the peer's last byte is in
 	readErr   error
 	accepted  bool // or mine
@@ -27,7 +26,7 @@ type tcpStream struct {
 	room      int  // how much of that it has not sent
 	read      int  // bytes read since the last credit
 	writeable *sync.Cond
-	out       bytes.Buffer
+	out       fifo
 	closed    bool // Close was called
 	endSent   bool
 	writeErr  error
@@ -55,8 +54,8 @@ func (s *tcpStream) Read(b []byte) (int, error) {
 		switch {
 		case s.readErr != nil:
 			return 0, s.readErr
-		case s.in.Len() > 0 || len(b) == 0:
-			n, _ := s.in.Read(b) // it has bytes
+		case s.in.size > 0 || len(b) == 0:
+			n := s.in.read(&s.c.pieces, b)
 			s.took(n)
 			return n, nil
 		case s.ended:
@@ -69,17 +68,14 @@ func (s *tcpStream) Read(b []byte) (int, error) {
 // took gives credit for n bytes that were read.
 func (s *tcpStream) took(n int) {
 	s.c.took(n)
-	if s.in.Len() == 0 {
-		if s.in.Cap() > firstStreamWindow || s.ended {
-			s.in = bytes.Buffer{} // it never shrinks by itself
-		}
+	if s.in.size == 0 {
 		s.c.settle(s)
 	}
 	s.read += n
 	if s.ended || s.read < s.window/2 {
 		return
 	}
-	if more := min(s.window, maxStreamWindow-s.window); s.in.Len() < s.window/8 { // the reader is no slower
+	if more := min(s.window, maxStreamWindow-s.window); s.in.size < s.window/8 { // the reader is no slower
 		s.read += more
 		s.window += more
 	}
@@ -91,7 +87,7 @@ func (s *tcpStream) Write(b []byte) (n int, err error) {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
 	for {
-		room := sendBuffer - s.out.Len()
+		room := sendBuffer - s.out.size
 		switch {
 		case s.writeErr != nil:
 			return n, s.writeErr
@@ -101,11 +97,11 @@ func (s *tcpStream) Write(b []byte) (n int, err error) {
 			s.writeable.Wait()
 			continue
 		case s.kind != 0:
-			s.out.WriteByte(byte(s.kind))
+			s.out.write(&s.c.pieces, []byte{byte(s.kind)})
 			s.kind = 0
 		}
 		k := min(room, len(b))
-		s.out.Write(b[:k])
+		s.out.write(&s.c.pieces, b[:k])
 		n, b = n+k, b[k:]
 		s.c.queue(s)
 		if len(b) == 0 {
@@ -159,7 +155,7 @@ func (s *tcpStream) SetPriority(urgency int8) {
 }
 
 // drained reports whether all that the peer sent and ended was read.
-func (s *tcpStream) drained() bool { return s.ended && s.in.Len() == 0 }
+func (s *tcpStream) drained() bool { return s.ended && s.in.size == 0 }
 
 // endRead ends the direction from the peer; what was not read is lost.
 func (s *tcpStream) endRead(err error) {
@@ -167,8 +163,8 @@ func (s *tcpStream) endRead(err error) {
 		return
 	}
 	s.readErr = err
-	s.c.took(s.in.Len())
-	s.in = bytes.Buffer{}
+	s.c.took(s.in.size)
+	s.in.clear(&s.c.pieces)
 	s.readable.Broadcast()
 	s.c.settle(s)
 }
@@ -179,7 +175,7 @@ func (s *tcpStream) endWrite(err error) {
 		return
 	}
 	s.writeErr = err
-	s.out = bytes.Buffer{}
+	s.out.clear(&s.c.pieces)
 	s.c.unqueue(s)
 	s.writeable.Broadcast()
 	s.c.settle(s)
@@ -194,7 +190,7 @@ func (s *tcpStream) arrived(b []byte, end bool) error {
 	if s.room -= len(b); s.room < 0 || s.ended {
 		return errFrames
 	}
-	s.in.Write(b)
+	s.in.write(&s.c.pieces, b)
 	s.ended = end
 	s.readable.Broadcast()
 	if end {
