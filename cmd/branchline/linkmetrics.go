@@ -33,6 +33,7 @@ func collectLink(out chan<- prometheus.Metric, f linkFacts) {
 		gauge("since_timestamp_seconds", "Since when it is up or down.", float64(f.since.UnixMilli())/1000)
 	}
 	gauge("connections", "Connections of the link's bundle.", float64(s.Connections))
+	gauge("bulk_tcp", "1 while one of them is over TCP and takes the fetches.", truth(s.Bulk))
 	gauge("handshakes", "Connections made for the present link so far.", float64(s.Handshakes))
 	gauge("rtt_seconds", "Round trip time of the link.", s.RTT.Seconds())
 	gauge("least_rtt_seconds", "Least round trip time of the present link.", s.MinRTT.Seconds())

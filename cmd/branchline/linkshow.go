@@ -19,6 +19,7 @@ type linkFigures struct {
 	Carrier     string    `json:"carrier,omitempty"` // quic or tcp
 	Way         string    `json:"way,omitempty"`
 	Connections int       `json:"connections"`
+	Bulk        bool      `json:"bulkOverTcp,omitempty"` // one of them is over TCP, for fetches
 	Handshakes  uint64    `json:"handshakes"`
 	LeastRTTms  float64   `json:"leastRttMs,omitempty"`
 	Sent        uint64    `json:"sentBytes"`
@@ -31,7 +32,7 @@ type linkFigures struct {
 func figuresOf(u federation.UplinkState, s link.Stats) linkFigures {
 	f := linkFigures{
 		At: clock.Clock{}.Now().UTC(), Since: u.Since.UTC(), Carrier: string(u.Carrier), Way: u.Uplink,
-		Connections: s.Connections, Handshakes: s.Handshakes, LeastRTTms: s.MinRTT.Seconds() * 1000,
+		Connections: s.Connections, Bulk: s.Bulk, Handshakes: s.Handshakes, LeastRTTms: s.MinRTT.Seconds() * 1000,
 		Sent: s.Sent, Received: s.Received, Lost: s.Lost, Window: s.CongestionWindow, MTU: s.MTU,
 	}
 	if u.Err != nil {
@@ -45,6 +46,9 @@ func (f linkFigures) String() string {
 	s := fmt.Sprintf("%s, %d connections", f.Carrier, f.Connections)
 	if f.Connections == 1 {
 		s = f.Carrier + ", 1 connection"
+	}
+	if f.Bulk {
+		s += ", one over tcp for bulk"
 	}
 	if f.Way != "" {
 		s += " by " + f.Way

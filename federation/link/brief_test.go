@@ -35,7 +35,7 @@ func TestHubThatTakesAndCloses(t *testing.T) {
 			return c, nil
 		})
 		ctx, cancel := context.WithCancel(t.Context())
-		w := &watch{b: b, ctx: ctx, pause: firstJoinPause}
+		w := &watch{b: b, ctx: ctx}
 		const want = 15
 		pass := func(d time.Duration) {
 			for end := time.Now().Add(d); time.Now().Before(end); <-time.After(sizeEvery) {

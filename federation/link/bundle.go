@@ -32,6 +32,7 @@ type bundle struct {
 	peer    Peer
 	key     ticket
 	dial    dialFunc     // nil: the peer dials
+	near    dialFunc     // over TCP, for a short path; nil where that cannot be
 	ways    *ways        // nil: there is but one, or the peer dialled
 	own     func() error // gives back what all share, after the last connection; nil for nothing
 	in      chan Stream
@@ -62,6 +63,7 @@ type joined struct {
 	conn    Conn
 	number  uint32 // in the order in which they were dialled; 0 for the first
 	small   bool   // it keeps its packets small
+	bulk    bool   // over TCP, beside those over QUIC
 	control Stream // what it joined with; nil for the first
 	open    atomic.Int64
 	since   time.Time // it is the bundle's
@@ -92,7 +94,9 @@ func (b *bundle) add(j *joined) error {
 	j.look(j.since)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.stop || len(b.conns) == 0 || len(b.conns) >= MaxConnections {
+	isBulk := func(o *joined) bool { return o.bulk }
+	j.bulk = j.conn.Peer().Carrier == CarrierTCP
+	if b.stop || len(b.conns) == 0 || len(b.conns) >= MaxConnections || j.bulk && slices.ContainsFunc(b.conns, isBulk) {
 		return errNoRoom
 	}
 	i, _ := slices.BinarySearchFunc(b.conns, j.number, func(o *joined, n uint32) int { return int(o.number) - int(n) })
@@ -128,12 +132,13 @@ func (b *bundle) lose(j *joined, err error) {
 	whole := closed && e.Code != CodeLeft // the peer has closed the bundle
 	_ = j.conn.Close(0, "")               // it has ended; this gives it back
 	b.mu.Lock()
-	if closed && !j.leaving && j.control != nil {
+	if closed && !j.leaving && j.control != nil && !j.bulk {
 		b.brief.ended(clock.Clock{}.Now(), j.since)
 	}
 	b.past = sum(b.past, j.conn.Stats())
 	b.conns = slices.DeleteFunc(b.conns, func(o *joined) bool { return o == j })
-	if b.end == nil && (whole || len(b.conns) == 0) {
+	alone := !slices.ContainsFunc(b.conns, func(o *joined) bool { return !o.bulk }) // what is for bulk, or nothing
+	if b.end == nil && (whole || alone) {
 		b.end = err
 	}
 	rest, last, over := slices.Clone(b.conns), len(b.conns) == 0, b.over
@@ -145,12 +150,16 @@ func (b *bundle) lose(j *joined, err error) {
 		}
 		return
 	}
-	if whole {
-		for _, o := range rest {
+	for _, o := range rest {
+		switch {
+		case whole:
 			_ = o.conn.Close(e.Code, e.Reason)
+		case alone:
+			_ = o.conn.Close(CodeLeft, "")
 		}
 	}
 	switch {
+	case j.bulk:
 	case errors.Is(err, ErrStalled):
 		b.stalled.Store(true)
 	case errors.Is(err, ErrSilent):
@@ -198,19 +207,35 @@ func (b *bundle) choose(kind Kind) (*joined, error) {
 	if len(b.conns) == 0 {
 		return nil, b.end
 	}
-	best := b.conns[0]
-	// Streams that last as long as the bundle stay on one connection, so that the others can be given up.
-	if kind != KindChanges && kind != KindGossip {
+	first := 0
+	if !kind.lasting() {
 		b.turn++
-		for i := range b.conns {
-			j := b.conns[(b.turn+i)%len(b.conns)]
-			if best.leaving || !j.leaving && j.load() < best.load() {
-				best = j
-			}
+		first = b.turn
+	}
+	best := b.conns[first%len(b.conns)]
+	for i := range b.conns {
+		if j := b.conns[(first+i)%len(b.conns)]; j.before(best, kind) {
+			best = j
 		}
 	}
 	best.open.Add(1)
 	return best, nil
+}
+
+// lasting reports whether streams of the kind last as long as the link.
+func (k Kind) lasting() bool { return k == KindChanges || k == KindGossip }
+
+// before reports whether a new stream of the kind is better off on j than on o.
+func (j *joined) before(o *joined, kind Kind) bool {
+	switch {
+	case j.leaving != o.leaving:
+		return o.leaving
+	case j.bulk != o.bulk:
+		return j.bulk == (kind == KindFetch)
+	case kind.lasting(): // these stay on one connection, so that the others can be given up
+		return false
+	}
+	return j.load() < o.load()
 }
 
 // ended notes that a stream on the connection has ended.
@@ -249,6 +274,7 @@ func (b *bundle) Stats() Stats {
 	s.RTT, s.MinRTT, s.Latest, s.CongestionWindow = 0, 0, 0, 0
 	for _, j := range conns {
 		s = sum(s, j.conn.Stats())
+		s.Bulk = s.Bulk || j.bulk
 	}
 	s.Connections, s.Handshakes = len(conns), made
 	return s
@@ -265,6 +291,7 @@ func sum(a, b Stats) Stats {
 		RTT: least(a.RTT, b.RTT), MinRTT: least(a.MinRTT, b.MinRTT), Latest: least(a.Latest, b.Latest),
 		Sent: a.Sent + b.Sent, Received: a.Received + b.Received, Lost: a.Lost + b.Lost,
 		CongestionWindow: a.CongestionWindow + b.CongestionWindow, MTU: max(a.MTU, b.MTU),
+		Bulk:        a.Bulk,
 		PacketsSent: a.PacketsSent + b.PacketsSent, PacketsIn: a.PacketsIn + b.PacketsIn,
 	}
 }

@@ -93,7 +93,7 @@ func (j *joined) load() float64 {
 func (b *bundle) watch() {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	w := &watch{b: b, ctx: ctx, pause: firstJoinPause}
+	w := &watch{b: b, ctx: ctx}
 	defer w.joins.Wait()
 	defer cancel()
 	tick := time.NewTicker(sizeEvery)
@@ -128,19 +128,55 @@ type watch struct {
 	size  sizing
 	at    time.Time // of the last step of size
 	next  uint32    // number of the last connection
+	busy  time.Time // when there was last enough sent for a connection for bulk
 	joins sync.WaitGroup
-	pause time.Duration
+	quic  attempts
+	bulk  attempts // to make that connection
+}
 
+// attempts are those to make further connections in one way. The zero value is ready; it is safe for concurrent use.
+type attempts struct {
 	mu    sync.Mutex
-	under int       // attempts under way
-	until time.Time // no attempt before
-	alone bool      // for good
+	under int           // under way
+	until time.Time     // none before
+	pause time.Duration // after the next failure; 0: firstJoinPause
+	alone bool          // none any more
+}
+
+// begin reports how many are to be begun, so that as many as wanted are under way.
+func (a *attempts) begin(now time.Time, want int) int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.alone || now.Before(a.until) || want <= a.under {
+		return 0
+	}
+	n := want - a.under
+	a.under = want
+	return n
+}
+
+// made notes how an attempt has ended.
+func (a *attempts) made(err error) {
+	now := clock.Clock{}.Now()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.under--
+	switch {
+	case err == nil:
+		a.pause = 0
+	case errors.Is(err, errAlone):
+		a.alone = true
+	case a.until.Before(now):
+		a.pause = cmp.Or(a.pause, firstJoinPause)
+		a.until = now.Add(a.pause)
+		a.pause = min(2*a.pause, maxJoinPause)
+	}
 }
 
 func (w *watch) round(now time.Time) {
 	w.b.mu.Lock()
 	all := slices.Clone(w.b.conns)
-	conns := slices.DeleteFunc(slices.Clone(all), func(j *joined) bool { return j.leaving })
+	conns := slices.DeleteFunc(slices.Clone(all), func(j *joined) bool { return j.leaving || j.bulk })
 	w.b.mu.Unlock()
 	if w.at.IsZero() {
 		w.at = now
@@ -151,8 +187,10 @@ func (w *watch) round(now time.Time) {
 	}
 	w.at = now
 	samples := make([]sample, 0, len(conns))
+	carried := 0.0
 	for _, j := range all {
-		if m := j.look(now); slices.Contains(conns, j) {
+		m := j.look(now)
+		if carried += m.sent; slices.Contains(conns, j) {
 			samples = append(samples, m)
 		}
 	}
@@ -162,6 +200,7 @@ func (w *watch) round(now time.Time) {
 	if w.b.dial == nil || w.b.still.Load() || past <= 0 || len(conns) == 0 {
 		return
 	}
+	w.beside(now, all, survey(samples).best, carried/past.Seconds())
 	w.size = w.size.step(past, w.b.ways.level(conns, samples))
 	switch want := max(w.size.want, w.b.ways.least()); {
 	case w.b.stalled.Load() && w.replace(now, conns):
@@ -215,39 +254,19 @@ func (w *watch) replace(now time.Time, conns []*joined) bool {
 
 // grow makes more connections, all at once.
 func (w *watch) grow(now time.Time, more int) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.alone || now.Before(w.until) {
-		return
-	}
-	for ; w.under < more; w.under++ {
+	for range w.quic.begin(now, more) {
 		w.next++
 		number, small := w.next, w.b.stalled.Load()
-		w.joins.Go(func() { w.made(w.join(number, small)) })
+		w.joins.Go(func() { w.quic.made(w.join(w.b.dial, number, small)) })
 	}
 }
 
-func (w *watch) join(number uint32, small bool) error {
+func (w *watch) join(dial dialFunc, number uint32, small bool) error {
 	ctx, cancel := context.WithTimeout(w.ctx, joinTime)
 	defer cancel()
-	c, err := w.b.dial(ctx, small)
+	c, err := dial(ctx, small)
 	if err != nil {
 		return err
 	}
 	return w.b.join(ctx, c, number, small)
-}
-
-func (w *watch) made(err error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.under--
-	switch {
-	case err == nil:
-		w.pause = firstJoinPause
-	case errors.Is(err, errAlone):
-		w.alone = true
-	case w.until.Before(clock.Clock{}.Now()):
-		w.until = clock.Clock{}.Now().Add(w.pause)
-		w.pause = min(2*w.pause, maxJoinPause)
-	}
 }

@@ -26,11 +26,14 @@ func (o Options) carriers() []Carrier {
 	switch {
 	case len(o.Carriers) > 0:
 		return o.Carriers
-	case o.ListenPacket != nil && o.DialStream == nil:
+	case !o.streams():
 		return []Carrier{CarrierQUIC}
 	}
 	return []Carrier{CarrierQUIC, CarrierTCP}
 }
+
+// streams reports whether the side that dials can open TCP sockets.
+func (o Options) streams() bool { return o.ListenPacket == nil || o.DialStream != nil }
 
 // Local is where a connection leaves this machine. The zero value leaves that to the system.
 type Local struct {

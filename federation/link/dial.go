@@ -233,6 +233,9 @@ func dialled(c *conn, e *endpoint, addr *net.UDPAddr, opt Options) (*bundle, err
 		}
 		return c, nil
 	})
+	if b.ways == nil && opt.streams() {
+		b.near = func(ctx context.Context, _ bool) (Conn, error) { return dialTCP(ctx, addr, more) }
+	}
 	b.work.Go(b.watch)
 	if b.ways != nil {
 		b.work.Go(func() {

@@ -3,6 +3,7 @@ package link
 import (
 	"context"
 	"slices"
+	"time"
 )
 
 // Join adds a connection to a bundle that dialled, as its watch does when it wants one, and returns it. The
@@ -18,8 +19,15 @@ func Join(ctx context.Context, c Conn, number uint32) (Conn, error) {
 }
 
 // JoinAs is Join with the ticket of another bundle.
-func JoinAs(ctx context.Context, c, other Conn) error {
-	one, err := c.(*bundle).dial(ctx, false)
+func JoinAs(ctx context.Context, c, other Conn) error { return joinAs(ctx, c.(*bundle).dial, other) }
+
+// JoinBulkAs is JoinAs over TCP.
+func JoinBulkAs(ctx context.Context, c, other Conn) error {
+	return joinAs(ctx, c.(*bundle).near, other)
+}
+
+func joinAs(ctx context.Context, dial dialFunc, other Conn) error {
+	one, err := dial(ctx, false)
 	if err != nil {
 		return err
 	}
@@ -57,4 +65,52 @@ type Windows struct{ windows }
 // Allow reports whether a connection, the first of a bundle, may have a window that is so much larger.
 func (w *Windows) Allow(c Conn, more uint64) bool {
 	return w.allow(c.(*bundle).conns[0].conn.(*conn).c, more)
+}
+
+// Bulk is what looks after a bundle's connection for bulk, in place of its own watch.
+type Bulk struct{ w watch }
+
+// WatchBulk takes that over from a bundle's watch.
+func WatchBulk(c Conn) *Bulk {
+	b := c.(*bundle)
+	b.still.Store(true)
+	return &Bulk{watch{b: b, ctx: context.Background(), next: 1000}}
+}
+
+// See is one look, at which the least round trip over QUIC and what is sent, in bytes a second, are these. It returns
+// when nothing is under way any more.
+func (k *Bulk) See(now time.Time, best time.Duration, rate float64) {
+	k.w.b.mu.Lock()
+	all := slices.Clone(k.w.b.conns)
+	k.w.b.mu.Unlock()
+	k.w.beside(now, all, best, rate)
+	k.w.joins.Wait()
+}
+
+// CarrierOf returns what carries a bundle's stream.
+func CarrierOf(s Stream) Carrier { return s.(*bundled).j.conn.Peer().Carrier }
+
+// Favour makes the connections of one carrier the best of a bundle until its next look at them.
+func Favour(c Conn, carrier Carrier) {
+	b := c.(*bundle)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, j := range b.conns {
+		if j.conn.Peer().Carrier == carrier {
+			j.view.cost.Store(1)
+		}
+	}
+}
+
+// Lose closes the connections of one carrier at one end of a bundle, for a reason that is of them alone.
+func Lose(c Conn, carrier Carrier) {
+	b := c.(*bundle)
+	b.mu.Lock()
+	all := slices.Clone(b.conns)
+	b.mu.Unlock()
+	for _, j := range all {
+		if j.conn.Peer().Carrier == carrier {
+			_ = j.conn.Close(CodeLeft, "")
+		}
+	}
 }

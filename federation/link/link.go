@@ -124,6 +124,7 @@ type Stats struct {
 	MTU                    uint64 // bytes of the largest UDP datagram that is known to pass; 0 if that is not known
 	PacketsSent, PacketsIn uint64
 	Connections            int           // at present
+	Bulk                   bool          // one of them is over TCP, for fetches over a short path
 	Handshakes             uint64        // connections made so far
 	Latest                 time.Duration // the newest round trip time; zero also where only RTT is known
 }

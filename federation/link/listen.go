@@ -67,7 +67,7 @@ func listen(addr string, opt Options, accepted chan Conn) (*Listener, error) {
 		bundles: bundles{of: make(map[ticket]*bundle)},
 	}
 	if opt.ListenPacket == nil || opt.ListenStream != nil {
-		l.tcp, l.tcpErr = listenTCP(e.packets.LocalAddr().String(), opt, accepted)
+		l.tcp, l.tcpErr = listenTCP(e.packets.LocalAddr().String(), opt, accepted, l.bundles.take)
 	}
 	return l, nil
 }

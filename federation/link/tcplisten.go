@@ -29,6 +29,8 @@ type tcpListener struct {
 	l        net.Listener
 	tls      *tls.Config
 	verify   func(tls.ConnectionState) (branchline.SiteID, *Error)
+	join     string     // the protocol of connections that join a bundle; empty: there are none
+	joined   func(Conn) // takes them
 	accepted chan<- Conn
 	closing  context.Context // ends when Close begins
 	cancel   context.CancelFunc
@@ -39,8 +41,8 @@ type tcpListener struct {
 	from  map[netip.Prefix]int
 }
 
-// listenTCP opens a TCP socket on the address. Connections go to accepted.
-func listenTCP(addr string, opt Options, accepted chan<- Conn) (*tcpListener, error) {
+// listenTCP opens a TCP socket on the address. Connections go to accepted, those that join a bundle to joined.
+func listenTCP(addr string, opt Options, accepted chan<- Conn, joined func(Conn)) (*tcpListener, error) {
 	listen := opt.ListenStream
 	if listen == nil {
 		listen = listenStream
@@ -49,7 +51,10 @@ func listenTCP(addr string, opt Options, accepted chan<- Conn) (*tcpListener, er
 	if err != nil {
 		return nil, err
 	}
-	t := &tcpListener{l: l, tls: opt.TLS, verify: opt.Verify, accepted: accepted, from: make(map[netip.Prefix]int)}
+	t := &tcpListener{
+		l: l, tls: opt.TLS, verify: opt.Verify, join: opt.Join, joined: joined, accepted: accepted,
+		from: make(map[netip.Prefix]int),
+	}
 	t.closing, t.cancel = context.WithCancel(context.Background())
 	t.running.Go(t.accepting)
 	return t, nil
@@ -118,19 +123,26 @@ func (t *tcpListener) serve(on *socket, leave func()) {
 		leave()
 		return
 	}
-	select {
-	case t.accepted <- c:
-		leave()
-	case <-c.done:
-		leave()
-	case <-t.closing.Done():
-		leave()
-	}
+	t.hand(c)
+	leave()
 	select {
 	case <-c.done:
 	case <-t.closing.Done():
 	}
 	_ = c.Close(0, "") // never fails
+}
+
+// hand gives the connection to who waits for it, unless it ends before.
+func (t *tcpListener) hand(c *tcpConn) {
+	if t.join != "" && c.peer.Protocol == t.join {
+		t.joined(c)
+		return
+	}
+	select {
+	case t.accepted <- c:
+	case <-c.done:
+	case <-t.closing.Done():
+	}
 }
 
 // handshake returns the connection of a peer that was accepted, nil of one that was not.

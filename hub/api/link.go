@@ -50,6 +50,9 @@ func (a *API) figures(s link.Stats, carrier link.Carrier, since time.Time, peer 
 		RttMs: float64(s.RTT) / ms, LeastRttMs: float64(s.MinRTT) / ms,
 		SentBytes: int64(s.Sent), ReceivedBytes: int64(s.Received), LostBytes: int64(s.Lost),
 	}
+	if s.Bulk {
+		f.BulkOverTcp = &s.Bulk
+	}
 	if mtu := int64(s.MTU); mtu > 0 {
 		f.Mtu = &mtu
 	}

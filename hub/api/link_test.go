@@ -31,7 +31,7 @@ func (testLinks) Link(site branchline.SiteID) (federation.PeerState, bool) {
 func (testLinks) Above() []federation.AboveState {
 	return []federation.AboveState{
 		{Name: "hq", UplinkState: federation.UplinkState{Up: true, Since: epoch(), Hub: "hq:7563", Carrier: link.CarrierTCP,
-			Uplink: "lte"}, Stats: link.Stats{MTU: 1400, CongestionWindow: 12000}},
+			Uplink: "lte"}, Stats: link.Stats{MTU: 1400, CongestionWindow: 12000, Bulk: true}},
 		{Name: "far", UplinkState: federation.UplinkState{Err: errors.New("no answer")}},
 	}
 }
@@ -54,7 +54,8 @@ func TestLinkFigures(t *testing.T) {
 	f := newFixture(t)
 	l := ask[Link](f, "GET /api/v1/sites/berlin/link", nil)
 	if l.Carrier != LinkCarrierQuic || l.Connections != 3 || l.Handshakes != 5 || l.RttMs != 80 || l.LeastRttMs != 75 ||
-		l.SentBytes != 1000 || l.ReceivedBytes != 2000 || l.LostBytes != 10 || l.Mtu != nil || l.Since != stamp(epoch()) {
+		l.BulkOverTcp != nil || l.SentBytes != 1000 ||
+		l.ReceivedBytes != 2000 || l.LostBytes != 10 || l.Mtu != nil || l.Since != stamp(epoch()) {
 		t.Errorf("%+v", l)
 	}
 	if a := do(t, f.local, request{line: "GET /api/v1/sites/paris/link"}); a.StatusCode != http.StatusNoContent {
@@ -62,7 +63,8 @@ func TestLinkFigures(t *testing.T) {
 	}
 	above := ask[AboveList](f, "GET /api/v1/above", nil).Hubs
 	if len(above) != 2 || above[0].Link == nil || above[0].Link.Way == nil || *above[0].Link.Way != "lte" ||
-		*above[0].Link.Mtu != 1400 || above[1].Link != nil || above[1].Error == nil || *above[1].Error != "no answer" {
+		*above[0].Link.Mtu != 1400 || above[0].Link.BulkOverTcp == nil ||
+		above[1].Link != nil || above[1].Error == nil || *above[1].Error != "no answer" {
 		t.Errorf("%+v", above)
 	}
 }

@@ -572,8 +572,11 @@ type FormerAuthority struct {
 // Link The figures of a link since it was made. Bytes are those of packets, with QUIC's or TCP's own overhead and without UDP and IP headers
 type Link struct {
 	// At When they were taken
-	At      time.Time   `json:"at"`
-	Carrier LinkCarrier `json:"carrier"`
+	At time.Time `json:"at"`
+
+	// BulkOverTcp One connection is over TCP, beside those over QUIC, and takes the fetches: much is sent, over a short path
+	BulkOverTcp *bool       `json:"bulkOverTcp,omitempty"`
+	Carrier     LinkCarrier `json:"carrier"`
 
 	// Connections Of the bundle now
 	Connections int `json:"connections"`

@@ -703,6 +703,8 @@ export interface components {
              * @description Connections made so far
              */
             handshakes: number;
+            /** @description One connection is over TCP, beside those over QUIC, and takes the fetches: much is sent, over a short path */
+            bulkOverTcp?: boolean;
             /**
              * Format: double
              * @description Round trip time now, in milliseconds
