@@ -59,7 +59,7 @@ func (c *hubCommand) announce(t *terminal, h *centre) error {
 	if c.JSON {
 		return printJSON(t.stdout, h.facts())
 	}
-	fmt.Fprintf(t.stdout, "Page and API: %s\nSites dial:   %s (UDP)\n", h.url, h.node.Addr())
+	fmt.Fprintf(t.stdout, "Page and API: %s\nSites dial:   %s (UDP and TCP)\n", h.url, h.node.Addr())
 	if h.password != "" {
 		fmt.Fprintf(t.stdout, "User:         %s\nPassword:     %s   (shown this once)\n", access.Administrator, h.password)
 	}
