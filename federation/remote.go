@@ -53,7 +53,13 @@ func (r *Remote) Key() ed25519.PublicKey {
 func (r *Remote) Stats() link.Stats { return r.conn.Stats() }
 
 // Lanes returns how many connections the link has at present: so many fetches do not hold each other up.
-func (r *Remote) Lanes() int { return max(r.conn.Stats().Connections, 1) }
+func (r *Remote) Lanes() int {
+	s := r.conn.Stats()
+	if s.Bulk { // live is not on it, and fetches go by the streams on it
+		s.Connections--
+	}
+	return max(s.Connections, 1)
+}
 
 // Cameras is [branchline.Source.Cameras].
 func (r *Remote) Cameras(ctx context.Context) ([]branchline.Camera, error) {
@@ -189,7 +195,11 @@ func (r *Remote) Fetch(ctx context.Context, id branchline.SegmentID, bytes branc
 		Segment: id[:], Start: bytes.Start, End: bytes.End, Watched: playbackOf(ctx),
 		Verifies: branchline.Verifies(ctx),
 	}}}
-	c, err := ask(ctx, r.conn, link.KindFetch, req)
+	open := ctx
+	if branchline.Verifies(ctx) { // who verifies fragments goes on where a fetch has ended
+		open = link.WithBulk(ctx)
+	}
+	c, err := ask(open, r.conn, link.KindFetch, req)
 	if err != nil {
 		return nil, fmt.Errorf("fetch segment %s: %w", id, err)
 	}

@@ -25,9 +25,8 @@ const (
 // Closing with any other ends the bundle.
 const CodeLeft Code = 100
 
-// bundle is several connections between the same two nodes as one. It is over when its last connection
-// is. The side that dialled adds connections and takes them away; a connection that fails ends only its
-// own streams.
+// bundle is several connections between the same two nodes as one. It is over when its last connection over QUIC
+// is. The side that dialled adds connections and takes them away; a connection that fails ends only its own streams.
 type bundle struct {
 	peer    Peer
 	key     ticket
@@ -43,6 +42,7 @@ type bundle struct {
 	still   atomic.Bool   // the watch only watches; for tests
 	stalled atomic.Bool   // a connection has: large packets do not pass
 	silent  atomic.Bool   // one has ended because nothing came; the watch has still to look at the others
+	dropped atomic.Bool   // the one for bulk has ended by itself; the watch has still to hear of it
 	work    sync.WaitGroup
 	once    sync.Once
 	closed  error // set by once
@@ -90,13 +90,20 @@ var errNoRoom = errors.New("the bundle is over or has all its connections")
 
 // add takes a connection in. It is the bundle's from then on; after an error it stays the caller's.
 func (b *bundle) add(j *joined) error {
-	j.since = clock.Clock{}.Now()
+	j.since, j.bulk = clock.Clock{}.Now(), j.conn.Peer().Carrier == CarrierTCP
 	j.look(j.since)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	isBulk := func(o *joined) bool { return o.bulk }
-	j.bulk = j.conn.Peer().Carrier == CarrierTCP
-	if b.stop || len(b.conns) == 0 || len(b.conns) >= MaxConnections || j.bulk && slices.ContainsFunc(b.conns, isBulk) {
+	most, alike := MaxConnections, 0
+	if j.bulk {
+		most = 1
+	}
+	for _, o := range b.conns {
+		if o.bulk == j.bulk {
+			alike++
+		}
+	}
+	if b.stop || len(b.conns) == 0 || alike >= most {
 		return errNoRoom
 	}
 	i, _ := slices.BinarySearchFunc(b.conns, j.number, func(o *joined, n uint32) int { return int(o.number) - int(n) })
@@ -132,7 +139,11 @@ func (b *bundle) lose(j *joined, err error) {
 	whole := closed && e.Code != CodeLeft // the peer has closed the bundle
 	_ = j.conn.Close(0, "")               // it has ended; this gives it back
 	b.mu.Lock()
-	if closed && !j.leaving && j.control != nil && !j.bulk {
+	switch {
+	case j.leaving:
+	case j.bulk:
+		b.dropped.Store(true)
+	case closed && j.control != nil:
 		b.brief.ended(clock.Clock{}.Now(), j.since)
 	}
 	b.past = sum(b.past, j.conn.Stats())
@@ -154,8 +165,10 @@ func (b *bundle) lose(j *joined, err error) {
 		switch {
 		case whole:
 			_ = o.conn.Close(e.Code, e.Reason)
-		case alone:
+		case alone && closed:
 			_ = o.conn.Close(CodeLeft, "")
+		case alone: // nothing will be heard there either
+			abandon(o.conn, err)
 		}
 	}
 	switch {
@@ -177,7 +190,8 @@ func (b *bundle) wake() {
 
 func (b *bundle) OpenStream(ctx context.Context, kind Kind) (Stream, error) {
 	for {
-		j, err := b.choose(kind)
+		bulk := kind == KindFetch && isBulk(ctx)
+		j, err := b.choose(kind, bulk)
 		if err != nil {
 			return nil, fmt.Errorf("open %s stream: %w", kind, err)
 		}
@@ -186,25 +200,26 @@ func (b *bundle) OpenStream(ctx context.Context, kind Kind) (Stream, error) {
 			return &bundled{Stream: s, b: b, j: j}, nil
 		}
 		b.ended(j)
-		if ctx.Err() != nil || !b.without(j) {
+		if ctx.Err() != nil || !b.without(j, bulk) {
 			return nil, err
 		}
 	}
 }
 
-// without reports whether the bundle goes on after an error of j's, which is about to be taken away.
-func (b *bundle) without(j *joined) bool {
+// without reports whether there is another connection for such a stream after an error of j's, which is about to be
+// taken away.
+func (b *bundle) without(j *joined, bulk bool) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	j.leaving = true
-	return slices.ContainsFunc(b.conns, func(o *joined) bool { return !o.leaving })
+	return slices.ContainsFunc(b.conns, func(o *joined) bool { return !o.leaving && (bulk || !o.bulk) })
 }
 
 // choose returns the connection for a new stream, which counts as open from now on.
-func (b *bundle) choose(kind Kind) (*joined, error) {
+func (b *bundle) choose(kind Kind, bulk bool) (*joined, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if len(b.conns) == 0 {
+	if b.end != nil {
 		return nil, b.end
 	}
 	first := 0
@@ -214,7 +229,7 @@ func (b *bundle) choose(kind Kind) (*joined, error) {
 	}
 	best := b.conns[first%len(b.conns)]
 	for i := range b.conns {
-		if j := b.conns[(first+i)%len(b.conns)]; j.before(best, kind) {
+		if j := b.conns[(first+i)%len(b.conns)]; j.before(best, kind, bulk) {
 			best = j
 		}
 	}
@@ -225,13 +240,15 @@ func (b *bundle) choose(kind Kind) (*joined, error) {
 // lasting reports whether streams of the kind last as long as the link.
 func (k Kind) lasting() bool { return k == KindChanges || k == KindGossip }
 
-// before reports whether a new stream of the kind is better off on j than on o.
-func (j *joined) before(o *joined, kind Kind) bool {
+// before reports whether a new stream of the kind, of bulk or not, is better off on j than on o.
+func (j *joined) before(o *joined, kind Kind, bulk bool) bool {
 	switch {
+	case j.bulk != o.bulk && !bulk:
+		return o.bulk
 	case j.leaving != o.leaving:
 		return o.leaving
 	case j.bulk != o.bulk:
-		return j.bulk == (kind == KindFetch)
+		return j.bulk
 	case kind.lasting(): // these stay on one connection, so that the others can be given up
 		return false
 	}

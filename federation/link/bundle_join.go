@@ -36,7 +36,7 @@ const (
 	// maxJoining bounds the connections to a listener that are about to join, as all bundles may grow at once.
 	maxJoining = 512
 	// maxJoined bounds the connections of all bundles of a listener beyond the first of each: 64 sites in
-	// full transfer at a high loss. Each costs some tens of kilobytes, and what is under way on it.
+	// full transfer at a high loss. Each costs some tens of kilobytes, one over TCP some 200, and what is under way on it.
 	maxJoined = 4096
 	// maxJoinedOf bounds those of one site, so that it takes nobody's place: of its link, and of one that has not been
 	// noticed to be gone.
@@ -111,10 +111,12 @@ func (b *bundle) leave(j *joined) {
 func (b *bundle) passes() uint16 {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if len(b.conns) == 0 {
-		return 0
+	for _, j := range b.conns {
+		if !j.bulk {
+			return uint16(j.conn.Stats().MTU)
+		}
 	}
-	return uint16(b.conns[0].conn.Stats().MTU)
+	return 0
 }
 
 // give begins to give up a connection, on the side that dialled.

@@ -22,8 +22,12 @@ func (b *bundle) SendPacket(p []byte) error {
 	}
 	best := b.conns[0]
 	for _, j := range b.conns[1:] {
-		// Costs are compared as bits, as both are positive. What is for bulk carries no packets.
-		if best.leaving || best.bulk || !j.leaving && !j.bulk && j.view.cost.Load() < best.view.cost.Load() {
+		switch {
+		case j.bulk != best.bulk: // what is for bulk carries no packets
+			if best.bulk {
+				best = j
+			}
+		case best.leaving || !j.leaving && j.view.cost.Load() < best.view.cost.Load(): // as bits: both are positive
 			best = j
 		}
 	}

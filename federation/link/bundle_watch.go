@@ -128,10 +128,9 @@ type watch struct {
 	size  sizing
 	at    time.Time // of the last step of size
 	next  uint32    // number of the last connection
-	busy  time.Time // when there was last enough sent for a connection for bulk
 	joins sync.WaitGroup
 	quic  attempts
-	bulk  attempts // to make that connection
+	bulk  bulkWatch
 }
 
 // attempts are those to make further connections in one way. The zero value is ready; it is safe for concurrent use.
@@ -163,20 +162,41 @@ func (a *attempts) made(err error) {
 	a.under--
 	switch {
 	case err == nil:
-		a.pause = 0
 	case errors.Is(err, errAlone):
 		a.alone = true
-	case a.until.Before(now):
-		a.pause = cmp.Or(a.pause, firstJoinPause)
-		a.until = now.Add(a.pause)
-		a.pause = min(2*a.pause, maxJoinPause)
+	default:
+		a.failed(now)
 	}
+}
+
+// fail makes a pause before the next attempt, as one has not brought what it should.
+func (a *attempts) fail(now time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.failed(now)
+}
+
+func (a *attempts) failed(now time.Time) {
+	if a.until.After(now) {
+		return // one of several at once
+	}
+	a.pause = cmp.Or(a.pause, firstJoinPause)
+	a.until = now.Add(a.pause)
+	a.pause = min(2*a.pause, maxJoinPause)
+}
+
+// works makes the next pause as short as the first.
+func (a *attempts) works() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.pause = 0
 }
 
 func (w *watch) round(now time.Time) {
 	w.b.mu.Lock()
 	all := slices.Clone(w.b.conns)
 	conns := slices.DeleteFunc(slices.Clone(all), func(j *joined) bool { return j.leaving || j.bulk })
+	bulk := slices.DeleteFunc(slices.Clone(all), func(j *joined) bool { return j.leaving || !j.bulk })
 	w.b.mu.Unlock()
 	if w.at.IsZero() {
 		w.at = now
@@ -197,10 +217,15 @@ func (w *watch) round(now time.Time) {
 	if w.b.silent.Swap(false) {
 		hush(now, all)
 	}
-	if w.b.dial == nil || w.b.still.Load() || past <= 0 || len(conns) == 0 {
+	dark(now, bulk, conns)
+	if w.b.dial == nil || w.b.still.Load() || past <= 0 || len(all) == 0 {
 		return
 	}
-	w.beside(now, all, survey(samples).best, carried/past.Seconds())
+	if len(conns) == 0 { // all that are left are about to go
+		w.grow(now, 1)
+		return
+	}
+	w.beside(now, bulk, survey(samples).best, carried/past.Seconds())
 	w.size = w.size.step(past, w.b.ways.level(conns, samples))
 	switch want := max(w.size.want, w.b.ways.least()); {
 	case w.b.stalled.Load() && w.replace(now, conns):
@@ -257,7 +282,13 @@ func (w *watch) grow(now time.Time, more int) {
 	for range w.quic.begin(now, more) {
 		w.next++
 		number, small := w.next, w.b.stalled.Load()
-		w.joins.Go(func() { w.quic.made(w.join(w.b.dial, number, small)) })
+		w.joins.Go(func() {
+			err := w.join(w.b.dial, number, small)
+			if err == nil {
+				w.quic.works()
+			}
+			w.quic.made(err)
+		})
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -52,6 +53,7 @@ func dialFrom(ctx context.Context, addr string, opt Options) (Conn, error) {
 		return dialFirst(ctx, addrs, opt)
 	}
 	attempts := make([]attempt, 0, len(carriers))
+	opt.bulk = slices.Contains(carriers, CarrierTCP)
 	for _, c := range carriers {
 		one := opt
 		one.Carriers = []Carrier{c}
@@ -233,8 +235,8 @@ func dialled(c *conn, e *endpoint, addr *net.UDPAddr, opt Options) (*bundle, err
 		}
 		return c, nil
 	})
-	if b.ways == nil && opt.streams() {
-		b.near = func(ctx context.Context, _ bool) (Conn, error) { return dialTCP(ctx, addr, more) }
+	if b.ways == nil {
+		b.near = more.near(addr)
 	}
 	b.work.Go(b.watch)
 	if b.ways != nil {

@@ -81,9 +81,9 @@ func WatchBulk(c Conn) *Bulk {
 // when nothing is under way any more.
 func (k *Bulk) See(now time.Time, best time.Duration, rate float64) {
 	k.w.b.mu.Lock()
-	all := slices.Clone(k.w.b.conns)
+	bulk := slices.DeleteFunc(slices.Clone(k.w.b.conns), func(j *joined) bool { return j.leaving || !j.bulk })
 	k.w.b.mu.Unlock()
-	k.w.beside(now, all, best, rate)
+	k.w.beside(now, bulk, best, rate)
 	k.w.joins.Wait()
 }
 
@@ -102,6 +102,16 @@ func Favour(c Conn, carrier Carrier) {
 	}
 }
 
+// Leaving marks the connections of one carrier at one end of a bundle as about to go.
+func Leaving(c Conn, carrier Carrier) {
+	b := c.(*bundle)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, j := range b.conns {
+		j.leaving = j.leaving || j.conn.Peer().Carrier == carrier
+	}
+}
+
 // Lose closes the connections of one carrier at one end of a bundle, for a reason that is of them alone.
 func Lose(c Conn, carrier Carrier) {
 	b := c.(*bundle)
@@ -113,4 +123,25 @@ func Lose(c Conn, carrier Carrier) {
 			_ = j.conn.Close(CodeLeft, "")
 		}
 	}
+}
+
+// Waiting reports whether a bundle's connection for bulk has more to send than its path takes, and GivenUp whether it
+// is about to go.
+func Waiting(c Conn) bool {
+	return slices.ContainsFunc(c.(*bundle).bulks(), func(j *joined) bool { return j.conn.(*tcpConn).waiting() })
+}
+
+// GivenUp is as described at [Waiting].
+func GivenUp(c Conn) bool {
+	b := c.(*bundle)
+	all := b.bulks()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.ContainsFunc(all, func(j *joined) bool { return j.leaving })
+}
+
+func (b *bundle) bulks() []*joined {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(b.conns), func(j *joined) bool { return !j.bulk })
 }

@@ -6,7 +6,7 @@ import "sync"
 type piece [16 << 10]byte
 
 // fifo holds bytes in the order in which they came, in pieces that go back to a pool as soon as they are read: its
-// memory neither moves nor grows beyond what waits in it. The zero value is empty.
+// memory does not move, and is less than two pieces more than what waits in it. The zero value is empty.
 type fifo struct {
 	pieces []*piece
 	from   int // where the first piece's bytes begin

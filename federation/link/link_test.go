@@ -125,7 +125,12 @@ func both(t *testing.T, test func(t *testing.T, edge, hub link.Conn)) {
 // open opens a stream at a and accepts it at b; one byte has gone over it.
 func open(t *testing.T, a, b link.Conn, kind link.Kind) (at, bt link.Stream) {
 	t.Helper()
-	at, err := a.OpenStream(t.Context(), kind)
+	return openAs(t.Context(), t, a, b, kind)
+}
+
+func openAs(ctx context.Context, t *testing.T, a, b link.Conn, kind link.Kind) (at, bt link.Stream) {
+	t.Helper()
+	at, err := a.OpenStream(ctx, kind)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -61,6 +61,7 @@ type Options struct {
 	Qlog *Qlog
 	// Small keeps what the side that dials sends in packets of 1200 bytes, for a path that has stalled.
 	Small bool
+	bulk  bool   // over a short path TCP may carry fetches beside QUIC
 	known uint16 // bytes of a datagram of which the path is known to let such pass; 0 if that is not known
 	// Join is the application protocol (ALPN) of further connections: what is dialled, or accepted with
 	// another protocol, becomes a bundle. On the side that accepts TLS must know it. Empty means that every

@@ -42,6 +42,8 @@ type tcpConn struct {
 
 	mu       sync.Mutex
 	ready    *sync.Cond              // there is something to send, or the connection has ended
+	welcome  *sync.Cond              // answered, less is unread, or the connection has ended
+	answered bool                    // this side has written something on a stream, or has dialled
 	end      error                   // why
 	goodbye  []byte                  // the last frame to send
 	open     map[*tcpStream]struct{} // all that are not over
@@ -71,10 +73,11 @@ func newTCP(conn net.Conn, on *socket, peer Peer, dialled bool) *tcpConn {
 		slots: make(chan struct{}, MaxStreams), done: make(chan struct{}), streams: make(map[uint32]*tcpStream),
 		open: make(map[*tcpStream]struct{}), credit: maxConnWindow, room: maxConnWindow, nextIn: 1, nextID: 2,
 	}
+	c.ready, c.welcome = sync.NewCond(&c.mu), sync.NewCond(&c.mu)
 	if dialled {
 		c.nextIn, c.nextID = 2, 1
+		c.answered = true
 	}
-	c.ready = sync.NewCond(&c.mu)
 	c.silent = time.AfterFunc(silence, func() { c.fail(fmt.Errorf("%w for %v", ErrSilent, silence)) })
 	on.in = bufio.NewReaderSize(on.Conn, readAhead)
 	on.heard = func() { c.silent.Reset(silence) }
@@ -129,6 +132,12 @@ func (c *tcpConn) AcceptStream(ctx context.Context) (Stream, error) {
 	}
 }
 
+// answer notes that this side has written something.
+func (c *tcpConn) answer() {
+	c.answered = true
+	c.welcome.Signal()
+}
+
 func (c *tcpConn) Peer() Peer { return c.peer }
 
 // cause returns why the connection has ended.
@@ -139,12 +148,13 @@ func (c *tcpConn) cause() error {
 }
 
 func (c *tcpConn) Stats() Stats {
-	figures, ok := c.socket.stats()
+	figures := c.socket.figures()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if ok {
-		c.figures = figures
+	if c.end != nil { // the system has forgotten the socket
+		figures = c.figures
 	}
+	c.figures = figures
 	if c.figures.RTT == 0 {
 		c.figures.RTT = c.rtt
 	}
@@ -187,6 +197,7 @@ func (c *tcpConn) finish(err error, goodbye []byte) bool {
 	}
 	close(c.done)
 	c.ready.Broadcast()
+	c.welcome.Signal()
 	return true
 }
 
@@ -241,6 +252,7 @@ func (c *tcpConn) settle(s *tcpStream) {
 
 // took gives credit for n bytes that were read or are of no use.
 func (c *tcpConn) took(n int) {
+	c.welcome.Signal()
 	if c.read += n; c.read >= maxConnWindow/4 {
 		c.grant, c.room, c.read = c.grant+c.read, c.room+c.read, 0
 		c.ready.Signal()

@@ -10,6 +10,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,6 +18,16 @@ import (
 
 // raw returns a connection that accepted, and the bare other end of it.
 func raw(t testing.TB) (c *tcpConn, peer net.Conn) {
+	t.Helper()
+	c, peer = unanswered(t)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.answer()
+	return c, peer
+}
+
+// unanswered is raw of a connection on which nothing was written yet.
+func unanswered(t testing.TB) (c *tcpConn, peer net.Conn) {
 	t.Helper()
 	here, there := net.Pipe()
 	on := &socket{Conn: here}
@@ -331,4 +342,44 @@ func TestResetsThatNobodyReads(t *testing.T) {
 	if len(c.listed) > MaxStreams {
 		t.Errorf("%d streams wait to be told of", len(c.listed))
 	}
+}
+
+// TestUnanswered: of a peer to whom nothing was written yet little is taken, and the rest when something was.
+func TestUnanswered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, peer := unanswered(t)
+		go func() { _, _ = io.Copy(io.Discard, peer) }()
+		const all = 500_000
+		var sent atomic.Int64
+		go func() {
+			for b := frames(t, fmt.Sprintf("data:1:%d", all)); len(b) > 0; {
+				n, err := peer.Write(b[:min(len(b), 1000)])
+				if b = b[n:]; err != nil {
+					return
+				}
+				sent.Add(int64(n))
+			}
+		}()
+		synctest.Wait()
+		if n := sent.Load(); n < maxUnanswered || n > maxUnanswered+2*readAhead {
+			t.Errorf("%d bytes were taken before anything was written, want about %d", n, maxUnanswered)
+		}
+		s, err := c.AcceptStream(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n, err := io.ReadFull(s, make([]byte, all/2)); err != nil {
+			t.Errorf("%d bytes, %v: what is read is replaced", n, err)
+		}
+		synctest.Wait()
+		if n := sent.Load(); n < all/2+maxUnanswered || n > all/2+maxUnanswered+2*readAhead {
+			t.Errorf("%d bytes were taken when %d were read", n, all/2)
+		}
+		if _, err := s.Write([]byte("welcome")); err != nil {
+			t.Fatal(err)
+		}
+		if synctest.Wait(); sent.Load() < all {
+			t.Errorf("%d bytes were taken after an answer", sent.Load())
+		}
+	})
 }

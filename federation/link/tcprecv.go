@@ -27,6 +27,20 @@ func (c *tcpConn) receiving() error {
 		if err := c.take(f, body[:f.size]); err != nil {
 			return err
 		}
+		c.hold()
+	}
+}
+
+// maxUnanswered is how much of a peer to whom nothing was written yet, in bytes, is taken and not read: it may be
+// anybody. What such a peer sends at first is a small message.
+const maxUnanswered = 64 << 10
+
+// hold waits while there is so much of such a peer.
+func (c *tcpConn) hold() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for !c.answered && c.end == nil && maxConnWindow-c.room-c.read >= maxUnanswered {
+		c.welcome.Wait()
 	}
 }
 

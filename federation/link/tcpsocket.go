@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -15,6 +16,8 @@ type socket struct {
 	net.Conn
 	heard func()        // called when bytes have come; nil for nobody
 	in    *bufio.Reader // of Conn, from when several records are read at a time; nil: one by one
+
+	reads, read, wrote atomic.Uint64 // calls, bytes, bytes; for where the system tells nothing
 
 	mu   sync.Mutex
 	hold bool   // what is written waits
@@ -27,6 +30,8 @@ func (s *socket) Read(b []byte) (int, error) {
 		from = s.in
 	}
 	n, err := from.Read(b)
+	s.reads.Add(1)
+	s.read.Add(uint64(max(n, 0)))
 	if n > 0 && s.heard != nil {
 		s.heard()
 	}
@@ -40,7 +45,22 @@ func (s *socket) Write(b []byte) (int, error) {
 		s.held = append(s.held, b...)
 		return len(b), nil
 	}
-	return s.Conn.Write(b)
+	return s.write(b)
+}
+
+// write gives the kernel bytes. The caller holds mu.
+func (s *socket) write(b []byte) (int, error) {
+	n, err := s.Conn.Write(b)
+	s.wrote.Add(uint64(max(n, 0)))
+	return n, err
+}
+
+// figures are the system's, or what was counted here.
+func (s *socket) figures() Stats {
+	if f, ok := s.stats(); ok {
+		return f
+	}
+	return Stats{Sent: s.wrote.Load(), Received: s.read.Load(), PacketsIn: s.reads.Load()}
 }
 
 // together calls write and gives the kernel at once what that writes, in several records.
@@ -53,7 +73,7 @@ func (s *socket) together(write func() error) error {
 	defer s.mu.Unlock()
 	s.hold = false
 	if err == nil {
-		_, err = s.Conn.Write(s.held)
+		_, err = s.write(s.held)
 	}
 	s.held = s.held[:0]
 	return err

@@ -100,6 +100,7 @@ func (s *tcpStream) Write(b []byte) (n int, err error) {
 			s.out.write(&s.c.pieces, []byte{byte(s.kind)})
 			s.kind = 0
 		}
+		s.c.answer()
 		k := min(room, len(b))
 		s.out.write(&s.c.pieces, b[:k])
 		n, b = n+k, b[k:]

@@ -10,7 +10,8 @@ import (
 const (
 	// maxWindows bounds by how much the windows of all connections of a listener may be larger together than they are
 	// at first, in bytes: what all sites together may have sent that was not read here. maxWindowsOf bounds those of one
-	// site. 128 connections that fill 100 Mbit/s over 200 ms need some 10 MB of it.
+	// site. Those of connections over TCP, of which a bundle has one, come to it. 128 connections that fill
+	// 100 Mbit/s over 200 ms need some 10 MB of it.
 	maxWindows   = 512 << 20
 	maxWindowsOf = 64 << 20
 )

@@ -19,8 +19,13 @@ import (
 const (
 	// lookEvery is how often a link is asked whether bytes pass.
 	lookEvery = 500 * time.Millisecond
-	// doubtAfter is how long nothing may be acknowledged before the peer is asked for an echo.
+	// doubtAfter is how long nothing may be acknowledged before the peer is asked for an echo, asksAtOnce how many
+	// times at a look, as ask and answer may be lost by chance.
 	doubtAfter = 1500 * time.Millisecond
+	asksAtOnce = 2
+	// stoodAfter is how long nothing may come before what comes next is of a peer that stood still, and may have to
+	// answer yet.
+	stoodAfter = 1500 * time.Millisecond
 	// byeTime is how long a node that stops waits for its hub to have heard so.
 	byeTime = time.Second
 	// Packets a second that a peer may send, and at once. A site sends one or two.
@@ -415,7 +420,9 @@ func (l *Link) looking() {
 	defer tick.Stop()
 	for {
 		if l.look(l.conn.Stats(), l.n.now()) {
-			l.send([]byte{echoAsk})
+			for range asksAtOnce {
+				l.send([]byte{echoAsk})
+			}
 		}
 		select {
 		case <-tick.C:
@@ -436,6 +443,9 @@ func (l *Link) look(s link.Stats, now time.Time) (doubt bool) {
 	heard, acked := s.PacketsIn != l.in, s.RTT != l.rtt
 	l.in, l.rtt = s.PacketsIn, s.RTT
 	if heard {
+		if now.Sub(l.seen.Heard) > stoodAfter {
+			l.seen.Unanswered = time.Time{}
+		}
 		l.seen.Heard = now
 	}
 	switch {
