@@ -39,7 +39,7 @@ func (u *Uplink) tls(hub string) (*tls.Config, error) {
 func (u *Uplink) options(conf *tls.Config) link.Options {
 	opt := link.Options{
 		TLS: conf, ListenPacket: u.cfg.ListenPacket, DialStream: u.cfg.DialStream, Uplinks: u.cfg.Uplinks,
-		Small: errors.Is(u.State().Err, link.ErrStalled), Join: identity.ProtocolJoin,
+		Small: errors.Is(u.State().Err, link.ErrStalled), Join: identity.ProtocolJoin, Bulk: true,
 		Names: &u.names, Tap: u.cfg.Tap,
 	}
 	if u.carrier == link.CarrierTCP {

@@ -174,7 +174,7 @@ func (b *bench) cell(ctx context.Context, a *archive, rtt time.Duration, loss fl
 
 // loopback compares disk to disk with raw quic-go where nothing but the machine is the limit.
 func loopback(ctx context.Context, b *bench) error {
-	const most = 1500 // Mbit/s that the project may reach
+	const most = 2600 // Mbit/s that the project may reach
 	during := min(b.seconds, plainFor)
 	need := time.Duration(float64(b.rounds) * during.Seconds() * most / (bulkCameras * bulkKbits / 1000) *
 		float64(time.Second))

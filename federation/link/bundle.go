@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	// MaxConnections bounds the connections of one bundle. So many NewReno windows fill 100 Mbit/s over
+	// MaxConnections bounds the connections of one bundle over QUIC. So many NewReno windows fill 100 Mbit/s over
 	// 80 ms at 3 % loss.
 	MaxConnections = 128
 	// drainTime is how long a connection that is no longer needed is kept after its last stream has ended,
@@ -103,7 +103,7 @@ func (b *bundle) add(j *joined) error {
 			alike++
 		}
 	}
-	if b.stop || len(b.conns) == 0 || alike >= most {
+	if b.stop || b.end != nil || len(b.conns) == 0 || alike >= most {
 		return errNoRoom
 	}
 	i, _ := slices.BinarySearchFunc(b.conns, j.number, func(o *joined, n uint32) int { return int(o.number) - int(n) })
@@ -152,7 +152,7 @@ func (b *bundle) lose(j *joined, err error) {
 	if b.end == nil && (whole || alone) {
 		b.end = err
 	}
-	rest, last, over := slices.Clone(b.conns), len(b.conns) == 0, b.over
+	rest, last, over, stop := slices.Clone(b.conns), len(b.conns) == 0, b.over, b.stop
 	b.mu.Unlock()
 	if last {
 		close(b.done)
@@ -167,7 +167,7 @@ func (b *bundle) lose(j *joined, err error) {
 			_ = o.conn.Close(e.Code, e.Reason)
 		case alone && closed:
 			_ = o.conn.Close(CodeLeft, "")
-		case alone: // nothing will be heard there either
+		case alone && !stop: // nothing will be heard there either
 			abandon(o.conn, err)
 		}
 	}
@@ -211,6 +211,9 @@ func (b *bundle) OpenStream(ctx context.Context, kind Kind) (Stream, error) {
 func (b *bundle) without(j *joined, bulk bool) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if j.bulk && !j.leaving {
+		b.dropped.Store(true)
+	}
 	j.leaving = true
 	return slices.ContainsFunc(b.conns, func(o *joined) bool { return !o.leaving && (bulk || !o.bulk) })
 }

@@ -46,16 +46,16 @@ type bulkWatch struct {
 
 // near returns how to make a connection for bulk to the address, nil where that is not to be.
 func (o Options) near(addr *net.UDPAddr) dialFunc {
-	if !o.bulk {
+	if !o.Bulk || !o.streams() {
 		return nil
 	}
 	return func(ctx context.Context, _ bool) (Conn, error) { return dialTCP(ctx, addr, o) }
 }
 
 // beside keeps a connection over TCP beside the others as long as it is of use, on the side that dialled. bulk is that
-// connection, if there is one that is not leaving, best the least round trip of the others, 0 if it is not
-// known, and rate what all send, in bytes per second.
-func (w *watch) beside(now time.Time, bulk []*joined, best time.Duration, rate float64) {
+// connection, if there is one, best the least round trip of the others, 0 if it is not known, and rate
+// what all send, in bytes per second.
+func (w *watch) beside(now time.Time, bulk []*joined, leaving bool, best time.Duration, rate float64) {
 	v := &w.bulk
 	if rate >= nearRate {
 		v.busy = now
@@ -73,8 +73,9 @@ func (w *watch) beside(now time.Time, bulk []*joined, best time.Duration, rate f
 		return
 	}
 	j := bulk[0]
-	switch slow := v.slower(j, rate); {
-	case slow:
+	switch {
+	case leaving:
+	case v.slower(j, rate):
 		v.fail(now)
 		w.b.give(j)
 	case best > farTrip || now.Sub(v.busy) >= nearIdle:
@@ -108,12 +109,7 @@ func foreign(err error) error {
 func (c *tcpConn) waiting() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, q := range c.queues {
-		if len(q) > 0 {
-			return true
-		}
-	}
-	return false
+	return c.credit > 0 && slices.ContainsFunc(c.queues[:], func(q []*tcpStream) bool { return len(q) > 0 })
 }
 
 // dark ends the connections for bulk of which nothing has come for some time though something has of others: on so

@@ -175,16 +175,16 @@ func TestBulkOfAnother(t *testing.T) {
 
 // TestBulkByItself: the bundle's own watch sees that much is sent, in fetches, and that the path is short.
 func TestBulkByItself(t *testing.T) {
-	for name, carriers := range map[string][]link.Carrier{
-		"both": nil, "tcp first": {link.CarrierTCP, link.CarrierQUIC}, "quic alone": {link.CarrierQUIC},
+	for name, change := range map[string]func(*link.Options){
+		"both":              func(*link.Options) {},
+		"back from tcp":     func(o *link.Options) { o.Carriers = []link.Carrier{link.CarrierQUIC} },
+		"not wanted":        func(o *link.Options) { o.Bulk = false },
+		"tcp is not served": func(o *link.Options) { o.DialStream = noStream },
 	} {
 		t.Run(name, func(t *testing.T) {
 			l, opt, a := listenFor(t, nil)
 			o := opt(site(t, a, "berlin"))
-			o.Carriers = carriers
-			if name == "tcp first" {
-				o.DialStream = func(context.Context, string) (net.Conn, error) { return nil, errors.New("not now") }
-			}
+			change(&o)
 			edge, hub := pair(t, l, o)
 			var sent atomic.Int64
 			go func() {
@@ -214,12 +214,14 @@ func TestBulkByItself(t *testing.T) {
 			for most := int64(256 << 20); !edge.Stats().Bulk && sent.Load() < most && t.Context().Err() == nil; {
 				<-time.After(time.Millisecond)
 			}
-			if got, want := edge.Stats().Bulk, name == "both"; got != want {
+			if got, want := edge.Stats().Bulk, name == "both" || name == "back from tcp"; got != want {
 				t.Errorf("after %d MB fetches go over TCP: %v, want %v", sent.Load()>>20, got, want)
 			}
 		})
 	}
 }
+
+func noStream(context.Context, string) (net.Conn, error) { return nil, errors.New("not now") }
 
 // TestBulkThatDies: after a connection that was taken away the next is made after a pause, which grows.
 func TestBulkThatDies(t *testing.T) {
@@ -307,18 +309,27 @@ func TestBulkThatIsSlow(t *testing.T) {
 	}
 }
 
-// TestBulkThatIsDark: where nothing passes over TCP any more both sides end the connection within seconds, and what was
-// on it goes on over QUIC.
+// TestBulkThatIsDark: where nothing passes over TCP any more the sides end the connection within seconds, also when it
+// was about to go, and what was on it goes on over QUIC.
 func TestBulkThatIsDark(t *testing.T) {
+	t.Run("in use", func(t *testing.T) { bulkThatIsDark(t, false) })
+	t.Run("about to go", func(t *testing.T) { bulkThatIsDark(t, true) })
+}
+
+func bulkThatIsDark(t *testing.T, leaving bool) {
 	l, opt, a := listenFor(t, nil)
 	o := opt(site(t, a, "berlin"))
 	var stuck atomic.Pointer[chan struct{}]
 	o.DialStream = slowedDial(&stuck)
 	edge, hub := pair(t, l, o)
-	link.WatchBulk(edge).See(time.Now(), near, much)
+	look := link.WatchBulk(edge)
+	look.See(time.Now(), near, much)
 	until(t, 2, edge, hub)
 	out, _ := openBulk(t, hub, edge)
 	live, _ := open(t, edge, hub, link.KindLive)
+	if leaving {
+		look.See(time.Now(), far, much)
+	}
 	gate := make(chan struct{})
 	stuck.Store(&gate)
 	until(t, 1, edge, hub)

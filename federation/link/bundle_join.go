@@ -183,7 +183,7 @@ func (l *bundles) take(c Conn) {
 		defer leave()
 		if err := l.admit(c); err != nil {
 			code := codeDenied
-			if errors.Is(err, errNoRoom) {
+			if errors.Is(err, errNoRoom) || errors.Is(err, errLate) {
 				code = codeBusy
 			}
 			_ = c.Close(code, err.Error())
@@ -191,7 +191,10 @@ func (l *bundles) take(c Conn) {
 	})
 }
 
-func (l *bundles) admit(c Conn) error {
+// errLate means that a connection did not ask in time.
+var errLate = errors.New("it took too long")
+
+func (l *bundles) admit(c Conn) (err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), HandshakeTimeout)
 	defer cancel()
 	s, err := c.AcceptStream(ctx)
@@ -200,6 +203,11 @@ func (l *bundles) admit(c Conn) error {
 	}
 	stop := context.AfterFunc(ctx, func() { s.Reset(codeDenied) })
 	defer stop()
+	defer func() {
+		if err != nil && ctx.Err() != nil {
+			err = errors.Join(errLate, err)
+		}
+	}()
 	kind, err := ReadKind(s)
 	if err == nil && kind != KindJoin {
 		err = fmt.Errorf("stream of %s on a connection that has not joined", kind)

@@ -53,7 +53,7 @@ func listenFor(t testing.TB, listen func(string) (net.PacketConn, error), protoc
 		if err != nil {
 			t.Fatal(err)
 		}
-		return link.Options{TLS: conf, Join: identity.ProtocolJoin, ListenPacket: listen}
+		return link.Options{TLS: conf, Join: identity.ProtocolJoin, ListenPacket: listen, Bulk: true}
 	}, a
 }
 

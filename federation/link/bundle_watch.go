@@ -196,7 +196,9 @@ func (w *watch) round(now time.Time) {
 	w.b.mu.Lock()
 	all := slices.Clone(w.b.conns)
 	conns := slices.DeleteFunc(slices.Clone(all), func(j *joined) bool { return j.leaving || j.bulk })
-	bulk := slices.DeleteFunc(slices.Clone(all), func(j *joined) bool { return j.leaving || !j.bulk })
+	bulk := slices.DeleteFunc(slices.Clone(all), func(j *joined) bool { return !j.bulk })
+	used := slices.DeleteFunc(slices.Clone(bulk), func(j *joined) bool { return j.leaving })
+	over := w.b.end != nil
 	w.b.mu.Unlock()
 	if w.at.IsZero() {
 		w.at = now
@@ -218,14 +220,14 @@ func (w *watch) round(now time.Time) {
 		hush(now, all)
 	}
 	dark(now, bulk, conns)
-	if w.b.dial == nil || w.b.still.Load() || past <= 0 || len(all) == 0 {
+	if w.b.dial == nil || w.b.still.Load() || past <= 0 || len(all) == 0 || over {
 		return
 	}
 	if len(conns) == 0 { // all that are left are about to go
 		w.grow(now, 1)
 		return
 	}
-	w.beside(now, bulk, survey(samples).best, carried/past.Seconds())
+	w.beside(now, bulk, len(used) == 0, survey(samples).best, carried/past.Seconds())
 	w.size = w.size.step(past, w.b.ways.level(conns, samples))
 	switch want := max(w.size.want, w.b.ways.least()); {
 	case w.b.stalled.Load() && w.replace(now, conns):

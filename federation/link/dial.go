@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"slices"
 	"sync"
 	"time"
 
@@ -53,7 +52,6 @@ func dialFrom(ctx context.Context, addr string, opt Options) (Conn, error) {
 		return dialFirst(ctx, addrs, opt)
 	}
 	attempts := make([]attempt, 0, len(carriers))
-	opt.bulk = slices.Contains(carriers, CarrierTCP)
 	for _, c := range carriers {
 		one := opt
 		one.Carriers = []Carrier{c}

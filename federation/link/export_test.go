@@ -81,9 +81,10 @@ func WatchBulk(c Conn) *Bulk {
 // when nothing is under way any more.
 func (k *Bulk) See(now time.Time, best time.Duration, rate float64) {
 	k.w.b.mu.Lock()
-	bulk := slices.DeleteFunc(slices.Clone(k.w.b.conns), func(j *joined) bool { return j.leaving || !j.bulk })
+	bulk := slices.DeleteFunc(slices.Clone(k.w.b.conns), func(j *joined) bool { return !j.bulk })
+	leaving := slices.ContainsFunc(bulk, func(j *joined) bool { return j.leaving })
 	k.w.b.mu.Unlock()
-	k.w.beside(now, bulk, best, rate)
+	k.w.beside(now, bulk, leaving, best, rate)
 	k.w.joins.Wait()
 }
 

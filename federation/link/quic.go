@@ -61,12 +61,14 @@ type Options struct {
 	Qlog *Qlog
 	// Small keeps what the side that dials sends in packets of 1200 bytes, for a path that has stalled.
 	Small bool
-	bulk  bool   // over a short path TCP may carry fetches beside QUIC
 	known uint16 // bytes of a datagram of which the path is known to let such pass; 0 if that is not known
 	// Join is the application protocol (ALPN) of further connections: what is dialled, or accepted with
 	// another protocol, becomes a bundle. On the side that accepts TLS must know it. Empty means that every
 	// connection is for itself.
 	Join string
+	// Bulk lets a bundle that is dialled take a connection over TCP, too, for the fetches of [WithBulk] over a short
+	// path.
+	Bulk bool
 	// Single, on the side that accepts, names a protocol whose connections are never bundles.
 	Single string
 	// ResetKey lets a restarted node tell its peers at once that their connections are gone. The zero
