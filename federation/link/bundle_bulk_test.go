@@ -329,6 +329,9 @@ func bulkThatIsDark(t *testing.T, leaving bool) {
 	live, _ := open(t, edge, hub, link.KindLive)
 	if leaving {
 		look.See(time.Now(), far, much)
+		for !link.GivenUp(hub) && t.Context().Err() == nil {
+			<-time.After(time.Millisecond)
+		}
 	}
 	gate := make(chan struct{})
 	stuck.Store(&gate)
