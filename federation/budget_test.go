@@ -33,6 +33,7 @@ func limited(rate budget.Rate) budget.Schedule {
 func overThin(t *testing.T, c *thinCable, cfg budget.Config, f func(t *testing.T, r *Remote, src *sourcetest.Memory)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
+		afterStart()
 		h := startHubAt(t, t.TempDir(), "127.0.0.1:0", c.listen(false))
 		src := newSource()
 		u := NewUplink(UplinkConfig{

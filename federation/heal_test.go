@@ -58,6 +58,7 @@ func inWeather(t *testing.T, w *weather, test func(t *testing.T, b *branch)) {
 	t.Helper()
 	authority, node := t.TempDir(), t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
+		afterStart()
 		b := &branch{weather: w, src: endless{sourcetest.NewMemory(time.Now())}, change: make(chan struct{}, 1)}
 		a, err := identity.OpenAuthority(authority, clock.Clock{})
 		if err != nil {

@@ -101,6 +101,7 @@ func inFork(t *testing.T, f fork, uplinks []link.Uplink, test func(r *roamer)) {
 	t.Helper()
 	authority, node := t.TempDir(), t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
+		afterStart()
 		src := newSource()
 		r := &roamer{fork: f, t: t, src: src, feed: src.Feed(testStream)}
 		r.feed.Begin(4000)
