@@ -9,8 +9,8 @@ import (
 	"github.com/quic-go/quic-go/testutils/simnet"
 )
 
-// afterStart lets the virtual time of a bubble pass until the process has begun. quic-go counts time from there; what it
-// has for no time at all, as of packets that it left out, is later than any time before, and it waits for that for ever.
+// afterStart lets the virtual time of a bubble pass until the process has begun. quic-go counts time from there; what
+// it has for no time at all, as of packets that it left out, is later than any before, and it waits for that for ever.
 func afterStart() { <-time.After(time.Until(time.Date(2050, 1, 1, 0, 0, 0, 0, time.UTC))) }
 
 // hubHost is the hub's address in a simulated network; all others are the edge's.
