@@ -166,7 +166,7 @@ func (b *bundle) lose(j *joined, err error) {
 		case whole:
 			_ = o.conn.Close(e.Code, e.Reason)
 		case alone && closed:
-			_ = o.conn.Close(CodeLeft, "")
+			_ = o.conn.Close(CodeLeft, "") // it may have ended meanwhile
 		case alone && !stop: // nothing will be heard there either
 			abandon(o.conn, err)
 		}

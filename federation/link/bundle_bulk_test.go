@@ -19,10 +19,14 @@ const (
 )
 
 // bulkPair returns a bundle with a connection for bulk.
-func bulkPair(t *testing.T) (edge, hub link.Conn, look *link.Bulk) {
+func bulkPair(t *testing.T, change ...func(*link.Options)) (edge, hub link.Conn, look *link.Bulk) {
 	t.Helper()
 	l, opt, a := listenFor(t, nil)
-	edge, hub = pair(t, l, opt(site(t, a, "berlin")))
+	o := opt(site(t, a, "berlin"))
+	for _, f := range change {
+		f(&o)
+	}
+	edge, hub = pair(t, l, o)
 	look = link.WatchBulk(edge)
 	look.See(time.Now(), near, much)
 	until(t, 2, edge, hub)
@@ -256,14 +260,8 @@ func TestBulkThatDies(t *testing.T) {
 // TestBulkThatIsSlow: one that brings less than half of what there was before, though there is more to send, is given
 // up, and comes again after a pause; one that has no more to send is not.
 func TestBulkThatIsSlow(t *testing.T) {
-	l, opt, a := listenFor(t, nil)
-	o := opt(site(t, a, "berlin"))
 	var stuck atomic.Pointer[chan struct{}]
-	o.DialStream = slowedDial(&stuck)
-	edge, hub := pair(t, l, o)
-	look := link.WatchBulk(edge)
-	look.See(time.Now(), near, much)
-	until(t, 2, edge, hub)
+	edge, hub, look := bulkPair(t, func(o *link.Options) { o.DialStream = slowedDial(&stuck) })
 	for range 10 {
 		look.See(time.Now(), near, much/10)
 	}
@@ -317,14 +315,8 @@ func TestBulkThatIsDark(t *testing.T) {
 }
 
 func bulkThatIsDark(t *testing.T, leaving bool) {
-	l, opt, a := listenFor(t, nil)
-	o := opt(site(t, a, "berlin"))
 	var stuck atomic.Pointer[chan struct{}]
-	o.DialStream = slowedDial(&stuck)
-	edge, hub := pair(t, l, o)
-	look := link.WatchBulk(edge)
-	look.See(time.Now(), near, much)
-	until(t, 2, edge, hub)
+	edge, hub, look := bulkPair(t, func(o *link.Options) { o.DialStream = slowedDial(&stuck) })
 	out, _ := openBulk(t, hub, edge)
 	live, _ := open(t, edge, hub, link.KindLive)
 	if leaving {
