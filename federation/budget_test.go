@@ -180,6 +180,57 @@ func TestLiveBesideBackfill(t *testing.T) {
 	})
 }
 
+// TestWatchedMeanwhile has somebody begin to watch what is recorded while all that the line takes is asked for with
+// more urgency: what has waited goes on, as urgent as it is by then.
+func TestWatchedMeanwhile(t *testing.T) {
+	c := &thinCable{rate: 6e6 / 8, delay: 40 * time.Millisecond, queue: 2000}
+	overThin(t, c, budget.Config{}, func(t *testing.T, r *Remote, src *sourcetest.Memory) {
+		feed := src.Feed(testStream)
+		id := feed.Begin(8 << 20)
+		feed.Seal()
+		feed.Begin(10_000)
+		recording, leave := context.WithCancel(WithPriority(t.Context(), PrioritySchedule))
+		items := make(chan time.Time, 1000)
+		go func() {
+			for i, err := range r.Live(recording, testStream) {
+				if err == nil && i.Fragment != nil {
+					items <- time.Now()
+				}
+			}
+		}()
+		<-items
+		ctx, stop := context.WithCancel(WithPriority(t.Context(), PriorityRequest))
+		var bulk atomic.Int64
+		for range 4 {
+			go reading(ctx, r, id, &bulk)
+		}
+		<-time.After(3 * time.Second)
+		for range 5 {
+			<-time.After(time.Second)
+			feed.Append(true, 50_000)
+		}
+		stuck := len(items)
+		if err := r.Watch(t.Context(), testStream, true); err != nil {
+			t.Fatal(err)
+		}
+		watched := time.Now()
+		limit := time.After(10 * time.Second)
+		for range 5 - stuck {
+			select {
+			case <-items:
+			case <-limit:
+			}
+		}
+		took := time.Since(watched)
+		t.Logf("%d of 5 fragments came before somebody watched, the others %v after that", stuck, took)
+		if stuck == 5 || took > time.Second/2 { // 250 kB are 0.33 s of this line
+			t.Errorf("%d of 5 fragments came before, the others after %v", stuck, took)
+		}
+		leave()
+		stop()
+	})
+}
+
 // fixedRates is what the test's streams take.
 type fixedRates struct{}
 

@@ -60,23 +60,28 @@ func playbackOf(ctx context.Context) string {
 	return string(stream)
 }
 
+// urgency returns how urgent something is now, and a channel that is closed when that changes; nil: never.
+type urgency func() (class budget.Class, other <-chan struct{})
+
+// always is the urgency of what never changes.
+func always(class budget.Class) urgency {
+	return func() (budget.Class, <-chan struct{}) { return class, nil }
+}
+
 // paced is a writer that lets bytes pass in chunks as the budget allows. One goroutine writes.
 type paced struct {
-	ctx    context.Context
-	w      io.Writer
-	budget *budget.Budget
-	class  func() budget.Class
-	bars   func() (barred bool, changed <-chan struct{}) // as the server's
+	ctx     context.Context
+	w       io.Writer
+	budget  *budget.Budget
+	urgency urgency
+	bars    func() (barred bool, changed <-chan struct{}) // as the server's
 }
 
 func (p *paced) Write(b []byte) (int, error) {
 	written := 0
 	for len(b) > 0 {
 		n := min(p.budget.Chunk(), len(b))
-		if err := p.pass(); err != nil {
-			return written, err
-		}
-		if err := p.budget.Wait(p.ctx, p.class(), n); err != nil {
+		if err := p.pass(n); err != nil {
 			return written, err
 		}
 		n, err := p.w.Write(b[:n])
@@ -101,14 +106,14 @@ func sampleOf(conn link.Conn) func() budget.Sample {
 }
 
 // admit lets in a live stream and returns how urgent it is, which may change while it is recorded.
-func (s *server) admit(a *answer, stream branchline.StreamID, keyFrames bool) (func() budget.Class, func(), error) {
+func (s *server) admit(a *answer, stream branchline.StreamID, keyFrames bool) (urgency, func(), error) {
 	changing := s.urgency(a, stream)
 	if a.priority > PriorityLive {
 		return changing, s.watches.begin(stream), nil
 	}
 	leave, err := s.budget.Admit(budget.Asked{Hub: s.hub(), Stream: stream, KeyFrames: keyFrames})
 	if err != nil || keyFrames {
-		return func() budget.Class { return budget.Live }, leave, err
+		return always(budget.Live), leave, err
 	}
 	end := s.watches.begin(stream)
 	if err := s.watches.put(stream, leave); err != nil {
@@ -120,15 +125,15 @@ func (s *server) admit(a *answer, stream branchline.StreamID, keyFrames bool) (f
 
 // urgency returns how urgent the answer is that carries a live stream, each time that it is called. One goroutine
 // calls it.
-func (s *server) urgency(a *answer, stream branchline.StreamID) func() budget.Class {
+func (s *server) urgency(a *answer, stream branchline.StreamID) urgency {
 	was, w := budget.Class(a.priority), a.out.w
-	return func() budget.Class {
-		now := s.watches.class(stream)
+	return func() (budget.Class, <-chan struct{}) {
+		now, other := s.watches.class(stream)
 		if st, ok := w.(link.Stream); ok && now != was {
 			st.SetPriority(int8(now))
 		}
 		was = now
-		return now
+		return now, other
 	}
 }
 

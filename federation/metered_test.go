@@ -20,7 +20,7 @@ func TestMeteredCarriesNoBulk(t *testing.T) {
 		if !bulk {
 			ctx = t.Context()
 		}
-		p := &paced{ctx, new(bytes.Buffer), nil, func() budget.Class { return class },
+		p := &paced{ctx, new(bytes.Buffer), nil, always(class),
 			func() (bool, <-chan struct{}) { return barred, changed }}
 		_, err := p.Write([]byte("x"))
 		if errors.Is(err, context.DeadlineExceeded) != bulk {
@@ -28,7 +28,7 @@ func TestMeteredCarriesNoBulk(t *testing.T) {
 		}
 		cancel()
 	}
-	p := &paced{t.Context(), io.Discard, nil, func() budget.Class { return budget.Backfill },
+	p := &paced{t.Context(), io.Discard, nil, always(budget.Backfill),
 		func() (bool, <-chan struct{}) {
 			select {
 			case <-changed:
@@ -45,5 +45,20 @@ func TestMeteredCarriesNoBulk(t *testing.T) {
 	close(changed)
 	if err := <-written; err != nil {
 		t.Errorf("when another uplink works: %v", err)
+	}
+	watches := &watches{}
+	p.urgency = func() (budget.Class, <-chan struct{}) { return watches.class(testStream) }
+	asked := make(chan struct{}, 1)
+	p.bars = func() (bool, <-chan struct{}) {
+		asked <- struct{}{}
+		return true, nil
+	}
+	go func() {
+		_, err := p.Write([]byte("x"))
+		written <- err
+	}()
+	<-asked
+	if err := errors.Join(watches.put(testStream, func() {}), <-written); err != nil {
+		t.Errorf("when somebody watches what is recorded: %v", err)
 	}
 }

@@ -345,13 +345,13 @@ func (s *server) live(a *answer, r *wire.LiveRequest) error {
 	if err := stream.Check(); err != nil {
 		return err
 	}
-	class, leave, err := s.admit(a, stream, r.GetKeyFramesOnly())
+	urgency, leave, err := s.admit(a, stream, r.GetKeyFramesOnly())
 	if err != nil {
 		return err
 	}
 	defer leave()
 	a.ctx = asked(a, r.GetKeyFramesOnly(), "", false)
-	out := &sender{w: s.paced(a, class)}
+	out := &sender{w: s.paced(a, urgency)}
 	if s.version.speaks(version2) && !r.GetKeyFramesOnly() {
 		a.out = out
 		return s.spreadLive(a, stream)
@@ -398,8 +398,7 @@ func (s *server) fetch(a *answer, r *wire.FetchRequest,
 	}
 	a.raw = true
 	// Without the methods by which a file would copy itself in pieces of its own choice.
-	class := func() budget.Class { return budget.Class(a.priority) }
-	out := s.paced(a, class)
+	out := s.paced(a, always(budget.Class(a.priority)))
 	_, err = io.CopyBuffer(struct{ io.Writer }{out}, struct{ io.Reader }{body}, make([]byte, copySize))
 	return errors.Join(err, body.Close())
 }

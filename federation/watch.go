@@ -30,9 +30,10 @@ func (r *Remote) Watch(ctx context.Context, stream branchline.StreamID, watched 
 type watches struct {
 	mu      sync.Mutex
 	ended   bool
-	release map[branchline.StreamID]func() // of those that were let in
-	calls   uint64                         // live calls so far
-	newest  map[branchline.StreamID]uint64 // the newest one of each stream, while it goes on
+	release map[branchline.StreamID]func()        // of those that were let in
+	other   map[branchline.StreamID]chan struct{} // closed when a stream is put; of those in use
+	calls   uint64                                // live calls so far
+	newest  map[branchline.StreamID]uint64        // the newest one of each stream, while it goes on
 }
 
 // begin notes a live call of the stream. With the end of the newest one the stream is watched no more: who calls
@@ -99,6 +100,10 @@ func (s *server) view(stream branchline.StreamID) (release func(), err error) {
 // put remembers how to release the stream's place, in place of what was there; nil: it is not watched.
 func (w *watches) put(stream branchline.StreamID, release func()) error {
 	w.mu.Lock()
+	if other := w.other[stream]; other != nil {
+		close(other)
+		delete(w.other, stream)
+	}
 	was := w.release[stream]
 	delete(w.release, stream)
 	full := w.ended || len(w.release) >= maxLiveCalls
@@ -130,12 +135,18 @@ func (w *watches) end() {
 	}
 }
 
-// class returns how urgent a stream is that is recorded live.
-func (w *watches) class(stream branchline.StreamID) budget.Class {
+// class returns how urgent a stream is that is recorded live, and a channel that is closed when that may have changed.
+func (w *watches) class(stream branchline.StreamID) (budget.Class, <-chan struct{}) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.release[stream] != nil {
-		return budget.Live
+	if w.other == nil {
+		w.other = map[branchline.StreamID]chan struct{}{}
 	}
-	return budget.Planned
+	if w.other[stream] == nil {
+		w.other[stream] = make(chan struct{})
+	}
+	if w.release[stream] != nil {
+		return budget.Live, w.other[stream]
+	}
+	return budget.Planned, w.other[stream]
 }

@@ -12,23 +12,24 @@ import (
 // the end of the older one leaves the stream watched, and that of the newer one frees its place.
 func TestCallsOverlap(t *testing.T) {
 	s := &server{name: "hub", budget: openBudget(t, budget.Config{Schedule: limited(budget.Megabit)})}
-	call := func(p Priority) (func() budget.Class, func()) {
+	call := func(p Priority) (urgency, func()) {
 		t.Helper()
 		a := &answer{ctx: context.Background(), priority: p, out: &sender{w: io.Discard}}
-		class, leave, err := s.admit(a, testStream, false)
+		urgency, leave, err := s.admit(a, testStream, false)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return class, leave
+		return urgency, leave
 	}
-	check := func(what string, class func() budget.Class, want budget.Class, viewers int) {
+	check := func(what string, urgency urgency, want budget.Class, viewers int) {
 		t.Helper()
-		if got, n := class(), len(s.budget.State().Viewers); got != want || n != viewers {
+		got, _ := urgency()
+		if n := len(s.budget.State().Viewers); got != want || n != viewers {
 			t.Errorf("%s: sent as %v with %d viewers, want %v with %d", what, got, n, want, viewers)
 		}
 	}
-	class, leave := call(PriorityLive)
-	check("watched", class, budget.Live, 1)
+	urgency, leave := call(PriorityLive)
+	check("watched", urgency, budget.Live, 1)
 	again, leaveAgain := call(PriorityLive)
 	leave()
 	check("when the older call has ended", again, budget.Live, 1)
@@ -36,8 +37,8 @@ func TestCallsOverlap(t *testing.T) {
 	check("when both have", again, budget.Planned, 0)
 
 	// A recording that is watched for a while, and whose call ends meanwhile.
-	class, leave = call(PrioritySchedule)
-	check("recorded", class, budget.Planned, 0)
+	urgency, leave = call(PrioritySchedule)
+	check("recorded", urgency, budget.Planned, 0)
 	release, err := s.view(testStream)
 	if err == nil {
 		err = s.watches.put(testStream, release)
@@ -45,9 +46,9 @@ func TestCallsOverlap(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	check("watched, too", class, budget.Live, 1)
+	check("watched, too", urgency, budget.Live, 1)
 	leave()
-	class, leave = call(PrioritySchedule)
-	check("recorded anew", class, budget.Planned, 0)
+	urgency, leave = call(PrioritySchedule)
+	check("recorded anew", urgency, budget.Planned, 0)
 	leave()
 }

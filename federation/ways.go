@@ -35,24 +35,32 @@ func barsOf(conn link.Conn, uplinks []link.Uplink) func() (barred bool, changed 
 }
 
 // paced returns the answer's writer within the budget and the bars.
-func (s *server) paced(a *answer, class func() budget.Class) *paced {
-	return &paced{a.ctx, a.out.w, s.budget, class, s.bars}
+func (s *server) paced(a *answer, u urgency) *paced {
+	return &paced{a.ctx, a.out.w, s.budget, u, s.bars}
 }
 
-// pass waits while what is to be written is barred.
-func (p *paced) pass() error {
-	for p.bars != nil && p.class() >= budget.Planned {
-		barred, changed := p.bars()
+// pass waits until n bytes may be written, as urgent as they are by then.
+func (p *paced) pass(n int) error {
+	for {
+		class, other := p.urgency()
+		var barred bool
+		var changed <-chan struct{}
+		if p.bars != nil && class >= budget.Planned {
+			barred, changed = p.bars()
+		}
 		if !barred {
-			return nil
+			if passed, err := p.budget.Wait(p.ctx, class, n, other); passed || err != nil {
+				return err
+			}
+			continue
 		}
 		select {
 		case <-changed:
+		case <-other:
 		case <-p.ctx.Done():
 			return p.ctx.Err()
 		}
 	}
-	return nil
 }
 
 // uplinksOf returns the names of the uplinks by which a link goes.

@@ -42,6 +42,7 @@ type feed struct {
 	flowing bool      // frames come, on the present link
 	cut     bool      // items were lost since the last one
 	at      time.Time // decode time of the newest frame
+	pace    pace
 }
 
 // Live implements [branchline.Source]. The stream goes on over a cut of the site's link: there are no
@@ -186,10 +187,14 @@ func (n *Node) fill(ctx context.Context, key feedKey, f *feed) {
 			}
 			continue
 		}
-		if n.receive(ctx, src, key, f, watched) {
+		came, again := n.receive(ctx, src, key, f, watched)
+		f.interrupted()
+		if came {
 			pause.Reset()
 		}
-		f.interrupted()
+		if again {
+			continue
+		}
 		wait, cancel := context.WithTimeout(ctx, pause.Next())
 		select {
 		case <-changed: // a new link need not wait for the old one's pause
@@ -199,16 +204,20 @@ func (n *Node) fill(ctx context.Context, key feedKey, f *feed) {
 	}
 }
 
-// receive publishes what comes of one subscription at the site until that ends, and reports whether anything
-// came.
-func (n *Node) receive(ctx context.Context, src branchline.Source, key feedKey, f *feed, watched bool) (came bool) {
+// receive publishes what comes of one subscription at the site until that ends. It reports whether anything came, and
+// whether to ask again at once, as somebody watches and what is under way is late.
+func (n *Node) receive(ctx context.Context, src branchline.Source, key feedKey, f *feed, watched bool) (
+	came, again bool,
+) {
 	stream := key.stream
 	local, _ := stream.Within(stream.Site())
 	ctx, stop := context.WithCancel(ctx)
-	var telling sync.WaitGroup
-	telling.Go(func() { n.tellWatched(ctx, src, key, f, watched) })
-	defer telling.Wait()
-	defer stop()
+	f.subscribed(n.cfg.Clock.Now())
+	late := make(chan bool, 1)
+	go func() {
+		late <- n.tellWatched(ctx, src, key, f, watched)
+		stop()
+	}()
 	for item, err := range src.Live(subscription(ctx, key, watched), local) {
 		if err != nil {
 			n.log.Debug("live stream interrupted", "stream", stream, "error", err)
@@ -221,14 +230,15 @@ func (n *Node) receive(ctx context.Context, src branchline.Source, key feedKey, 
 		if at := item.Start; at != nil {
 			n.origins.add(branchline.Segment{ID: at.ID, Stream: stream, Span: branchline.TimeRange{Start: at.Start}})
 		}
-		f.publish(stream, item)
+		f.publish(stream, item, n.cfg.Clock.Now())
 	}
-	return came
+	stop()
+	return came, <-late
 }
 
 // publish passes an item on under the hub's own name of the stream. The first one after an interruption
 // tells readers that they missed something.
-func (f *feed) publish(stream branchline.StreamID, item branchline.Item) {
+func (f *feed) publish(stream branchline.StreamID, item branchline.Item, now time.Time) {
 	if item.Start != nil {
 		start := *item.Start
 		start.Stream = stream
@@ -238,11 +248,28 @@ func (f *feed) publish(stream branchline.StreamID, item branchline.Item) {
 	if f.cut {
 		item.Missed, f.cut = max(item.Missed, 1), false
 	}
-	if item.Frame != nil {
+	switch {
+	case item.Frame != nil:
 		f.flowing, f.at = true, item.Frame.DTS
+		f.pace.see(now, item.Frame.DTS)
+	case item.RunEnd != nil: // the next one's clock may be another
+		f.pace = pace{since: now}
 	}
 	f.mu.Unlock()
 	f.ring.Publish(item)
+}
+
+func (f *feed) subscribed(now time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.pace = pace{since: now}
+}
+
+// behind reports whether what comes has fallen behind since the subscription began.
+func (f *feed) behind(now time.Time) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.pace.behind(now)
 }
 
 func (f *feed) interrupted() {

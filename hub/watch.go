@@ -72,8 +72,9 @@ func subscription(ctx context.Context, key feedKey, watched bool) context.Contex
 }
 
 // tellWatched tells the site of changes in whether somebody watches the stream, of which it was told at first,
-// until ctx ends.
-func (n *Node) tellWatched(ctx context.Context, src branchline.Source, key feedKey, f *feed, told bool) {
+// until ctx ends. It returns true once somebody begins to watch and what comes is of a while ago, as whatever is more
+// urgent than a recording went before it: the rest of that is not to be waited for.
+func (n *Node) tellWatched(ctx context.Context, src branchline.Source, key feedKey, f *feed, told bool) bool {
 	site, local := watcherOf(src), key.stream
 	local, _ = local.Within(key.stream.Site())
 	for {
@@ -82,6 +83,8 @@ func (n *Node) tellWatched(ctx context.Context, src branchline.Source, key feedK
 		if site != nil && watched != told && !key.keyFrames {
 			err := outward(key.stream.Site(), site.Watch(ctx, local, watched))
 			switch {
+			case err == nil && watched && f.behind(n.cfg.Clock.Now()):
+				return true
 			case err == nil:
 				told = watched
 			case watched && isRefusal(err):
@@ -95,7 +98,7 @@ func (n *Node) tellWatched(ctx context.Context, src branchline.Source, key feedK
 		case <-f.stirred:
 		case <-again:
 		case <-ctx.Done():
-			return
+			return false
 		}
 	}
 }

@@ -3,6 +3,7 @@ package hub
 import (
 	"context"
 	"errors"
+	"iter"
 	"log/slog"
 	"sync"
 	"testing"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/branchline-video/branchline"
 	"github.com/branchline-video/branchline/federation/budget"
+	"github.com/branchline-video/branchline/internal/live"
 )
 
 // thin is a site that lets one in at a time, and remembers what it was told.
@@ -41,6 +43,7 @@ func TestSiteIsToldWhoWatches(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := &Node{}
 		f := &feed{stirred: make(chan struct{}, 1), viewers: map[*context.CancelCauseFunc]bool{}, readers: 1}
+		f.subscribed(time.Now())
 		site := &thin{}
 		ctx, stop := context.WithCancel(t.Context())
 		done := make(chan struct{})
@@ -119,6 +122,50 @@ func TestSiteIsToldAgainWhoWatches(t *testing.T) {
 		stop()
 		<-done
 	})
+}
+
+// Live has one frame come.
+func (s *thin) Live(ctx context.Context, _ branchline.StreamID) iter.Seq2[branchline.Item, error] {
+	return func(yield func(branchline.Item, error) bool) {
+		if yield(branchline.Item{Frame: &branchline.Frame{DTS: time.Now()}}, nil) {
+			<-ctx.Done()
+			yield(branchline.Item{}, ctx.Err())
+		}
+	}
+}
+
+// TestLateStreamIsAskedForAnew has somebody begin to watch a recorded stream: while it comes as it is made it goes on,
+// and once it has fallen behind it is asked for anew.
+func TestLateStreamIsAskedForAnew(t *testing.T) {
+	for _, silent := range []time.Duration{behindLimit, 2 * behindLimit} {
+		synctest.Test(t, func(t *testing.T) {
+			n := &Node{log: slog.New(slog.DiscardHandler)}
+			f := &feed{
+				ring: live.New(live.Limits{}), stirred: make(chan struct{}, 1),
+				viewers: map[*context.CancelCauseFunc]bool{}, readers: 1,
+			}
+			ctx, stop := context.WithCancel(t.Context())
+			defer stop()
+			site := &thin{}
+			time.AfterFunc(silent, func() {
+				var cancel context.CancelCauseFunc
+				n.mu.Lock()
+				f.viewers[&cancel] = true
+				n.mu.Unlock()
+				f.stir()
+			})
+			time.AfterFunc(time.Minute, stop)
+			began := time.Now()
+			came, again := n.receive(ctx, &patient{Source: site}, feedKey{stream: "berlin.door.main"}, f, false)
+			late := silent > behindLimit
+			if took := time.Since(began); !came || again != late || late != (took == silent) {
+				t.Errorf("after %v of silence: ended after %v, to be asked for anew: %v", silent, took, again)
+			}
+			if len(site.watched) != 1 || !site.watched[0] {
+				t.Errorf("the site was told %v", site.watched)
+			}
+		})
+	}
 }
 
 func TestKeyFramesOfAWholeStream(t *testing.T) {

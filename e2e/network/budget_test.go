@@ -204,6 +204,44 @@ func TestUplinkBudget(t *testing.T) {
 	}
 }
 
+// TestLiveBesideRetrieval looks at a camera, and away while much is asked for that is more urgent than a stream that
+// nobody watches, and comes back before the hub has given the stream up: pictures go on at once and as if nothing were
+// fetched.
+func TestLiveBesideRetrieval(t *testing.T) {
+	const cameras, kbits, roundTrip = 8, 1000, 80 * time.Millisecond
+	s := newSiteOf(t, network.Plan{
+		Link: "rate=6mbit delay=40ms", Cameras: cameras, Kbits: kbits, Segment: 5 * time.Second,
+	})
+	s.linked(20 * time.Second)
+	began := time.Now()
+	s.passes(10 * time.Second)
+	first := network.Site + "." + network.Camera(0) + ".main"
+	alone := s.watch(first, 6*time.Second)
+	var streams []string
+	for i := range cameras {
+		streams = append(streams, network.Site+"."+network.Camera(i)+".main")
+	}
+	order := map[string]any{"streams": streams, "from": began.UTC(), "to": time.Now().UTC()}
+	if err := s.Call("POST", "/api/v1/retrievals", order, nil); err != nil {
+		t.Fatal(err)
+	}
+	s.passes(3 * time.Second)
+	fetched := s.bytes("fetched")
+	beside := s.watch(first, 9*time.Second)
+	rate := (s.bytes("fetched") - fetched) * 8 / 1e6 / 9
+	idle := share(alone.late, 95)
+	limit(t, fmt.Sprintf("live beside %.1f Mbit/s that are fetched, p95, alone %.2f s", rate, idle.Seconds()),
+		share(beside.late, 95), idle+roundTrip)
+	if rate < 2 {
+		t.Errorf("only %.1f Mbit/s were fetched meanwhile", rate)
+	}
+	for who, w := range map[string]watching{"alone": alone, "beside": beside} {
+		if len(w.late) < 60 {
+			t.Errorf("%s: %d frames came", who, len(w.late))
+		}
+	}
+}
+
 // checkRefused checks that the viewer is told why, in numbers, and what would fit.
 func checkRefused(t *testing.T, r refused, sub string, budget int64) {
 	t.Helper()

@@ -23,7 +23,7 @@ func picture(ctx context.Context, b *budget.Budget, l *line, worst *atomic.Int64
 		began := clock.Clock{}.Now()
 		for size > 0 {
 			n := min(b.Chunk(), size)
-			if b.Wait(ctx, budget.Live, n) != nil {
+			if pass(ctx, b, budget.Live, n) != nil {
 				return
 			}
 			l.send(n)

@@ -3,6 +3,7 @@ package budget
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -203,11 +204,12 @@ func (b *Budget) Chunk() int {
 	return min(max(int(rate*chunkTime.Seconds()), leastChunk), mostPaced)
 }
 
-// Wait returns when n bytes of the class may be sent, at most [MostChunk]. Its error is ctx's, or a [*Refusal] if
-// nothing of the class may be sent for longer.
-func (b *Budget) Wait(ctx context.Context, class Class, n int) error {
+// Wait returns true when n bytes of the class may be sent, at most [MostChunk]. It returns false when other is closed
+// before that, which tells that they are of another class by now. Its error is ctx's, or a [*Refusal] if nothing of
+// the class may be sent for longer.
+func (b *Budget) Wait(ctx context.Context, class Class, n int, other <-chan struct{}) (bool, error) {
 	if b == nil || class == Control {
-		return nil
+		return true, nil
 	}
 	class = min(class, Backfill)
 	now := b.cfg.Clock.Now()
@@ -216,21 +218,23 @@ func (b *Budget) Wait(ctx context.Context, class Class, n int) error {
 	}
 	if b.free.Load() {
 		b.passed[class].Add(int64(n))
-		return nil
+		return true, nil
 	}
 	if err := ctx.Err(); err != nil {
-		return err
+		return false, err
 	}
 	w, err := b.queue(class, n, now)
 	if w == nil {
-		return err
+		return err == nil, err
 	}
 	select {
 	case <-w.ready:
-		return w.err
+		return w.err == nil, w.err
 	case <-ctx.Done():
 		b.leave(class, w)
-		return ctx.Err()
+		return false, ctx.Err()
+	case <-other:
+		return !b.leave(class, w) && w.err == nil, w.err
 	}
 }
 
@@ -252,15 +256,15 @@ func (b *Budget) queue(class Class, n int, now time.Time) (*waiter, error) {
 	}
 }
 
-func (b *Budget) leave(class Class, w *waiter) {
+// leave takes the waiter back, and returns false if it has been let pass or refused.
+func (b *Budget) leave(class Class, w *waiter) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for i, other := range b.waiting[class] {
-		if other == w {
-			b.waiting[class] = append(b.waiting[class][:i], b.waiting[class][i+1:]...)
-			return
-		}
+	i := slices.Index(b.waiting[class], w)
+	if i >= 0 {
+		b.waiting[class] = slices.Delete(b.waiting[class], i, i+1)
 	}
+	return i >= 0
 }
 
 // dispatch lets pass who may, the most urgent first. The caller holds mu.

@@ -108,11 +108,17 @@ func (l *line) sample() budget.Sample {
 	return budget.Sample{RTT: rtt, Sent: uint64(l.sent)}
 }
 
+// pass waits for as long as the class takes.
+func pass(ctx context.Context, b *budget.Budget, class budget.Class, n int) error {
+	_, err := b.Wait(ctx, class, n, nil)
+	return err
+}
+
 // passing sends without end in the class until ctx ends, and counts.
 func passing(ctx context.Context, b *budget.Budget, l *line, class budget.Class, sent *atomic.Int64) {
 	for {
 		n := b.Chunk()
-		if b.Wait(ctx, class, n) != nil {
+		if pass(ctx, b, class, n) != nil {
 			return
 		}
 		l.send(n)
@@ -204,7 +210,7 @@ func TestBulkYieldsAndFillsTheLine(t *testing.T) {
 		l.longest()
 		used := l.average(30*time.Second) / (8 * l.rate)
 		go func() { // 4 Mbit/s of pictures
-			for b.Wait(ctx, budget.Live, 20_000) == nil {
+			for pass(ctx, b, budget.Live, 20_000) == nil {
 				l.send(20_000)
 				live.Add(20_000)
 				wait(40 * time.Millisecond)
@@ -252,23 +258,23 @@ func TestQuota(t *testing.T) {
 		if got := b.State(); !got.Spent || got.Used != sent.Load() || got.Used < quota.Bytes {
 			t.Errorf("after %d bytes: %+v", sent.Load(), got)
 		}
-		if err := b.Wait(ctx, budget.Planned, 1); !errors.As(err, &refusal) || !refusal.Spent ||
+		if err := pass(ctx, b, budget.Planned, 1); !errors.As(err, &refusal) || !refusal.Spent ||
 			!errors.Is(err, branchline.ErrBusy) {
 			t.Errorf("bulk over the quota: %v", err)
 		}
 		for _, class := range []budget.Class{budget.Live, budget.Request} {
-			if err := b.Wait(ctx, class, 1); err != nil {
+			if err := pass(ctx, b, class, 1); err != nil {
 				t.Errorf("%v: %v", class, err)
 			}
 		}
 	})
 	// It outlives the process, and ends with the month.
 	world(t, budget.Config{Path: path, Quota: quota}, l, func(ctx context.Context, b *budget.Budget) {
-		if err := b.Wait(ctx, budget.Backfill, 1); !errors.As(err, &refusal) {
+		if err := pass(ctx, b, budget.Backfill, 1); !errors.As(err, &refusal) {
 			t.Errorf("after a restart: %v", err)
 		}
 		wait(b.State().Ends.Sub(clock.Clock{}.Now()) + 2*time.Second)
-		if err := b.Wait(ctx, budget.Backfill, 1); err != nil {
+		if err := pass(ctx, b, budget.Backfill, 1); err != nil {
 			t.Errorf("in the next month: %v", err)
 		}
 	})
@@ -288,7 +294,7 @@ func TestQuota(t *testing.T) {
 				if got := b.State().Rate; got != c.rate {
 					t.Errorf("then %v: %v", c.rate, got)
 				}
-				if err := b.Wait(ctx, budget.Live, 1); (err == nil) != c.live {
+				if err := pass(ctx, b, budget.Live, 1); (err == nil) != c.live {
 					t.Errorf("then %v: live %v", c.rate, err)
 				}
 			})
@@ -384,8 +390,42 @@ func BenchmarkWait(b *testing.B) {
 	}
 	defer g.Attach(func() budget.Sample { return budget.Sample{RTT: 100 * time.Microsecond} })()
 	for b.Loop() {
-		if err := g.Wait(b.Context(), budget.Backfill, budget.MostChunk); err != nil {
+		if err := pass(b.Context(), g, budget.Backfill, budget.MostChunk); err != nil {
 			b.Fatal(err)
 		}
 	}
+}
+
+// TestBecomesUrgent has something wait behind a class that takes all there is, until it is of a more urgent one.
+func TestBecomesUrgent(t *testing.T) {
+	l := &line{rate: 2e6 / 8, idle: 40 * time.Millisecond, tax: 1}
+	world(t, budget.Config{}, l, func(ctx context.Context, b *budget.Budget) {
+		var sent atomic.Int64
+		for range 4 {
+			go passing(ctx, b, l, budget.Request, &sent)
+		}
+		wait(2 * time.Second)
+		other := make(chan struct{})
+		moved := make(chan bool)
+		go func() {
+			passed, err := b.Wait(ctx, budget.Planned, 1000, other)
+			moved <- !passed && err == nil
+		}()
+		wait(5 * time.Second)
+		select {
+		case <-moved:
+			t.Fatal("it passed before what is more urgent")
+		default:
+		}
+		close(other)
+		if !<-moved {
+			t.Error("it was not told that it is of another class")
+		}
+		if st := b.State(); st.Waiting[budget.Planned] != 0 {
+			t.Errorf("%d still wait in the class that was left", st.Waiting[budget.Planned])
+		}
+		if passed, err := b.Wait(ctx, budget.Live, 1000, other); !passed || err != nil {
+			t.Errorf("as live: %v, %v", passed, err)
+		}
+	})
 }
