@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net/http"
+	"os"
 	"slices"
 	"time"
 
@@ -17,55 +19,70 @@ import (
 // live measures how late frames come to a viewer at the centre, while nothing else goes on and while a
 // retrieval takes all that the link has.
 func live(ctx context.Context, b *bench) error {
-	const cameras, kbits = 8, 4000
+	idle := report.Figure{What: "p95 delay of frames, idle", Unit: "ms"}
+	busy := report.Figure{What: "p95 delay of frames, during a retrieval", Unit: "ms"}
+	rate := report.Figure{What: "carried by the link meanwhile", Unit: "Mbit/s"}
+	frames := 0
+	for range b.rounds {
+		before, during, carried, err := liveOnce(ctx, b)
+		if err != nil {
+			return err
+		}
+		p95 := func(all []float64) float64 { return all[len(all)*95/100] }
+		idle.Got, busy.Got = append(idle.Got, p95(before)), append(busy.Got, p95(during))
+		rate.Got, frames = append(rate.Got, carried), frames+len(during)
+	}
+	busy.Limit = report.Median(idle.Got) + 150
+	b.figures = append(b.figures, idle, busy, rate)
+	b.note("From a frame's own time to its arrival at a viewer of the hub, on a link of 20 Mbit/s and 80 ms, one camera "+
+		"of %d kbit/s watched. %d frames during retrievals of a minute of %d cameras.", liveKbits, frames, liveCameras)
+	return nil
+}
+
+const liveCameras, liveKbits = 8, 4000
+
+// liveOnce returns how late frames came before and during a retrieval, in ms, and what the link carried then, in
+// Mbit/s.
+func liveOnce(ctx context.Context, b *bench) (idle, busy []float64, rate float64, err error) {
+	if err := errors.Join(os.RemoveAll(b.dir), os.MkdirAll(b.dir, 0o755)); err != nil {
+		return nil, nil, 0, err
+	}
 	w, err := network.OpenWorld(network.Plan{
-		Binary: b.binary, Dir: b.dir, Seed: 1, Link: "rate=20mbit delay=40ms", Cameras: cameras, Kbits: kbits,
+		Binary: b.binary, Dir: b.dir, Seed: 1, Link: "rate=20mbit delay=40ms", Cameras: liveCameras, Kbits: liveKbits,
 		Segment: 10 * time.Second,
 	})
 	if err != nil {
-		return err
+		return nil, nil, 0, err
 	}
 	defer w.Close()
 	if _, err := w.Linked(ctx, 1, 20*time.Second); err != nil {
-		return err
+		return nil, nil, 0, err
 	}
 	began := time.Now()
 	const footage = time.Minute // twice as long to bring as to measure
 	if err := wait(ctx, footage+5*time.Second); err != nil {
-		return err
+		return nil, nil, 0, err
 	}
-	idle, err := delays(ctx, w, 15*time.Second)
-	if err != nil {
-		return err
+	if idle, err = delays(ctx, w, 15*time.Second); err != nil {
+		return nil, nil, 0, err
 	}
 	var streams []string
-	for i := range cameras {
+	for i := range liveCameras {
 		streams = append(streams, network.Site+"."+network.Camera(i)+".main")
 	}
 	order := map[string]any{"streams": streams, "from": began.UTC(), "to": began.Add(footage).UTC()}
 	if err := w.Call("POST", "/api/v1/retrievals", order, nil); err != nil {
-		return err
+		return nil, nil, 0, err
 	}
 	if err := wait(ctx, 3*time.Second); err != nil {
-		return err
+		return nil, nil, 0, err
 	}
 	sent := w.Links[0].Stats(network.Branch).Bytes
 	const during = 25 * time.Second
-	busy, err := delays(ctx, w, during)
-	if err != nil {
-		return err
+	if busy, err = delays(ctx, w, during); err != nil {
+		return nil, nil, 0, err
 	}
-	rate := float64(w.Links[0].Stats(network.Branch).Bytes-sent) * 8 / mega / during.Seconds()
-	p95 := func(all []float64) float64 { return all[len(all)*95/100] }
-	b.figures = append(b.figures,
-		report.Figure{What: "p95 delay of frames, idle", Unit: "ms", Got: []float64{p95(idle)}},
-		report.Figure{What: "p95 delay of frames, during a retrieval", Unit: "ms", Got: []float64{p95(busy)},
-			Limit: p95(idle) + 150},
-		report.Figure{What: "carried by the link meanwhile", Unit: "Mbit/s", Got: []float64{rate}})
-	b.note("From a frame's own time to its arrival at a viewer of the hub, on a link of 20 Mbit/s and 80 ms, one camera "+
-		"of %d kbit/s watched. %d frames idle, %d during the retrieval of a minute of %d cameras.", kbits, len(idle),
-		len(busy), cameras)
-	return nil
+	return idle, busy, float64(w.Links[0].Stats(network.Branch).Bytes-sent) * 8 / mega / during.Seconds(), nil
 }
 
 // delays watches the first camera and returns how late each frame came, in ms, sorted.
