@@ -14,9 +14,7 @@ import (
 	"time"
 
 	"github.com/branchline-video/branchline"
-	"github.com/branchline-video/branchline/federation/identity"
 	"github.com/branchline-video/branchline/federation/sourcetest"
-	"github.com/branchline-video/branchline/internal/clock"
 )
 
 // seeds is how many seeds a test looks at: few, or as many as the environment asks for.
@@ -60,36 +58,10 @@ func inWeather(t *testing.T, w *weather, test func(t *testing.T, b *branch)) {
 	synctest.Test(t, func(t *testing.T) {
 		afterStart()
 		b := &branch{weather: w, src: endless{sourcetest.NewMemory(time.Now())}, change: make(chan struct{}, 1)}
-		a, err := identity.OpenAuthority(authority, clock.Clock{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		peers, err := OpenPeers(PeersConfig{
-			Addr: hubHost + ":7563", Authority: a, ListenPacket: w.ListenPacket,
-			Linked: func(ctx context.Context, _ branchline.SiteID, src *Remote) { b.follow(ctx, src) },
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		token, err := a.AddSite("berlin", []string{hubHost + ":7563"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		n, err := identity.OpenNode(node, clock.Clock{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		b.uplink = NewUplink(UplinkConfig{Node: n, Source: b.src, Token: token, ListenPacket: w.ListenPacket})
-		ctx, cancel := context.WithCancel(t.Context())
-		var running sync.WaitGroup
-		running.Go(func() { _ = peers.Run(ctx) })
-		running.Go(func() { _ = b.uplink.Run(ctx) })
+		u, stop := simulate(t, authority, node, UplinkConfig{Source: b.src, ListenPacket: w.ListenPacket}, b.follow)
+		b.uplink = u
 		defer func() {
-			cancel()
-			running.Wait()
-			if err := peers.Close(); err != nil {
-				t.Error(err)
-			}
+			stop()
 			b.src.Close()
 			<-time.After(time.Minute) // packets that are still on their way
 		}()

@@ -12,11 +12,8 @@ import (
 
 	"github.com/quic-go/quic-go/testutils/simnet"
 
-	"github.com/branchline-video/branchline"
-	"github.com/branchline-video/branchline/federation/identity"
 	"github.com/branchline-video/branchline/federation/link"
 	"github.com/branchline-video/branchline/federation/sourcetest"
-	"github.com/branchline-video/branchline/internal/clock"
 )
 
 // fork is a hub that an edge reaches by several ways, each with weather of its own: way i has the address 10.0.i.2
@@ -105,39 +102,16 @@ func inFork(t *testing.T, f fork, uplinks []link.Uplink, test func(r *roamer)) {
 		src := newSource()
 		r := &roamer{fork: f, t: t, src: src, feed: src.Feed(testStream)}
 		r.feed.Begin(4000)
-		a, err := identity.OpenAuthority(authority, clock.Clock{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		peers, err := OpenPeers(PeersConfig{
-			Addr: hubHost + ":7563", Authority: a, ListenPacket: f.ListenPacket,
-			Linked: func(ctx context.Context, _ branchline.SiteID, src *Remote) { r.watch(ctx, src) },
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		token, err := a.AddSite("berlin", []string{hubHost + ":7563"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		n, err := identity.OpenNode(node, clock.Clock{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		r.uplink = NewUplink(UplinkConfig{
-			Node: n, Source: src, Token: token, ListenPacket: f.ListenPacket, Uplinks: uplinks,
-		})
+		u, stop := simulate(t, authority, node,
+			UplinkConfig{Source: src, Uplinks: uplinks, ListenPacket: f.ListenPacket}, r.watch)
+		r.uplink = u
 		ctx, cancel := context.WithCancel(t.Context())
-		var running sync.WaitGroup
-		running.Go(func() { _ = peers.Run(ctx) })
-		running.Go(func() { _ = r.uplink.Run(ctx) })
-		running.Go(func() { r.film(ctx) })
+		var filming sync.WaitGroup
+		filming.Go(func() { r.film(ctx) })
 		defer func() {
 			cancel()
-			running.Wait()
-			if err := peers.Close(); err != nil {
-				t.Error(err)
-			}
+			filming.Wait()
+			stop()
 			src.Close()
 			<-time.After(time.Minute) // packets that are still on their way
 		}()

@@ -1,12 +1,18 @@
 package federation
 
 import (
+	"context"
 	"math/rand/v2"
 	"net"
 	"sync"
+	"testing"
 	"time"
 
 	"github.com/quic-go/quic-go/testutils/simnet"
+
+	"github.com/branchline-video/branchline"
+	"github.com/branchline-video/branchline/federation/identity"
+	"github.com/branchline-video/branchline/internal/clock"
 )
 
 // afterStart lets the virtual time of a bubble pass until the process has begun. quic-go counts time from there; what
@@ -138,4 +144,41 @@ func (w *weather) sent() int {
 
 func percentile(all []time.Duration, p float64) time.Duration {
 	return all[min(len(all)-1, int(float64(len(all))*p))]
+}
+
+// simulate runs a hub, which keeps its authority in a folder, and an edge with a folder for its node that enrols there,
+// both on the network of the edge's configuration. linked is called for each link, with a context that ends with it.
+func simulate(t *testing.T, authority, node string, cfg UplinkConfig, linked func(ctx context.Context, src *Remote)) (
+	_ *Uplink, stop func(),
+) {
+	t.Helper()
+	a, err := identity.OpenAuthority(authority, clock.Clock{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	peers, err := OpenPeers(PeersConfig{
+		Addr: hubHost + ":7563", Authority: a, ListenPacket: cfg.ListenPacket,
+		Linked: func(ctx context.Context, _ branchline.SiteID, src *Remote) { linked(ctx, src) },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cfg.Token, err = a.AddSite("berlin", []string{hubHost + ":7563"}); err != nil {
+		t.Fatal(err)
+	}
+	if cfg.Node, err = identity.OpenNode(node, clock.Clock{}); err != nil {
+		t.Fatal(err)
+	}
+	u := NewUplink(cfg)
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { _ = peers.Run(ctx) })
+	running.Go(func() { _ = u.Run(ctx) })
+	return u, func() {
+		cancel()
+		running.Wait()
+		if err := peers.Close(); err != nil {
+			t.Error(err)
+		}
+	}
 }

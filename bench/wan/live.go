@@ -2,15 +2,10 @@ package main
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"net/http"
 	"os"
-	"slices"
 	"time"
-
-	"github.com/gorilla/websocket"
 
 	"github.com/branchline-video/branchline/bench/report"
 	"github.com/branchline-video/branchline/e2e/network"
@@ -85,62 +80,17 @@ func liveOnce(ctx context.Context, b *bench) (idle, busy []float64, rate float64
 	return idle, busy, float64(w.Links[0].Stats(network.Branch).Bytes-sent) * 8 / mega / during.Seconds(), nil
 }
 
-// delays watches the first camera and returns how late each frame came, in ms, sorted.
+// delays watches the first camera and returns how late each fragment came, in ms, sorted.
 func delays(ctx context.Context, w *network.World, during time.Duration) ([]float64, error) {
-	dialer := websocket.Dialer{NetDialContext: w.Dial(network.Centre), HandshakeTimeout: 10 * time.Second}
-	url := "ws://127.0.0.1:8480/api/v1/streams/" + network.Site + "." + network.Camera(0) + ".main/live"
-	c, res, err := dialer.DialContext(ctx, url, http.Header{"Authorization": {"Bearer " + w.Bearer()}})
-	if err != nil {
-		return nil, fmt.Errorf("watch: %w", err)
+	late, err := w.Delays(ctx, network.Site+"."+network.Camera(0)+".main", during, nil)
+	if err == nil && len(late) < 20 {
+		err = fmt.Errorf("only %d fragments came in %v", len(late), during)
 	}
-	res.Body.Close()
-	defer c.Close()
-	var all []float64
-	scale := 0.0
-	began := time.Now()
-	if err := c.SetReadDeadline(began.Add(during + 20*time.Second)); err != nil {
-		return nil, err
+	all := make([]float64, len(late))
+	for i, l := range late {
+		all[i] = l.Seconds() * 1000
 	}
-	for time.Since(began) < during {
-		kind, m, err := c.ReadMessage()
-		if err != nil {
-			return nil, fmt.Errorf("watch: %w", err)
-		}
-		now := float64(time.Now().UnixNano()) / 1e9
-		if kind != websocket.BinaryMessage {
-			continue
-		}
-		if at := box(m, "mdhd"); len(at) > 24 {
-			scale = timescale(at)
-		}
-		// The first frames are those since the last key frame, late by nature.
-		if at := box(m, "tfdt"); len(at) >= 12 && scale > 0 && time.Since(began) > 3*time.Second {
-			all = append(all, (now-float64(binary.BigEndian.Uint64(at[4:]))/scale)*1000)
-		}
-	}
-	if len(all) < 20 {
-		return nil, fmt.Errorf("only %d frames came in %v", len(all), during)
-	}
-	slices.Sort(all)
-	return all, nil
-}
-
-// box returns what follows the name of a box, wherever it is in a file.
-func box(file []byte, name string) []byte {
-	for i := 0; i+4 <= len(file); i++ {
-		if string(file[i:i+4]) == name {
-			return file[i+4:]
-		}
-	}
-	return nil
-}
-
-// timescale reads that of an mdhd box of either version.
-func timescale(mdhd []byte) float64 {
-	if mdhd[0] == 1 {
-		return float64(binary.BigEndian.Uint32(mdhd[20:]))
-	}
-	return float64(binary.BigEndian.Uint32(mdhd[12:]))
+	return all, err
 }
 
 // idle counts what a site sends and gets while nobody watches and no policy wants anything.

@@ -2,16 +2,12 @@ package network_test
 
 import (
 	"context"
-	"encoding/binary"
 	"encoding/json"
 	"fmt"
-	"net/http"
 	"slices"
 	"sync"
 	"testing"
 	"time"
-
-	"github.com/gorilla/websocket"
 
 	"github.com/branchline-video/branchline/e2e/network"
 )
@@ -38,60 +34,17 @@ type watching struct {
 
 // watch looks at a live stream for so long, or until it is refused.
 func (s *site) watch(stream string, during time.Duration) (w watching) {
-	dialer := websocket.Dialer{NetDialContext: s.Dial(network.Centre), HandshakeTimeout: 10 * time.Second}
-	url := "ws://127.0.0.1:8480/api/v1/streams/" + stream + "/live"
-	c, res, err := dialer.DialContext(s.t.Context(), url, http.Header{"Authorization": {"Bearer " + s.Bearer()}})
+	var err error
+	w.late, err = s.Delays(s.t.Context(), stream, during, func(words []byte) bool {
+		if err := json.Unmarshal(words, &w.refusal); err != nil {
+			s.t.Error(err)
+		}
+		return w.refusal.Refusal != nil
+	})
 	if err != nil {
-		s.t.Errorf("watch %s: %v", stream, err)
-		return w
+		s.t.Error(err)
 	}
-	res.Body.Close()
-	defer c.Close()
-	began := time.Now()
-	_ = c.SetReadDeadline(began.Add(during + 10*time.Second)) // it never fails
-	scale := 0.0
-	for time.Since(began) < during && w.refusal.Refusal == nil {
-		kind, m, err := c.ReadMessage()
-		if err != nil {
-			s.t.Errorf("watch %s: %v", stream, err)
-			return w
-		}
-		now := time.Now()
-		if kind == websocket.TextMessage {
-			if err := json.Unmarshal(m, &w.refusal); err != nil {
-				s.t.Error(err)
-			}
-			continue
-		}
-		if at := box(m, "mdhd"); len(at) > 24 {
-			scale = timescale(at)
-		}
-		// The first frames are those since the last key frame, late by nature.
-		if at := box(m, "tfdt"); len(at) >= 12 && scale > 0 && now.Sub(began) > 3*time.Second {
-			own := float64(binary.BigEndian.Uint64(at[4:])) / scale
-			w.late = append(w.late, time.Duration((float64(now.UnixNano())/1e9-own)*float64(time.Second)))
-		}
-	}
-	slices.Sort(w.late)
 	return w
-}
-
-// box returns what follows the name of a box, wherever it is in a file.
-func box(file []byte, name string) []byte {
-	for i := 0; i+4 <= len(file); i++ {
-		if string(file[i:i+4]) == name {
-			return file[i+4:]
-		}
-	}
-	return nil
-}
-
-// timescale reads that of an mdhd box of either version.
-func timescale(mdhd []byte) float64 {
-	if mdhd[0] == 1 {
-		return float64(binary.BigEndian.Uint32(mdhd[20:]))
-	}
-	return float64(binary.BigEndian.Uint32(mdhd[12:]))
 }
 
 // calls asks the site for its uplink's budget, which is a control call over the link, again and again, and

@@ -1,52 +1,43 @@
 package network_test
 
 import (
-	"encoding/binary"
-	"net/http"
 	"strings"
 	"sync"
 	"testing"
 	"time"
-
-	"github.com/gorilla/websocket"
 
 	"github.com/branchline-video/branchline/e2e/network"
 )
 
 // viewer watches a camera at the hub and notes when its frames come.
 type viewer struct {
-	conn *websocket.Conn
+	conn *network.Viewer
 	done chan struct{}
 
 	mu     sync.Mutex
 	last   time.Time     // a frame came
 	worst  time.Duration // without one
-	at     float64       // the last frame's own time, in seconds
-	missed float64       // seconds of video that did not come
+	at     time.Time     // the last frame's own
+	missed time.Duration // video that did not come
 	frames int
 }
 
 // view begins to watch the first camera.
 func (s *site) view() *viewer {
 	s.t.Helper()
-	dialer := websocket.Dialer{NetDialContext: s.Dial(network.Centre), HandshakeTimeout: 10 * time.Second}
-	url := "ws://127.0.0.1:8480/api/v1/streams/" + network.Site + "." + network.Camera(0) + ".main/live"
-	var c *websocket.Conn
-	_, err := network.Until(s.t.Context(), 100*time.Millisecond, 20*time.Second, func() bool {
-		conn, res, err := dialer.DialContext(s.t.Context(), url, http.Header{"Authorization": {"Bearer " + s.Bearer()}})
-		if res != nil {
-			res.Body.Close()
-		}
-		c = conn
+	var conn *network.Viewer
+	_, err := network.Until(s.t.Context(), 100*time.Millisecond, 20*time.Second, func() (known bool) {
+		var err error
+		conn, err = s.Watch(s.t.Context(), network.Site+"."+network.Camera(0)+".main")
 		return err == nil // the hub does not know the camera at once
 	})
 	if err != nil {
 		s.t.Fatal("watch: ", err)
 	}
-	v := &viewer{conn: c, done: make(chan struct{})}
+	v := &viewer{conn: conn, done: make(chan struct{})}
 	go v.run()
 	s.t.Cleanup(func() {
-		c.Close()
+		conn.Close()
 		<-v.done
 	})
 	return v
@@ -54,42 +45,35 @@ func (s *site) view() *viewer {
 
 func (v *viewer) run() {
 	defer close(v.done)
-	scale := 0.0
 	for {
-		kind, m, err := v.conn.ReadMessage()
+		at, words, err := v.conn.Next()
 		if err != nil {
 			return
 		}
-		if kind != websocket.BinaryMessage {
-			continue
-		}
-		if at := box(m, "mdhd"); len(at) > 24 {
-			scale = timescale(at)
-		}
-		if at := box(m, "tfdt"); len(at) >= 12 && scale > 0 {
-			v.frame(float64(binary.BigEndian.Uint64(at[4:])) / scale)
+		if words == nil {
+			v.frame(at)
 		}
 	}
 }
 
-// longFrame is more than a camera's pictures are apart, in seconds.
-const longFrame = 0.15
+// longFrame is more than a camera's pictures are apart.
+const longFrame = 150 * time.Millisecond
 
-func (v *viewer) frame(at float64) {
+func (v *viewer) frame(at time.Time) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	now := time.Now()
 	if v.frames++; v.frames > 1 {
 		v.worst = max(v.worst, now.Sub(v.last))
-		if at-v.at > longFrame {
-			v.missed += at - v.at
+		if apart := at.Sub(v.at); apart > longFrame {
+			v.missed += apart
 		}
 	}
 	v.last, v.at = now, at
 }
 
-// stall returns the longest time without a frame since it was last asked, and the seconds of video missed.
-func (v *viewer) stall() (worst time.Duration, missed float64, frames int) {
+// stall returns the longest time without a frame since it was last asked, and the video missed.
+func (v *viewer) stall() (worst, missed time.Duration, frames int) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	worst, missed, frames = max(v.worst, time.Since(v.last)), v.missed, v.frames
@@ -127,12 +111,12 @@ func TestTwoWays(t *testing.T) {
 				l.Cut(false)
 				s.passes(15 * time.Second)
 				back, again, _ := v.stall()
-				t.Logf("way %d: %.2f s of live missed; its return: live stood still for %.2f s, %.2f s missed", i, missed,
-					back.Seconds(), again)
+				t.Logf("way %d: %.2f s of live missed; its return: live stood still for %.2f s, %.2f s missed", i,
+					missed.Seconds(), back.Seconds(), again.Seconds())
 				limit(t, "live stands still when a way is lost", lost, time.Second)
 				limit(t, "live stands still when it is back", back, time.Second)
 				if missed+again > 0 {
-					t.Errorf("%.2f s of live were missed, want that all of it comes", missed+again)
+					t.Errorf("%v of live were missed, want that all of it comes", missed+again)
 				}
 			}
 			if n := strings.Count(s.Hub.Log(), "link up"); n > 2 {
