@@ -183,6 +183,7 @@ func TestLiveBesideBackfill(t *testing.T) {
 // TestWatchedMeanwhile has somebody begin to watch what is recorded while all that the line takes is asked for with
 // more urgency: what has waited goes on, as urgent as it is by then.
 func TestWatchedMeanwhile(t *testing.T) {
+	const fragments, size = 5, 50_000
 	c := &thinCable{rate: 6e6 / 8, delay: 40 * time.Millisecond, queue: 2000}
 	overThin(t, c, budget.Config{}, func(t *testing.T, r *Remote, src *sourcetest.Memory) {
 		feed := src.Feed(testStream)
@@ -201,30 +202,30 @@ func TestWatchedMeanwhile(t *testing.T) {
 		<-items
 		ctx, stop := context.WithCancel(WithPriority(t.Context(), PriorityRequest))
 		var bulk atomic.Int64
-		for range 4 {
+		for range 8 {
 			go reading(ctx, r, id, &bulk)
 		}
 		<-time.After(3 * time.Second)
-		for range 5 {
-			<-time.After(time.Second)
-			feed.Append(true, 50_000)
+		for range fragments {
+			<-time.After(time.Second / 2)
+			feed.Append(true, size)
 		}
 		stuck := len(items)
 		if err := r.Watch(t.Context(), testStream, true); err != nil {
 			t.Fatal(err)
 		}
 		watched := time.Now()
-		limit := time.After(10 * time.Second)
-		for range 5 - stuck {
+		limit := time.After(20 * time.Second)
+		for range fragments - stuck {
 			select {
 			case <-items:
 			case <-limit:
 			}
 		}
 		took := time.Since(watched)
-		t.Logf("%d of 5 fragments came before somebody watched, the others %v after that", stuck, took)
-		if stuck == 5 || took > time.Second/2 { // 250 kB are 0.33 s of this line
-			t.Errorf("%d of 5 fragments came before, the others after %v", stuck, took)
+		t.Logf("%d of %d fragments came before somebody watched, the others %v after that", stuck, fragments, took)
+		if stuck == fragments || took > time.Second/2 { // 250 kB are 0.33 s of this line
+			t.Errorf("%d of %d fragments came before, the others after %v", stuck, fragments, took)
 		}
 		leave()
 		stop()

@@ -107,34 +107,35 @@ func sampleOf(conn link.Conn) func() budget.Sample {
 
 // admit lets in a live stream and returns how urgent it is, which may change while it is recorded.
 func (s *server) admit(a *answer, stream branchline.StreamID, keyFrames bool) (urgency, func(), error) {
-	changing := s.urgency(a, stream)
-	if a.priority > PriorityLive {
-		return changing, s.watches.begin(stream), nil
-	}
-	leave, err := s.budget.Admit(budget.Asked{Hub: s.hub(), Stream: stream, KeyFrames: keyFrames})
-	if err != nil || keyFrames {
+	if keyFrames {
+		leave, err := s.budget.Admit(budget.Asked{Hub: s.hub(), Stream: stream, KeyFrames: true})
 		return always(budget.Live), leave, err
 	}
-	end := s.watches.begin(stream)
-	if err := s.watches.put(stream, leave); err != nil {
-		end()
-		return nil, nil, err
+	var leave func()
+	if a.priority <= PriorityLive {
+		var err error
+		if leave, err = s.view(stream); err != nil {
+			return nil, nil, err
+		}
 	}
-	return changing, end, nil
+	end := s.watches.begin(stream)
+	if leave != nil {
+		if err := s.watches.put(stream, leave); err != nil {
+			end()
+			return nil, nil, err
+		}
+	}
+	class, done := s.carry(a, stream)
+	return class, func() { done(); end() }, nil
 }
 
-// urgency returns how urgent the answer is that carries a live stream, each time that it is called. One goroutine
-// calls it.
-func (s *server) urgency(a *answer, stream branchline.StreamID) urgency {
-	was, w := budget.Class(a.priority), a.out.w
-	return func() (budget.Class, <-chan struct{}) {
-		now, other := s.watches.class(stream)
-		if st, ok := w.(link.Stream); ok && now != was {
-			st.SetPriority(int8(now))
-		}
-		was = now
-		return now, other
+// carry returns how urgent the answer is that carries a live stream. Until done is called what it has written is, too.
+func (s *server) carry(a *answer, stream branchline.StreamID) (_ urgency, done func()) {
+	done = func() {}
+	if st, ok := a.out.w.(link.Stream); ok {
+		done = s.watches.carry(stream, st)
 	}
+	return func() (budget.Class, <-chan struct{}) { return s.watches.class(stream) }, done
 }
 
 // playback lets in whoever watches what a fetch brings. Between the fetches of one playback its place is kept

@@ -47,6 +47,7 @@ func TestMeteredCarriesNoBulk(t *testing.T) {
 		t.Errorf("when another uplink works: %v", err)
 	}
 	watches := &watches{}
+	defer watches.begin(testStream)()
 	p.urgency = func() (budget.Class, <-chan struct{}) { return watches.class(testStream) }
 	asked := make(chan struct{}, 1)
 	p.bars = func() (bool, <-chan struct{}) {

@@ -208,8 +208,8 @@ func (a *answer) end(st link.Stream, err error) {
 	if a.ctx.Err() != nil {
 		return // reset already
 	}
-	if err != nil && !a.raw {
-		err = a.out.message(&wire.Answer{Body: &wire.Answer_Error{Error: encodeError(err)}}, maxFetch)
+	if err != nil && !a.raw && !a.out.torn { // it waits for no budget
+		err = (&sender{w: st}).message(&wire.Answer{Body: &wire.Answer_Error{Error: encodeError(err)}}, maxFetch)
 	}
 	if err != nil {
 		st.Reset(linkCode(codeOf(err)))

@@ -217,7 +217,9 @@ func (s *server) joinLive(a *answer, ticket []byte) error {
 		return err
 	}
 	defer sp.detach(l)
-	a.out = &sender{w: s.paced(a, s.urgency(a, sp.stream))}
+	class, done := s.carry(a, sp.stream)
+	defer done()
+	a.out = &sender{w: s.paced(a, class)}
 	return sp.run(a, l)
 }
 

@@ -3,10 +3,14 @@ package federation
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
+	"time"
 
 	"github.com/branchline-video/branchline"
 	"github.com/branchline-video/branchline/federation/budget"
+	"github.com/branchline-video/branchline/federation/link"
 	wire "github.com/branchline-video/branchline/proto"
 )
 
@@ -26,37 +30,83 @@ func (r *Remote) Watch(ctx context.Context, stream branchline.StreamID, watched 
 	return nil
 }
 
-// watches is what a peer watches of the streams that it records. The zero value is ready.
+// placeTime is how long a place is kept after the newest live call of its stream: who asks anew does not lose it.
+const placeTime = time.Second
+
+// watches is what a peer watches of the streams that it gets live. The zero value is ready.
 type watches struct {
 	mu      sync.Mutex
 	ended   bool
-	release map[branchline.StreamID]func()        // of those that were let in
-	other   map[branchline.StreamID]chan struct{} // closed when a stream is put; of those in use
-	calls   uint64                                // live calls so far
-	newest  map[branchline.StreamID]uint64        // the newest one of each stream, while it goes on
+	calls   uint64                            // live calls so far
+	places  int                               // that are taken
+	streams map[branchline.StreamID]*watching // those that go on or are watched
 }
 
-// begin notes a live call of the stream. With the end of the newest one the stream is watched no more: who calls
-// anew says anew whether it is.
+// watching is how one stream stands.
+type watching struct {
+	place    *place // nil: nobody watches
+	newest   uint64 // call, while it goes on; else zero
+	carriers map[link.Stream]bool
+	changed  chan struct{} // closed when somebody begins or ceases to watch
+}
+
+// place is a viewer's, in the budget.
+type place struct{ release func() }
+
+// of returns the stream's entry, made if there is none. The caller holds mu, and tidies afterwards.
+func (w *watches) of(stream branchline.StreamID) *watching {
+	s := w.streams[stream]
+	if s == nil {
+		s = &watching{carriers: map[link.Stream]bool{}, changed: make(chan struct{})}
+		if w.streams == nil {
+			w.streams = map[branchline.StreamID]*watching{}
+		}
+		w.streams[stream] = s
+	}
+	return s
+}
+
+func (w *watches) tidy(stream branchline.StreamID) {
+	if s := w.streams[stream]; s.place == nil && s.newest == 0 && len(s.carriers) == 0 {
+		delete(w.streams, stream)
+	}
+}
+
+// begin notes a live call of the stream. Soon after the end of the newest one the stream is watched no more, unless
+// somebody has said so anew.
 func (w *watches) begin(stream branchline.StreamID) (end func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.newest == nil {
-		w.newest = map[branchline.StreamID]uint64{}
-	}
 	w.calls++
 	mine := w.calls
-	w.newest[stream] = mine
+	w.of(stream).newest = mine
 	return func() {
 		w.mu.Lock()
-		last := w.newest[stream] == mine
-		if last {
-			delete(w.newest, stream)
+		defer w.mu.Unlock()
+		s := w.of(stream)
+		defer w.tidy(stream)
+		if s.newest != mine {
+			return
 		}
-		w.mu.Unlock()
-		if last {
-			_ = w.put(stream, nil) // taking off never fails
+		s.newest = 0
+		if p := s.place; p != nil {
+			time.AfterFunc(placeTime, func() { w.take(stream, p) })
 		}
+	}
+}
+
+// carry has what carries the stream be as urgent as that is, until done is called.
+func (w *watches) carry(stream branchline.StreamID, by link.Stream) (done func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	s := w.of(stream)
+	s.carriers[by] = true
+	by.SetPriority(int8(s.class()))
+	return func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		delete(w.of(stream).carriers, by)
+		w.tidy(stream)
 	}
 }
 
@@ -100,22 +150,28 @@ func (s *server) view(stream branchline.StreamID) (release func(), err error) {
 // put remembers how to release the stream's place, in place of what was there; nil: it is not watched.
 func (w *watches) put(stream branchline.StreamID, release func()) error {
 	w.mu.Lock()
-	if other := w.other[stream]; other != nil {
-		close(other)
-		delete(w.other, stream)
+	s := w.of(stream)
+	was := s.place
+	if was != nil {
+		w.places--
 	}
-	was := w.release[stream]
-	delete(w.release, stream)
-	full := w.ended || len(w.release) >= maxLiveCalls
+	s.place = nil
+	full := w.ended || w.places >= maxLiveCalls
 	if release != nil && !full {
-		if w.release == nil {
-			w.release = map[branchline.StreamID]func(){}
-		}
-		w.release[stream] = release
+		s.place = &place{release}
+		w.places++
 	}
+	if (was == nil) != (s.place == nil) {
+		for by := range s.carriers {
+			by.SetPriority(int8(s.class()))
+		}
+		close(s.changed)
+		s.changed = make(chan struct{})
+	}
+	w.tidy(stream)
 	w.mu.Unlock()
 	if was != nil {
-		was()
+		was.release()
 	}
 	if release != nil && full {
 		release()
@@ -124,29 +180,42 @@ func (w *watches) put(stream branchline.StreamID, release func()) error {
 	return nil
 }
 
-// end releases every place; the link has ended.
-func (w *watches) end() {
+// take takes a place off, unless there is another by now.
+func (w *watches) take(stream branchline.StreamID, p *place) {
 	w.mu.Lock()
-	all := w.release
-	w.release, w.ended = nil, true
+	s := w.streams[stream]
+	same := s != nil && s.place == p
 	w.mu.Unlock()
-	for _, release := range all {
-		release()
+	if same {
+		_ = w.put(stream, nil) // taking off never fails
 	}
 }
 
-// class returns how urgent a stream is that is recorded live, and a channel that is closed when that may have changed.
+// end releases every place; the link has ended.
+func (w *watches) end() {
+	w.mu.Lock()
+	w.ended = true
+	streams := slices.Collect(maps.Keys(w.streams))
+	w.mu.Unlock()
+	for _, stream := range streams {
+		_ = w.put(stream, nil) // taking off never fails
+	}
+}
+
+// class returns how urgent a stream is that goes on, and a channel that is closed when that has changed.
 func (w *watches) class(stream branchline.StreamID) (budget.Class, <-chan struct{}) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.other == nil {
-		w.other = map[branchline.StreamID]chan struct{}{}
+	s := w.streams[stream]
+	if s == nil {
+		return budget.Planned, nil
 	}
-	if w.other[stream] == nil {
-		w.other[stream] = make(chan struct{})
+	return s.class(), s.changed
+}
+
+func (s *watching) class() budget.Class {
+	if s.place != nil {
+		return budget.Live
 	}
-	if w.release[stream] != nil {
-		return budget.Live, w.other[stream]
-	}
-	return budget.Planned, w.other[stream]
+	return budget.Planned
 }

@@ -147,8 +147,9 @@ func unexpected(err error) error {
 
 // sender writes length-delimited messages. One goroutine at a time uses it.
 type sender struct {
-	w   io.Writer
-	buf []byte // reused
+	w    io.Writer
+	buf  []byte // reused
+	torn bool   // a message was begun and not ended: no other can follow
 }
 
 // message writes m. It returns an error wrapping [branchline.ErrTooLarge] without writing anything if
@@ -164,6 +165,7 @@ func (s *sender) message(m proto.Message, limit int) error {
 		return fmt.Errorf("write message: %w: %w", err, branchline.ErrInvalid)
 	}
 	s.buf = b
-	_, err = s.w.Write(b)
+	n, err := s.w.Write(b)
+	s.torn = err != nil && n > 0
 	return err
 }

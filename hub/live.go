@@ -170,6 +170,7 @@ func (n *Node) fill(ctx context.Context, key feedKey, f *feed) {
 	defer f.ring.Close(branchline.ErrUnavailable)
 	stream := key.stream
 	pause := backoff.New(200*time.Millisecond, 5*time.Second)
+	again := false // the site was told that somebody watches
 	for ctx.Err() == nil {
 		src, changed := n.link(stream.Site())
 		if src == nil {
@@ -187,7 +188,8 @@ func (n *Node) fill(ctx context.Context, key feedKey, f *feed) {
 			}
 			continue
 		}
-		came, again := n.receive(ctx, src, key, f, watched)
+		var came bool
+		came, again = n.receive(ctx, src, key, f, watched || again)
 		f.interrupted()
 		if came {
 			pause.Reset()
@@ -252,8 +254,8 @@ func (f *feed) publish(stream branchline.StreamID, item branchline.Item, now tim
 	case item.Frame != nil:
 		f.flowing, f.at = true, item.Frame.DTS
 		f.pace.see(now, item.Frame.DTS)
-	case item.RunEnd != nil: // the next one's clock may be another
-		f.pace = pace{since: now}
+	case item.RunEnd != nil:
+		f.pace = pace{ended: true}
 	}
 	f.mu.Unlock()
 	f.ring.Publish(item)
@@ -262,7 +264,7 @@ func (f *feed) publish(stream branchline.StreamID, item branchline.Item, now tim
 func (f *feed) subscribed(now time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.pace = pace{since: now}
+	f.pace.begin(now)
 }
 
 // behind reports whether what comes has fallen behind since the subscription began.

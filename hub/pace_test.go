@@ -50,4 +50,16 @@ func TestPace(t *testing.T) {
 	if p.behind(began.Add(200 * time.Millisecond)) {
 		t.Error("the frames since the last key frame count as late")
 	}
+	again := began.Add(time.Minute)
+	p.begin(again) // and everything comes late from the first on
+	for i := range 50 {
+		made := time.Duration(i) * 40 * time.Millisecond
+		p.see(again.Add(20*time.Second+made), again.Add(made))
+	}
+	if !p.behind(again.Add(22 * time.Second)) {
+		t.Error("what is late from the beginning of a subscription on does not count as late")
+	}
+	if p = (pace{ended: true}); p.behind(again.Add(time.Hour)) {
+		t.Error("a camera that is off counts as late")
+	}
 }

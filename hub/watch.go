@@ -83,10 +83,12 @@ func (n *Node) tellWatched(ctx context.Context, src branchline.Source, key feedK
 		if site != nil && watched != told && !key.keyFrames {
 			err := outward(key.stream.Site(), site.Watch(ctx, local, watched))
 			switch {
-			case err == nil && watched && f.behind(n.cfg.Clock.Now()):
-				return true
 			case err == nil:
 				told = watched
+				if still, _ := n.watched(f); watched && still && f.behind(n.cfg.Clock.Now()) {
+					n.log.Debug("live stream asked for anew, as it is late", "stream", key.stream)
+					return true
+				}
 			case watched && isRefusal(err):
 				n.refuse(f, err)
 			case ctx.Err() == nil:

@@ -3,6 +3,7 @@ package hub
 import (
 	"context"
 	"errors"
+	"fmt"
 	"iter"
 	"log/slog"
 	"sync"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/branchline-video/branchline"
+	"github.com/branchline-video/branchline/federation"
 	"github.com/branchline-video/branchline/federation/budget"
 	"github.com/branchline-video/branchline/internal/live"
 )
@@ -164,6 +166,71 @@ func TestLateStreamIsAskedForAnew(t *testing.T) {
 			if len(site.watched) != 1 || !site.watched[0] {
 				t.Errorf("the site was told %v", site.watched)
 			}
+		})
+	}
+}
+
+// far is a site that takes a while to hear who watches, and notes what it is asked and told.
+type far struct {
+	branchline.Source
+	mu    sync.Mutex
+	notes []string
+}
+
+func (s *far) note(text string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.notes = append(s.notes, text)
+}
+
+func (s *far) Watch(_ context.Context, _ branchline.StreamID, watched bool) error {
+	s.note(fmt.Sprint("watched ", watched))
+	<-time.After(200 * time.Millisecond)
+	return nil
+}
+
+func (s *far) Live(ctx context.Context, id branchline.StreamID) iter.Seq2[branchline.Item, error] {
+	s.note(fmt.Sprint("recording ", federation.Recording(ctx)))
+	return (&thin{}).Live(ctx, id)
+}
+
+// TestSiteHearsTheLast has somebody look for a moment at a stream that has fallen behind: however long that is, the
+// last that the site is told is that nobody does.
+func TestSiteHearsTheLast(t *testing.T) {
+	for stay := 50 * time.Millisecond; stay < 500*time.Millisecond; stay += 50 * time.Millisecond {
+		synctest.Test(t, func(t *testing.T) {
+			site := &far{}
+			n := &Node{
+				log: slog.New(slog.DiscardHandler), linked: make(chan struct{}),
+				links: map[branchline.SiteID]branchline.Source{"berlin": &patient{Source: site}},
+			}
+			f := &feed{
+				ring: live.New(live.Limits{}), stirred: make(chan struct{}, 1),
+				viewers: map[*context.CancelCauseFunc]bool{}, readers: 1,
+			}
+			ctx, stop := context.WithCancel(t.Context())
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				n.fill(ctx, feedKey{stream: "berlin.door.main"}, f)
+			}()
+			<-time.After(5 * time.Second)
+			var cancel context.CancelCauseFunc
+			n.mu.Lock()
+			f.viewers[&cancel] = true
+			n.mu.Unlock()
+			f.stir()
+			<-time.After(stay)
+			n.mu.Lock()
+			delete(f.viewers, &cancel)
+			n.mu.Unlock()
+			f.stir()
+			<-time.After(time.Minute)
+			if last := site.notes[len(site.notes)-1]; last != "watched false" {
+				t.Errorf("after a viewer of %v: %q", stay, site.notes)
+			}
+			stop()
+			<-done
 		})
 	}
 }

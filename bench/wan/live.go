@@ -82,12 +82,12 @@ func liveOnce(ctx context.Context, b *bench) (idle, busy []float64, rate float64
 
 // delays watches the first camera and returns how late each fragment came, in ms, sorted.
 func delays(ctx context.Context, w *network.World, during time.Duration) ([]float64, error) {
-	late, err := w.Delays(ctx, network.Site+"."+network.Camera(0)+".main", during, nil)
-	if err == nil && len(late) < 20 {
-		err = fmt.Errorf("only %d fragments came in %v", len(late), during)
+	seen, err := w.See(ctx, network.Site+"."+network.Camera(0)+".main", during, nil)
+	if err == nil && len(seen.Late) < 20 {
+		err = fmt.Errorf("only %d fragments came in %v", len(seen.Late), during)
 	}
-	all := make([]float64, len(late))
-	for i, l := range late {
+	all := make([]float64, len(seen.Late))
+	for i, l := range seen.Late {
 		all[i] = l.Seconds() * 1000
 	}
 	return all, err

@@ -60,35 +60,46 @@ func (v *Viewer) Next() (fragment time.Time, words []byte, err error) {
 // Close ends the viewer, and a Next that waits.
 func (v *Viewer) Close() error { return v.conn.Close() }
 
-// Delays watches a stream for so long and returns how much after its own time each fragment came, sorted; the first
-// ones, late by nature, are left out. It gives heard what comes in words, and ends when that returns true.
-func (w *World) Delays(ctx context.Context, stream string, during time.Duration, heard func(words []byte) bool) (
-	[]time.Duration, error,
+// Seen is how a stream came to a viewer.
+type Seen struct {
+	First time.Duration   // until something came that was made after the viewer had asked; zero: nothing did
+	Late  []time.Duration // how much after its own time each fragment came, but for the first ones, late by nature; sorted
+}
+
+// See watches a stream for so long. It gives heard what comes in words, and ends when that returns true; nil: nobody
+// hears.
+func (w *World) See(ctx context.Context, stream string, during time.Duration, heard func(words []byte) bool) (
+	s Seen, err error,
 ) {
+	began := time.Now()
 	v, err := w.Watch(ctx, stream)
 	if err != nil {
-		return nil, err
+		return s, err
 	}
 	defer v.Close()
-	began := time.Now()
 	if err := v.conn.SetReadDeadline(began.Add(during + watchTime)); err != nil {
-		return nil, err
+		return s, err
 	}
-	var late []time.Duration
 	for time.Since(began) < during {
 		at, words, err := v.Next()
 		if err != nil {
-			return late, fmt.Errorf("watch %s: %w", stream, err)
+			return s, fmt.Errorf("watch %s: %w", stream, err)
 		}
-		switch {
-		case words != nil && heard != nil && heard(words):
-			return late, nil
-		case words == nil && time.Since(began) > oldTime:
-			late = append(late, time.Since(at))
+		if words != nil {
+			if heard != nil && heard(words) {
+				return s, nil
+			}
+			continue
+		}
+		if s.First == 0 && at.After(began) {
+			s.First = time.Since(began)
+		}
+		if time.Since(began) > oldTime {
+			s.Late = append(s.Late, time.Since(at))
 		}
 	}
-	slices.Sort(late)
-	return late, nil
+	slices.Sort(s.Late)
+	return s, nil
 }
 
 // box returns what follows the name of a box, wherever it is in a file.

@@ -234,7 +234,10 @@ func (b *Budget) Wait(ctx context.Context, class Class, n int, other <-chan stru
 		b.leave(class, w)
 		return false, ctx.Err()
 	case <-other:
-		return !b.leave(class, w) && w.err == nil, w.err
+		if b.leave(class, w) {
+			return false, nil
+		}
+		return w.err == nil, w.err
 	}
 }
 

@@ -69,7 +69,7 @@ type joined struct {
 	since   time.Time // it is the bundle's
 	leaving bool      // takes no new streams; the bundle's mu guards it
 	view    sight
-	trip    lastTrip
+	trips   trips
 }
 
 func newBundle(first Conn, key ticket, small bool, own func() error) *bundle {
@@ -297,53 +297,12 @@ func (b *bundle) Stats() Stats {
 	trips := make([]trip, len(conns))
 	for i, j := range conns {
 		of := j.conn.Stats()
-		trips[i] = j.trip.of(now, of.Latest)
+		trips[i] = j.trips.newest(now, of.Latest)
 		s = sum(s, of)
 		s.Bulk = s.Bulk || j.bulk
 	}
-	s.Connections, s.Handshakes, s.Latest = len(conns), made, latest(trips)
+	s.Connections, s.Handshakes, s.Latest = len(conns), made, latest(trips, b.ways == nil)
 	return s
-}
-
-// freshTime is how long the newest round trip time of one connection is as good as that of another.
-const freshTime = 50 * time.Millisecond
-
-// trip is the newest round trip time of a connection, and when it was first seen.
-type trip struct {
-	time time.Duration
-	at   time.Time
-}
-
-// lastTrip remembers it. Its method may be called concurrently.
-type lastTrip struct {
-	mu   sync.Mutex
-	last trip
-}
-
-func (l *lastTrip) of(now time.Time, newest time.Duration) trip {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if newest != l.last.time {
-		l.last = trip{newest, now}
-	}
-	return l.last
-}
-
-// latest returns the least of the newest round trip times of several connections. Those that carry nothing know only
-// what it was when they did.
-func latest(trips []trip) (least time.Duration) {
-	var newest time.Time
-	for _, t := range trips {
-		if t.time > 0 && t.at.After(newest) {
-			newest = t.at
-		}
-	}
-	for _, t := range trips {
-		if t.time > 0 && newest.Sub(t.at) <= freshTime && (least == 0 || t.time < least) {
-			least = t.time
-		}
-	}
-	return least
 }
 
 func sum(a, b Stats) Stats {
