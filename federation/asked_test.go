@@ -69,14 +69,13 @@ func TestAskedThroughAHub(t *testing.T) {
 		}
 	}
 	want := []string{
-		"view entrance.main",
 		"live entrance.main: recording false, key frames false",
 		"live entrance.main: recording false, key frames true",
 		"live entrance.main: recording true, key frames false",
 		fmt.Sprintf(`fetch: %d for ""`, PriorityRequest),
 		fmt.Sprintf(`fetch: %d for ""`, PriorityBackfill),
 		fmt.Sprintf(`fetch: %d for "entrance.main"`, PriorityRequest),
-		"view entrance.main", "leave entrance.main", "leave entrance.main",
+		"view entrance.main", "leave entrance.main",
 	}
 	src.mu.Lock()
 	defer src.mu.Unlock()

@@ -232,6 +232,42 @@ func TestWatchedMeanwhile(t *testing.T) {
 	})
 }
 
+// TestTornMessage has the budget forbid everything in the middle of a message: nothing is put into it that the hub
+// would take for its rest.
+func TestTornMessage(t *testing.T) {
+	for _, keyFrames := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			now := time.Now().UTC()
+			next := now.Truncate(time.Hour).Add(time.Hour)
+			<-time.After(next.Add(-2 * time.Second).Sub(now)) // a message of 1 MB takes 8 s
+			every := [7]bool{true, true, true, true, true, true, true}
+			src := newSource()
+			src.Feed(testStream).Begin(1 << 20)
+			edge, hub := link.Pipe("berlin", "")
+			s := &server{conn: edge, src: src, version: version2, budget: openBudget(t, budget.Config{
+				Schedule: budget.NewSchedule(nil, []budget.Rule{
+					{Days: every, From: next.Hour(), To: next.Hour() + 1, Limit: budget.Limit{Rate: budget.Nothing}},
+					{Days: every, To: 24, Limit: budget.Limit{Rate: budget.Megabit}},
+				})})}
+			stop := run(t, s.run)
+			ctx := t.Context()
+			if keyFrames {
+				ctx = WithKeyFrames(ctx)
+			}
+			var last error
+			for _, err := range NewRemote(hub).Live(ctx, testStream) {
+				last = err
+			}
+			var refusal *budget.Refusal
+			if last == nil || errors.Is(last, io.ErrUnexpectedEOF) || errors.As(last, &refusal) {
+				t.Errorf("key frames %v: %v", keyFrames, last)
+			}
+			hub.Close(0, "")
+			stop()
+		})
+	}
+}
+
 // fixedRates is what the test's streams take.
 type fixedRates struct{}
 

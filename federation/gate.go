@@ -107,19 +107,17 @@ func sampleOf(conn link.Conn) func() budget.Sample {
 
 // admit lets in a live stream and returns how urgent it is, which may change while it is recorded.
 func (s *server) admit(a *answer, stream branchline.StreamID, keyFrames bool) (urgency, func(), error) {
-	if keyFrames {
-		leave, err := s.budget.Admit(budget.Asked{Hub: s.hub(), Stream: stream, KeyFrames: true})
-		return always(budget.Live), leave, err
-	}
+	watched := a.priority <= PriorityLive
 	var leave func()
-	if a.priority <= PriorityLive {
+	if watched {
 		var err error
-		if leave, err = s.view(stream); err != nil {
-			return nil, nil, err
+		leave, err = s.budget.Admit(budget.Asked{Hub: s.hub(), Stream: stream, KeyFrames: keyFrames})
+		if err != nil || keyFrames {
+			return always(budget.Live), leave, err
 		}
 	}
 	end := s.watches.begin(stream)
-	if leave != nil {
+	if watched {
 		if err := s.watches.put(stream, leave); err != nil {
 			end()
 			return nil, nil, err

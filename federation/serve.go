@@ -351,9 +351,8 @@ func (s *server) live(a *answer, r *wire.LiveRequest) error {
 	}
 	defer leave()
 	a.ctx = asked(a, r.GetKeyFramesOnly(), "", false)
-	out := &sender{w: s.paced(a, urgency)}
+	a.out = &sender{w: s.paced(a, urgency)}
 	if s.version.speaks(version2) && !r.GetKeyFramesOnly() {
-		a.out = out
 		return s.spreadLive(a, stream)
 	}
 	for i, err := range s.src.Live(a.ctx, stream) {
@@ -366,7 +365,7 @@ func (s *server) live(a *answer, r *wire.LiveRequest) error {
 				continue
 			}
 		}
-		if err := out.message(&wire.Answer{Body: &wire.Answer_Item{Item: encodeItem(i)}}, a.limit); err != nil {
+		if err := a.send(&wire.Answer{Body: &wire.Answer_Item{Item: encodeItem(i)}}); err != nil {
 			return err
 		}
 	}

@@ -30,8 +30,8 @@ func (r *Remote) Watch(ctx context.Context, stream branchline.StreamID, watched 
 	return nil
 }
 
-// placeTime is how long a place is kept after the newest live call of its stream: who asks anew does not lose it.
-const placeTime = time.Second
+// placeTime is how long a place is kept while no live call of its stream goes on: who asks anew does not lose it.
+const placeTime = playbackPause
 
 // watches is what a peer watches of the streams that it gets live. The zero value is ready.
 type watches struct {
@@ -72,8 +72,7 @@ func (w *watches) tidy(stream branchline.StreamID) {
 	}
 }
 
-// begin notes a live call of the stream. Soon after the end of the newest one the stream is watched no more, unless
-// somebody has said so anew.
+// begin notes a live call of the stream. A while after the end of the newest one the stream is watched no more.
 func (w *watches) begin(stream branchline.StreamID) (end func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -89,10 +88,24 @@ func (w *watches) begin(stream branchline.StreamID) (end func()) {
 			return
 		}
 		s.newest = 0
-		if p := s.place; p != nil {
-			time.AfterFunc(placeTime, func() { w.take(stream, p) })
-		}
+		w.expire(stream, s.place)
 	}
+}
+
+// expire takes a place off after a while, unless a call of its stream goes on then. The caller holds mu.
+func (w *watches) expire(stream branchline.StreamID, p *place) {
+	if p == nil {
+		return
+	}
+	time.AfterFunc(placeTime, func() {
+		w.mu.Lock()
+		s := w.streams[stream]
+		if s == nil || s.place != p || s.newest != 0 {
+			w.mu.Unlock()
+			return
+		}
+		_ = w.swap(stream, nil) // taking off never fails
+	})
 }
 
 // carry has what carries the stream be as urgent as that is, until done is called.
@@ -150,6 +163,11 @@ func (s *server) view(stream branchline.StreamID) (release func(), err error) {
 // put remembers how to release the stream's place, in place of what was there; nil: it is not watched.
 func (w *watches) put(stream branchline.StreamID, release func()) error {
 	w.mu.Lock()
+	return w.swap(stream, release)
+}
+
+// swap is put by a caller who holds mu, which is free after that.
+func (w *watches) swap(stream branchline.StreamID, release func()) error {
 	s := w.of(stream)
 	was := s.place
 	if was != nil {
@@ -160,6 +178,9 @@ func (w *watches) put(stream branchline.StreamID, release func()) error {
 	if release != nil && !full {
 		s.place = &place{release}
 		w.places++
+		if s.newest == 0 { // the call has ended, or is still to come
+			w.expire(stream, s.place)
+		}
 	}
 	if (was == nil) != (s.place == nil) {
 		for by := range s.carriers {
@@ -178,17 +199,6 @@ func (w *watches) put(stream branchline.StreamID, release func()) error {
 		return fmt.Errorf("more than %d streams are watched: %w", maxLiveCalls, branchline.ErrBusy)
 	}
 	return nil
-}
-
-// take takes a place off, unless there is another by now.
-func (w *watches) take(stream branchline.StreamID, p *place) {
-	w.mu.Lock()
-	s := w.streams[stream]
-	same := s != nil && s.place == p
-	w.mu.Unlock()
-	if same {
-		_ = w.put(stream, nil) // taking off never fails
-	}
 }
 
 // end releases every place; the link has ended.

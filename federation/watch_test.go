@@ -82,8 +82,15 @@ func TestCallsOverlap(t *testing.T) {
 		leave()
 		urgency, leave = c.call(PrioritySchedule)
 		<-time.After(2 * placeTime)
-		c.check("recorded anew", urgency, budget.Planned, 0)
+		c.check("asked for anew", urgency, budget.Live, 1)
+		if err := c.s.watches.put(testStream, nil); err != nil {
+			t.Error(err)
+		}
+		c.check("watched no more", urgency, budget.Planned, 0)
 		leave()
+		c.watch() // that comes late
+		<-time.After(2 * placeTime)
+		c.check("a while after what came late", urgency, budget.Planned, 0)
 		if n := len(c.s.watches.streams); n != 0 {
 			t.Errorf("%d streams are remembered after their calls", n)
 		}

@@ -170,7 +170,8 @@ func (n *Node) fill(ctx context.Context, key feedKey, f *feed) {
 	defer f.ring.Close(branchline.ErrUnavailable)
 	stream := key.stream
 	pause := backoff.New(200*time.Millisecond, 5*time.Second)
-	again := false // the site was told that somebody watches
+	var toldTo branchline.Source
+	var told, again bool // it may take the stream for watched; it is asked anew
 	for ctx.Err() == nil {
 		src, changed := n.link(stream.Site())
 		if src == nil {
@@ -188,8 +189,11 @@ func (n *Node) fill(ctx context.Context, key feedKey, f *feed) {
 			}
 			continue
 		}
+		if src != toldTo {
+			toldTo, told, again = src, false, false
+		}
 		var came bool
-		came, again = n.receive(ctx, src, key, f, watched || again)
+		came, told, again = n.receive(ctx, src, key, f, asking{watched && !again, told})
 		f.interrupted()
 		if came {
 			pause.Reset()
@@ -206,25 +210,33 @@ func (n *Node) fill(ctx context.Context, key feedKey, f *feed) {
 	}
 }
 
-// receive publishes what comes of one subscription at the site until that ends. It reports whether anything came, and
-// whether to ask again at once, as somebody watches and what is under way is late.
-func (n *Node) receive(ctx context.Context, src branchline.Source, key feedKey, f *feed, watched bool) (
-	came, again bool,
+// asking is how a site is asked for a stream: as one that is watched, and whether it may take it for that already.
+type asking struct{ watched, told bool }
+
+// receive publishes what comes of one subscription at the site until that ends. It reports whether anything came,
+// whether the site may take the stream for watched now, and whether to ask again at once, as it is watched and what is
+// under way is late.
+func (n *Node) receive(ctx context.Context, src branchline.Source, key feedKey, f *feed, as asking) (
+	came, told, again bool,
 ) {
 	stream := key.stream
 	local, _ := stream.Within(stream.Site())
 	ctx, stop := context.WithCancel(ctx)
-	f.subscribed(n.cfg.Clock.Now())
-	late := make(chan bool, 1)
+	told = as.told || as.watched
+	f.subscribed(n.cfg.Clock.Now(), told)
+	ended := make(chan struct{})
 	go func() {
-		late <- n.tellWatched(ctx, src, key, f, watched)
+		defer close(ended)
+		told, again = n.tellWatched(ctx, src, key, f, told)
 		stop()
 	}()
-	for item, err := range src.Live(subscription(ctx, key, watched), local) {
+	refused := false
+	for item, err := range src.Live(subscription(ctx, key, as.watched), local) {
 		if err != nil {
 			n.log.Debug("live stream interrupted", "stream", stream, "error", err)
-			if err = outward(stream.Site(), err); watched && isRefusal(err) {
+			if err = outward(stream.Site(), err); as.watched && isRefusal(err) {
 				n.refuse(f, err)
+				refused = true
 			}
 			break
 		}
@@ -235,7 +247,8 @@ func (n *Node) receive(ctx context.Context, src branchline.Source, key feedKey, 
 		f.publish(stream, item, n.cfg.Clock.Now())
 	}
 	stop()
-	return came, <-late
+	<-ended
+	return came, told && !refused, again
 }
 
 // publish passes an item on under the hub's own name of the stream. The first one after an interruption
@@ -251,20 +264,22 @@ func (f *feed) publish(stream branchline.StreamID, item branchline.Item, now tim
 		item.Missed, f.cut = max(item.Missed, 1), false
 	}
 	switch {
+	case item.Start != nil:
+		f.pace.start(item.Start.Run)
 	case item.Frame != nil:
 		f.flowing, f.at = true, item.Frame.DTS
 		f.pace.see(now, item.Frame.DTS)
 	case item.RunEnd != nil:
-		f.pace = pace{ended: true}
+		f.pace.ended = true
 	}
 	f.mu.Unlock()
 	f.ring.Publish(item)
 }
 
-func (f *feed) subscribed(now time.Time) {
+func (f *feed) subscribed(now time.Time, watched bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.pace.begin(now)
+	f.pace.begin(now, watched)
 }
 
 // behind reports whether what comes has fallen behind since the subscription began.

@@ -8,7 +8,8 @@ const behindLimit = time.Second
 // pace tells by how much a stream has fallen behind. It compares the clocks of two machines with what they were at its
 // best, within a run.
 type pace struct {
-	ended  bool          // the run has; the next one's clock may be another
+	run    uint64
+	ended  bool          // the run has
 	known  bool          // least is
 	least  time.Duration // by which a frame came after its time
 	since  time.Time     // the present subscription began
@@ -16,7 +17,19 @@ type pace struct {
 	gap    time.Duration // between the newest frames
 }
 
-func (p *pace) begin(now time.Time) { p.since, p.newest, p.gap = now, time.Time{}, 0 }
+// begin notes a subscription. One that is watched waits for nothing, so that its clocks can be compared anew.
+func (p *pace) begin(now time.Time, watched bool) {
+	p.since, p.newest, p.gap = now, time.Time{}, 0
+	p.known = p.known && !watched
+}
+
+// start notes a segment. The clock of another run may be another one.
+func (p *pace) start(run uint64) {
+	if run != p.run {
+		*p = pace{run: run, since: p.since}
+	}
+	p.ended = false
+}
 
 func (p *pace) see(now, frame time.Time) {
 	if late := now.Sub(frame); !p.known || late < p.least {
@@ -25,7 +38,7 @@ func (p *pace) see(now, frame time.Time) {
 	if !p.newest.IsZero() {
 		p.gap = max(frame.Sub(p.newest), 0)
 	}
-	p.ended, p.known, p.newest = false, true, frame
+	p.known, p.newest = true, frame
 }
 
 func (p *pace) behind(now time.Time) bool {

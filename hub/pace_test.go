@@ -51,13 +51,18 @@ func TestPace(t *testing.T) {
 		t.Error("the frames since the last key frame count as late")
 	}
 	again := began.Add(time.Minute)
-	p.begin(again) // and everything comes late from the first on
+	p.begin(again, false) // and everything comes late from the first on
 	for i := range 50 {
 		made := time.Duration(i) * 40 * time.Millisecond
 		p.see(again.Add(20*time.Second+made), again.Add(made))
 	}
 	if !p.behind(again.Add(22 * time.Second)) {
 		t.Error("what is late from the beginning of a subscription on does not count as late")
+	}
+	p.start(2) // by another clock
+	p.see(again.Add(22*time.Second), again)
+	if p.behind(again.Add(22 * time.Second)) {
+		t.Error("what comes by another clock counts as late")
 	}
 	if p = (pace{ended: true}); p.behind(again.Add(time.Hour)) {
 		t.Error("a camera that is off counts as late")

@@ -72,11 +72,15 @@ func subscription(ctx context.Context, key feedKey, watched bool) context.Contex
 }
 
 // tellWatched tells the site of changes in whether somebody watches the stream, of which it was told at first,
-// until ctx ends. It returns true once somebody begins to watch and what comes is of a while ago, as whatever is more
-// urgent than a recording went before it: the rest of that is not to be waited for.
-func (n *Node) tellWatched(ctx context.Context, src branchline.Source, key feedKey, f *feed, told bool) bool {
+// until ctx ends, and returns whether the site may take it for watched. It ends with late once somebody begins to watch
+// and what comes is of a while ago, as whatever is more urgent than a recording went before it: the rest of that is not
+// to be waited for.
+func (n *Node) tellWatched(ctx context.Context, src branchline.Source, key feedKey, f *feed, told bool) (
+	stillTold, late bool,
+) {
 	site, local := watcherOf(src), key.stream
 	local, _ = local.Within(key.stream.Site())
+	unsure := false
 	for {
 		var again <-chan time.Time
 		watched, _ := n.watched(f)
@@ -84,14 +88,17 @@ func (n *Node) tellWatched(ctx context.Context, src branchline.Source, key feedK
 			err := outward(key.stream.Site(), site.Watch(ctx, local, watched))
 			switch {
 			case err == nil:
-				told = watched
+				told, unsure = watched, false
 				if still, _ := n.watched(f); watched && still && f.behind(n.cfg.Clock.Now()) {
 					n.log.Debug("live stream asked for anew, as it is late", "stream", key.stream)
-					return true
+					return true, true
 				}
 			case watched && isRefusal(err):
 				n.refuse(f, err)
-			case ctx.Err() == nil:
+			case ctx.Err() != nil:
+				unsure = true
+			default:
+				unsure = true
 				n.log.Warn("a site was not told who watches", "stream", key.stream, "error", err)
 				again = time.After(tellAgain)
 			}
@@ -100,7 +107,7 @@ func (n *Node) tellWatched(ctx context.Context, src branchline.Source, key feedK
 		case <-f.stirred:
 		case <-again:
 		case <-ctx.Done():
-			return false
+			return told || unsure, false
 		}
 	}
 }

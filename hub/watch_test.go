@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -45,7 +46,7 @@ func TestSiteIsToldWhoWatches(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := &Node{}
 		f := &feed{stirred: make(chan struct{}, 1), viewers: map[*context.CancelCauseFunc]bool{}, readers: 1}
-		f.subscribed(time.Now())
+		f.subscribed(time.Now(), false)
 		site := &thin{}
 		ctx, stop := context.WithCancel(t.Context())
 		done := make(chan struct{})
@@ -158,9 +159,9 @@ func TestLateStreamIsAskedForAnew(t *testing.T) {
 			})
 			time.AfterFunc(time.Minute, stop)
 			began := time.Now()
-			came, again := n.receive(ctx, &patient{Source: site}, feedKey{stream: "berlin.door.main"}, f, false)
+			came, told, again := n.receive(ctx, &patient{Source: site}, feedKey{stream: "berlin.door.main"}, f, asking{})
 			late := silent > behindLimit
-			if took := time.Since(began); !came || again != late || late != (took == silent) {
+			if took := time.Since(began); !came || !told || again != late || late != (took == silent) {
 				t.Errorf("after %v of silence: ended after %v, to be asked for anew: %v", silent, took, again)
 			}
 			if len(site.watched) != 1 || !site.watched[0] {
@@ -173,6 +174,7 @@ func TestLateStreamIsAskedForAnew(t *testing.T) {
 // far is a site that takes a while to hear who watches, and notes what it is asked and told.
 type far struct {
 	branchline.Source
+	cut   chan struct{} // what is sent ends the call that goes on
 	mu    sync.Mutex
 	notes []string
 }
@@ -189,48 +191,82 @@ func (s *far) Watch(_ context.Context, _ branchline.StreamID, watched bool) erro
 	return nil
 }
 
-func (s *far) Live(ctx context.Context, id branchline.StreamID) iter.Seq2[branchline.Item, error] {
+func (s *far) Live(ctx context.Context, _ branchline.StreamID) iter.Seq2[branchline.Item, error] {
 	s.note(fmt.Sprint("recording ", federation.Recording(ctx)))
-	return (&thin{}).Live(ctx, id)
+	return func(yield func(branchline.Item, error) bool) {
+		if yield(branchline.Item{Frame: &branchline.Frame{DTS: time.Now()}}, nil) {
+			select {
+			case <-s.cut:
+			case <-ctx.Done():
+			}
+			yield(branchline.Item{}, branchline.ErrUnavailable)
+		}
+	}
 }
 
-// TestSiteHearsTheLast has somebody look for a moment at a stream that has fallen behind: however long that is, the
-// last that the site is told is that nobody does.
+// recordFar runs test while a stream of the site is recorded, with a function that changes whether somebody watches it.
+// A minute after the test the last that the site has been told is that nobody does.
+func recordFar(t *testing.T, what any, test func(site *far, watch func(bool))) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		site := &far{cut: make(chan struct{})}
+		n := &Node{
+			log: slog.New(slog.DiscardHandler), linked: make(chan struct{}),
+			links: map[branchline.SiteID]branchline.Source{"berlin": &patient{Source: site}},
+		}
+		f := &feed{
+			ring: live.New(live.Limits{}), stirred: make(chan struct{}, 1),
+			viewers: map[*context.CancelCauseFunc]bool{}, readers: 1,
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			n.fill(ctx, feedKey{stream: "berlin.door.main"}, f)
+		}()
+		var cancel context.CancelCauseFunc
+		test(site, func(watched bool) {
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			if delete(f.viewers, &cancel); watched {
+				f.viewers[&cancel] = true
+			}
+			f.stir()
+		})
+		<-time.After(time.Minute)
+		site.mu.Lock()
+		defer site.mu.Unlock()
+		told := slices.DeleteFunc(slices.Clone(site.notes), func(s string) bool { return s == "recording true" })
+		if len(told) == 0 || told[len(told)-1] != "watched false" {
+			t.Errorf("%v: %q", what, site.notes)
+		}
+		stop()
+		<-done
+	})
+}
+
+// TestSiteHearsTheLast has somebody look for a moment at a stream that has fallen behind.
 func TestSiteHearsTheLast(t *testing.T) {
 	for stay := 50 * time.Millisecond; stay < 500*time.Millisecond; stay += 50 * time.Millisecond {
-		synctest.Test(t, func(t *testing.T) {
-			site := &far{}
-			n := &Node{
-				log: slog.New(slog.DiscardHandler), linked: make(chan struct{}),
-				links: map[branchline.SiteID]branchline.Source{"berlin": &patient{Source: site}},
-			}
-			f := &feed{
-				ring: live.New(live.Limits{}), stirred: make(chan struct{}, 1),
-				viewers: map[*context.CancelCauseFunc]bool{}, readers: 1,
-			}
-			ctx, stop := context.WithCancel(t.Context())
-			done := make(chan struct{})
-			go func() {
-				defer close(done)
-				n.fill(ctx, feedKey{stream: "berlin.door.main"}, f)
-			}()
+		recordFar(t, stay, func(_ *far, watch func(bool)) {
 			<-time.After(5 * time.Second)
-			var cancel context.CancelCauseFunc
-			n.mu.Lock()
-			f.viewers[&cancel] = true
-			n.mu.Unlock()
-			f.stir()
+			watch(true)
 			<-time.After(stay)
-			n.mu.Lock()
-			delete(f.viewers, &cancel)
-			n.mu.Unlock()
-			f.stir()
-			<-time.After(time.Minute)
-			if last := site.notes[len(site.notes)-1]; last != "watched false" {
-				t.Errorf("after a viewer of %v: %q", stay, site.notes)
-			}
-			stop()
-			<-done
+			watch(false)
+		})
+	}
+}
+
+// TestSiteHearsTheLastAnew has the stream interrupted while somebody watches, who leaves before it goes on.
+func TestSiteHearsTheLastAnew(t *testing.T) {
+	for _, before := range []time.Duration{100 * time.Millisecond, time.Second} {
+		recordFar(t, before, func(site *far, watch func(bool)) {
+			<-time.After(300 * time.Millisecond)
+			watch(true)
+			<-time.After(before)
+			site.cut <- struct{}{}
+			<-time.After(100 * time.Millisecond)
+			watch(false)
 		})
 	}
 }

@@ -298,10 +298,13 @@ func (b *bundle) Stats() Stats {
 	for i, j := range conns {
 		of := j.conn.Stats()
 		trips[i] = j.trips.newest(now, of.Latest)
+		if b.ways != nil {
+			trips[i].way = endpointOf(j.conn)
+		}
 		s = sum(s, of)
 		s.Bulk = s.Bulk || j.bulk
 	}
-	s.Connections, s.Handshakes, s.Latest = len(conns), made, latest(trips, b.ways == nil)
+	s.Connections, s.Handshakes, s.Latest = len(conns), made, latest(trips)
 	return s
 }
 

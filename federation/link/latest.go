@@ -2,6 +2,7 @@ package link
 
 import (
 	"cmp"
+	"math"
 	"sync"
 	"time"
 )
@@ -13,6 +14,7 @@ const freshTime = 50 * time.Millisecond
 type trip struct {
 	time, least time.Duration
 	at          time.Time
+	way         *endpoint
 }
 
 // trips remembers a connection's. Its method may be called concurrently.
@@ -34,36 +36,39 @@ func (t *trips) newest(now time.Time, told time.Duration) trip {
 		t.least, t.since = [2]time.Duration{told, t.least[0]}, now
 	}
 	t.least[0] = min(t.least[0], told)
-	t.last = trip{told, min(t.least[0], cmp.Or(t.least[1], t.least[0])), now}
+	t.last = trip{time: told, least: min(t.least[0], cmp.Or(t.least[1], t.least[0])), at: now}
 	return t.last
 }
 
-// latest returns the newest round trip time of a bundle: the least of its connections', with the shortest queue of
-// those that have something new to tell. Others know only what it was when they carried something. Where all go the
-// same way one's least is every one's.
-func latest(all []trip, sameWay bool) time.Duration {
-	var least time.Duration
+// latest returns the newest round trip time of a bundle: the least of its ways', with the shortest queue of those
+// connections that have something new to tell. Others know only what it was when they carried something.
+func latest(all []trip) time.Duration {
 	var newest time.Time
 	for _, t := range all {
-		if t.time > 0 && (least == 0 || t.least < least) {
-			least = t.least
-		}
 		if t.time > 0 && t.at.After(newest) {
 			newest = t.at
 		}
 	}
-	shortest := time.Duration(-1)
+	ways := make(map[*endpoint]time.Duration, 1)
 	for _, t := range all {
-		if t.time == 0 || newest.Sub(t.at) > freshTime {
-			continue
-		}
-		queue := t.time - t.least
-		if sameWay {
-			queue = t.time - least
-		}
-		if shortest < 0 || queue < shortest {
-			shortest = queue
+		if of := ways[t.way]; t.time > 0 && newest.Sub(t.at) < 2*leastTime && (of == 0 || t.least < of) {
+			ways[t.way] = t.least
 		}
 	}
-	return least + max(shortest, 0)
+	var least time.Duration
+	for _, of := range ways {
+		if least == 0 || of < least {
+			least = of
+		}
+	}
+	queue := time.Duration(math.MaxInt64)
+	for _, t := range all {
+		if t.time > 0 && newest.Sub(t.at) <= freshTime {
+			queue = min(queue, t.time-ways[t.way])
+		}
+	}
+	if least == 0 {
+		return 0
+	}
+	return least + queue
 }

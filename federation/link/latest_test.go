@@ -13,7 +13,7 @@ func TestLatest(t *testing.T) {
 	look := func(after, ofQuiet, ofBusy, want time.Duration) {
 		t.Helper()
 		now = now.Add(after)
-		got := latest([]trip{quiet.newest(now, ofQuiet), busy.newest(now, ofBusy), {}}, true)
+		got := latest([]trip{quiet.newest(now, ofQuiet), busy.newest(now, ofBusy), {}})
 		if got != want {
 			t.Errorf("after %v and %v: %v, want %v", ofQuiet, ofBusy, got, want)
 		}
@@ -32,11 +32,14 @@ func TestLatest(t *testing.T) {
 func TestLatestOfTwoWays(t *testing.T) {
 	const short, long, queue = 20 * time.Millisecond, 60 * time.Millisecond, 15 * time.Millisecond
 	var near, far trips
+	var dsl, lte endpoint
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	look := func(ofNear, ofFar, want time.Duration) {
 		t.Helper()
 		now = now.Add(20 * time.Millisecond)
-		got := latest([]trip{near.newest(now, ofNear), far.newest(now, ofFar)}, false)
+		both := []trip{near.newest(now, ofNear), far.newest(now, ofFar)}
+		both[0].way, both[1].way = &dsl, &lte
+		got := latest(both)
 		if (got - want).Abs() > time.Microsecond {
 			t.Errorf("after %v and %v: %v, want %v", ofNear, ofFar, got, want)
 		}
@@ -46,5 +49,12 @@ func TestLatestOfTwoWays(t *testing.T) {
 		look(short, long+i, short)
 	}
 	look(short, long+queue, short+queue)
+	now = now.Add(20 * time.Millisecond)
+	var late trips // a connection that joins when there is a queue already
+	joined := []trip{far.newest(now, long+queue+2), late.newest(now, long+queue)}
+	joined[0].way, joined[1].way = &lte, &lte
+	if got := latest(joined); (got - long - queue).Abs() > time.Microsecond {
+		t.Errorf("with a connection that knows nothing but the queue: %v", got)
+	}
 	look(short+1, long+queue+1, short+1)
 }

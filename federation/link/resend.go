@@ -73,16 +73,17 @@ func (r *resend) note(b []byte) (hold bool) {
 		k = new(kept)
 		r.kept[id] = k
 	}
-	if r.holding.Load() > 0 && now.Sub(k.sent) < sameBurst && now.Sub(k.hold) >= holdEvery {
+	end := r.closing.Load() > 0 && len(b) < largePacket
+	if r.holding.Load() > 0 && !end && now.Sub(k.sent) < sameBurst && now.Sub(k.hold) >= holdEvery {
 		k.held, k.hold = append(k.held[:0], b...), now
 		return true
 	}
 	k.sent = now
 	switch {
+	case end:
+		k.end = slices.Clone(b)
 	case len(b) >= largePacket:
 		k.large = append(k.large[:0], b...)
-	case r.closing.Load() > 0:
-		k.end = slices.Clone(b)
 	default:
 		k.small = append(k.small[:0], b...)
 	}

@@ -6,6 +6,8 @@ import (
 	"os"
 	"syscall"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 // TestUnroutedIsLost: once there was a link, a packet for which there is no route is lost as on a dark path. Before
@@ -38,4 +40,31 @@ func TestUnroutedIsLost(t *testing.T) {
 			t.Errorf("%v is lost: %v", c.err, !c.lost)
 		}
 	}
+}
+
+// TestEndIsNotHeld ends a connection on a dark path just after it has sent something: of its probes one packet may be
+// held back, and the one that tells of the end goes out, and again when the path heals.
+func TestEndIsNotHeld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var r resend
+		<-time.After(holdEvery)
+		r.wait(1)
+		r.holding.Store(1)
+		first, second, end := make([]byte, 1200), make([]byte, 600), make([]byte, 60)
+		if r.note(first) || !r.note(second) {
+			t.Error("of two packets of a probe not the second one is held back")
+		}
+		<-time.After(holdEvery)
+		r.note(first)
+		r.closing.Add(1)
+		held := r.note(end)
+		r.closing.Add(-1)
+		if held {
+			t.Error("the packet that tells of the end is held back")
+		}
+		<-time.After(resendEvery)
+		if all := r.take(false); len(all) != 1 || len(all[0]) != len(end) {
+			t.Errorf("%d packets are sent again, want the one that tells of the end", len(all))
+		}
+	})
 }

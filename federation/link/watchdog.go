@@ -219,7 +219,15 @@ func (w *watchdog) seek(ctx context.Context) {
 			return
 		}
 	}
-	_ = w.conn.CloseWithError(quic.ApplicationErrorCode(CodeStalled), ErrSilent.Error())
+	w.close(w.conn, ErrSilent)
+}
+
+// close ends the connection. The packet that tells the hub so is small and is not held back. On a dark path it is sent
+// again when that heals, while QUIC's own end says nothing, and the hub would go on with half a bundle.
+func (w *watchdog) close(c *quic.Conn, why error) {
+	w.e.seeking.closing.Add(1)
+	defer w.e.seeking.closing.Add(-1)
+	_ = c.CloseWithError(quic.ApplicationErrorCode(CodeStalled), why.Error())
 }
 
 // poke has the connection send one packet more, as soon as its window lets it, and makes the hub send something
@@ -250,11 +258,7 @@ func (w *watchdog) Close() error {
 // bark closes the connection if the peer's packets arrive, or nothing has for nearly as long as QUIC itself waits.
 func (w *watchdog) bark() {
 	if c, why := w.stalled(); c != nil {
-		// The peer may hear it: this packet is small. On a dark path it is sent again when that heals, while
-		// QUIC's own end says nothing, and the hub would go on with half a bundle.
-		w.e.seeking.closing.Add(1)
-		_ = c.CloseWithError(quic.ApplicationErrorCode(CodeStalled), why.Error())
-		w.e.seeking.closing.Add(-1)
+		w.close(c, why)
 	}
 }
 
