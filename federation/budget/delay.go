@@ -22,6 +22,9 @@ const (
 	leastGain = 0.05
 	afterGain = 0.15
 	mostGain  = 0.35
+	// nearLine is how near a rate is to what the line took when there was a queue last, as a share of that: there it
+	// grows by leastGain, as the next queue is to be expected.
+	nearLine = 0.25
 	// Delay is aimed at queueShare of the idle round trip time, and never at less than leastQueue: below that
 	// it is the noise of machines. On a path shorter than localPath there is no line of a branch in between:
 	// it is let go without a rate until a queue of localQueue.
@@ -237,7 +240,11 @@ func (d *delay) grow(now time.Time, line, share float64) {
 	d.hold = now.Add(idle + idle/4)
 	if share < 0.15 {
 		d.rate *= 1 + d.gain
-		d.gain = min(d.gain*1.4, mostGain)
+		if near := d.rate / max(d.line, 1); near > 1-nearLine && near < 1+nearLine {
+			d.gain = leastGain
+		} else {
+			d.gain = min(d.gain*1.4, mostGain)
+		}
 		return
 	}
 	d.gain = leastGain
