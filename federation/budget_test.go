@@ -66,6 +66,37 @@ func reading(ctx context.Context, r *Remote, id branchline.SegmentID, got *atomi
 	}
 }
 
+// footage publishes a segment that is large enough to be fetched for a while, and goes on with the next one.
+func footage(src *sourcetest.Memory) (sourcetest.Feed, branchline.SegmentID) {
+	feed := src.Feed(testStream)
+	id := feed.Begin(8 << 20)
+	feed.Seal()
+	feed.Begin(10_000)
+	return feed, id
+}
+
+// fetching fetches the segment several times at once, again and again until stop is called.
+func fetching(t *testing.T, r *Remote, id branchline.SegmentID, p Priority) (stop func()) {
+	ctx, stop := context.WithCancel(WithPriority(t.Context(), p))
+	for range 8 {
+		go reading(ctx, r, id, new(atomic.Int64))
+	}
+	return stop
+}
+
+// arrivals follows the test's stream live until ctx ends, and tells when each fragment has come.
+func arrivals(ctx context.Context, r *Remote) <-chan time.Time {
+	at := make(chan time.Time, 1000)
+	go func() {
+		for i, err := range r.Live(ctx, testStream) {
+			if err == nil && i.Fragment != nil {
+				at <- time.Now()
+			}
+		}
+	}()
+	return at
+}
+
 // TestBulkKeepsTheRoundTripShort saturates 20 Mbit/s of 80 ms, with a queue of a second, with backfill: control's
 // round trips stay within twice the idle one, and the line is used.
 func TestBulkKeepsTheRoundTripShort(t *testing.T) {
@@ -143,24 +174,10 @@ func TestRequestOvertakesBackfill(t *testing.T) {
 func TestLiveBesideBackfill(t *testing.T) {
 	c := &thinCable{rate: 20e6 / 8, delay: 40 * time.Millisecond, queue: 2000}
 	overThin(t, c, budget.Config{}, func(t *testing.T, r *Remote, src *sourcetest.Memory) {
-		feed := src.Feed(testStream)
-		id := feed.Begin(8 << 20)
-		feed.Seal()
-		feed.Begin(10_000)
-		var bulk atomic.Int64
-		ctx, stop := context.WithCancel(WithPriority(t.Context(), PriorityBackfill))
-		for range 4 {
-			go reading(ctx, r, id, &bulk)
-		}
+		feed, id := footage(src)
+		stop := fetching(t, r, id, PriorityBackfill)
 		watching, leave := context.WithCancel(t.Context())
-		items := make(chan time.Time, 1000)
-		go func() {
-			for i, err := range r.Live(watching, testStream) {
-				if err == nil && i.Fragment != nil {
-					items <- time.Now()
-				}
-			}
-		}()
+		items := arrivals(watching, r)
 		<-items
 		<-time.After(5 * time.Second)
 		var worst time.Duration
@@ -186,25 +203,11 @@ func TestWatchedMeanwhile(t *testing.T) {
 	const fragments, size = 5, 50_000
 	c := &thinCable{rate: 6e6 / 8, delay: 40 * time.Millisecond, queue: 2000}
 	overThin(t, c, budget.Config{}, func(t *testing.T, r *Remote, src *sourcetest.Memory) {
-		feed := src.Feed(testStream)
-		id := feed.Begin(8 << 20)
-		feed.Seal()
-		feed.Begin(10_000)
+		feed, id := footage(src)
 		recording, leave := context.WithCancel(WithPriority(t.Context(), PrioritySchedule))
-		items := make(chan time.Time, 1000)
-		go func() {
-			for i, err := range r.Live(recording, testStream) {
-				if err == nil && i.Fragment != nil {
-					items <- time.Now()
-				}
-			}
-		}()
+		items := arrivals(recording, r)
 		<-items
-		ctx, stop := context.WithCancel(WithPriority(t.Context(), PriorityRequest))
-		var bulk atomic.Int64
-		for range 8 {
-			go reading(ctx, r, id, &bulk)
-		}
+		stop := fetching(t, r, id, PriorityRequest)
 		<-time.After(3 * time.Second)
 		for range fragments {
 			<-time.After(time.Second / 2)

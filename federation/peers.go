@@ -231,8 +231,12 @@ func (p *Peers) enrolment(ctx context.Context, conn link.Conn) error {
 	}
 	defer leave()
 	err := p.admit(ctx, conn)
-	p.cfg.Logger.Info("enrolment", "addr", conn.Peer().Addr, "error", err)
-	return err
+	if err != nil {
+		p.cfg.Logger.Warn("enrolment refused", "addr", conn.Peer().Addr, "error", err)
+		return err
+	}
+	p.cfg.Logger.Info("enrolment", "addr", conn.Peer().Addr)
+	return nil
 }
 
 // link serves a site's link from its greeting to its end.

@@ -53,6 +53,13 @@ type watching struct {
 // place is a viewer's, in the budget.
 type place struct{ release func() }
 
+// leave gives the place back; nil: there was none.
+func (p *place) leave() {
+	if p != nil {
+		p.release()
+	}
+}
+
 // of returns the stream's entry, made if there is none. The caller holds mu, and tidies afterwards.
 func (w *watches) of(stream branchline.StreamID) *watching {
 	s := w.streams[stream]
@@ -99,12 +106,12 @@ func (w *watches) expire(stream branchline.StreamID, p *place) {
 	}
 	time.AfterFunc(placeTime, func() {
 		w.mu.Lock()
-		s := w.streams[stream]
-		if s == nil || s.place != p || s.newest != 0 {
-			w.mu.Unlock()
-			return
+		var was *place
+		if s := w.streams[stream]; s != nil && s.place == p && s.newest == 0 {
+			was = w.set(stream, nil)
 		}
-		_ = w.swap(stream, nil) // taking off never fails
+		w.mu.Unlock()
+		was.leave()
 	})
 }
 
@@ -130,7 +137,7 @@ func (s *server) watch(a *answer, r *wire.WatchRequest) error {
 		return err
 	}
 	if !r.GetWatched() {
-		_ = s.watches.put(stream, nil) // taking off never fails
+		s.watches.drop(stream)
 		return a.done(nil)
 	}
 	release, err := s.view(stream)
@@ -160,29 +167,43 @@ func (s *server) view(stream branchline.StreamID) (release func(), err error) {
 	return func() { there(); leave() }, nil
 }
 
-// put remembers how to release the stream's place, in place of what was there; nil: it is not watched.
+// put has the stream be watched, and remembers how to release its place, instead of the one that it had.
 func (w *watches) put(stream branchline.StreamID, release func()) error {
 	w.mu.Lock()
-	return w.swap(stream, release)
+	if s := w.of(stream); w.ended || s.place == nil && w.places >= maxLiveCalls {
+		w.tidy(stream)
+		w.mu.Unlock()
+		release()
+		return fmt.Errorf("more than %d streams are watched: %w", maxLiveCalls, branchline.ErrBusy)
+	}
+	was := w.set(stream, &place{release})
+	w.mu.Unlock()
+	was.leave()
+	return nil
 }
 
-// swap is put by a caller who holds mu, which is free after that.
-func (w *watches) swap(stream branchline.StreamID, release func()) error {
+// drop has the stream be watched no more.
+func (w *watches) drop(stream branchline.StreamID) {
+	w.mu.Lock()
+	was := w.set(stream, nil)
+	w.mu.Unlock()
+	was.leave()
+}
+
+// set gives the stream a place or none, tells those whom that concerns, and returns the one that it had. The caller
+// holds mu, and releases that after it.
+func (w *watches) set(stream branchline.StreamID, p *place) (was *place) {
 	s := w.of(stream)
-	was := s.place
-	if was != nil {
-		w.places--
+	was, s.place = s.place, p
+	if p != nil && s.newest == 0 { // the call has ended, or is still to come
+		w.expire(stream, p)
 	}
-	s.place = nil
-	full := w.ended || w.places >= maxLiveCalls
-	if release != nil && !full {
-		s.place = &place{release}
-		w.places++
-		if s.newest == 0 { // the call has ended, or is still to come
-			w.expire(stream, s.place)
+	if (was == nil) != (p == nil) {
+		if p != nil {
+			w.places++
+		} else {
+			w.places--
 		}
-	}
-	if (was == nil) != (s.place == nil) {
 		for by := range s.carriers {
 			by.SetPriority(int8(s.class()))
 		}
@@ -190,15 +211,7 @@ func (w *watches) swap(stream branchline.StreamID, release func()) error {
 		s.changed = make(chan struct{})
 	}
 	w.tidy(stream)
-	w.mu.Unlock()
-	if was != nil {
-		was.release()
-	}
-	if release != nil && full {
-		release()
-		return fmt.Errorf("more than %d streams are watched: %w", maxLiveCalls, branchline.ErrBusy)
-	}
-	return nil
+	return was
 }
 
 // end releases every place; the link has ended.
@@ -208,7 +221,7 @@ func (w *watches) end() {
 	streams := slices.Collect(maps.Keys(w.streams))
 	w.mu.Unlock()
 	for _, stream := range streams {
-		_ = w.put(stream, nil) // taking off never fails
+		w.drop(stream)
 	}
 }
 

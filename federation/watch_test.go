@@ -83,9 +83,7 @@ func TestCallsOverlap(t *testing.T) {
 		urgency, leave = c.call(PrioritySchedule)
 		<-time.After(2 * placeTime)
 		c.check("asked for anew", urgency, budget.Live, 1)
-		if err := c.s.watches.put(testStream, nil); err != nil {
-			t.Error(err)
-		}
+		c.s.watches.drop(testStream)
 		c.check("watched no more", urgency, budget.Planned, 0)
 		leave()
 		c.watch() // that comes late
@@ -120,7 +118,7 @@ func TestCarriersBecomeUrgent(t *testing.T) {
 	check("recorded", budget.Planned)
 	c.watch()
 	check("watched", budget.Live)
-	_ = c.s.watches.put(testStream, nil)
+	c.s.watches.drop(testStream)
 	check("watched no more", budget.Planned)
 	done()
 	c.watch()
@@ -158,11 +156,8 @@ func TestCallsOfNothing(t *testing.T) {
 func TestStarvedInTheLink(t *testing.T) {
 	c := &thinCable{rate: 6e6 / 8, delay: 40 * time.Millisecond, queue: 10}
 	overThin(t, c, budget.Config{}, func(t *testing.T, r *Remote, src *sourcetest.Memory) {
-		feed := src.Feed(testStream)
-		id := feed.Begin(8 << 20)
-		feed.Seal()
-		feed.Begin(10_000)
-		var came, bulk atomic.Int64
+		feed, id := footage(src)
+		var came atomic.Int64
 		recording, leave := context.WithCancel(t.Context())
 		go func() {
 			asked := WithPriority(recording, PrioritySchedule)
@@ -176,10 +171,7 @@ func TestStarvedInTheLink(t *testing.T) {
 				<-time.After(200 * time.Millisecond)
 			}
 		}()
-		ctx, stop := context.WithCancel(WithPriority(t.Context(), PriorityRequest))
-		for range 8 {
-			go reading(ctx, r, id, &bulk)
-		}
+		stop := fetching(t, r, id, PriorityRequest)
 		<-time.After(20 * time.Second)
 		for range 20 {
 			<-time.After(time.Second / 2)

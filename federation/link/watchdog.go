@@ -227,7 +227,7 @@ func (w *watchdog) seek(ctx context.Context) {
 func (w *watchdog) close(c *quic.Conn, why error) {
 	w.e.seeking.closing.Add(1)
 	defer w.e.seeking.closing.Add(-1)
-	_ = c.CloseWithError(quic.ApplicationErrorCode(CodeStalled), why.Error())
+	_ = c.CloseWithError(quic.ApplicationErrorCode(CodeStalled), why.Error()) // it may have ended meanwhile
 }
 
 // poke has the connection send one packet more, as soon as its window lets it, and makes the hub send something
